@@ -1,0 +1,60 @@
+/* The engine: log-probabilities of tokens and their gradient over a ragged batch (forward.c, backward.c).
+ * One objective for all (DESIGN, the second idea): callers weigh tokens, the engine differentiates.
+ *
+ * The law: every logprob, entropy and gradient has the same bits whatever else is in the batch and for any number of
+ * threads. Sequences that share a parent are computed with it, so a root and its children are one unit ("tree"). */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/hook.h"
+#include "core/model.h"
+#include "core/status.h"
+
+typedef struct {
+    const int32_t *tokens;
+    int n_tokens;
+    int parent;  /* index of an EARLIER sequence whose tokens precede this one's, or -1. A parent has no parent and the
+                  * same adapter; the children of a parent follow it directly. */
+    int adapter; /* 0: the base model */
+    float temperature; /* logits are divided by it before the softmax; 0 means 1 */
+    const uint8_t *scored; /* (n_tokens) nonzero where log p of that token is wanted; NULL: none. The first token of a
+                            * sequence without parent has no log p. */
+    double *logprobs;  /* (n_tokens) out: log p at scored tokens, others untouched; NULL when only weigh wants it */
+    double *entropies; /* (n_tokens) out, nats; may be NULL (then not computed) */
+} Sequence;
+
+typedef struct {
+    double dlogprob; /* derivative of the objective (to be MINIMISED) by log p of this token */
+    double dentropy; /* and by the entropy of the distribution it was drawn from; usually 0 */
+} TokenWeight;
+
+/* Called once for each scored token, in order of (sequence, position), from one thread. */
+typedef TokenWeight (*WeighToken)(void *context, int sequence, int position, double logprob, double entropy);
+
+/* Gradients by the weights themselves (full training, pretrain); needs model->trainable. */
+typedef struct {
+    float *gradient; /* (n_parameters) in TensorSpec order; added to */
+} WeightGradients;
+
+typedef struct {
+    const Sequence *sequences;
+    int n_sequences;
+    const LinearHook *hook; /* NULL: base model only (all adapters 0) */
+    WeighToken weigh;       /* NULL: no backward */
+    void *weigh_context;
+    WeightGradients *weight_gradients; /* NULL unless full training */
+    int need_entropy;       /* pass entropies to weigh */
+} Batch;
+
+typedef struct Engine Engine;
+
+/* max_tokens: rows computed at a time, at least one tree; 0 picks a default by the model's size. */
+Status engine_new(Engine **engine, const Model *model, int n_threads, int max_tokens, Error *error);
+void engine_free(Engine *engine);
+const Model *engine_model(const Engine *engine);
+int engine_threads(const Engine *engine);
+
+/* Errors: STATUS_USAGE for a batch that breaks the rules above (longer than max_positions, token id out of range);
+ * STATUS_FAILED for memory. A non-finite logprob is not an error here: it is returned. */
+Status engine_evaluate(Engine *engine, const Batch *batch, Error *error);

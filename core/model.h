@@ -1,0 +1,47 @@
+/* A model ready to compute: config, tokenizer, packed weights. Opened from a directory in the Hugging Face layout. */
+#pragma once
+#include <stdbool.h>
+
+#include "core/matrix.h"
+#include "core/model_config.h"
+#include "core/sha256.h"
+#include "core/status.h"
+#include "core/tokenizer.h"
+
+typedef struct {
+    float *norm_attention; /* (D) */
+    float *norm_mlp;       /* (D) */
+    Matrix weight[N_ROLES];
+    float *bias[N_ROLES]; /* (out) or NULL */
+} Layer;
+
+typedef struct Model {
+    char path[4096];
+    ModelConfig config;
+    Tokenizer *tokenizer; /* NULL when the directory has none */
+    SafeTensors *file;    /* mapped; the embedding rows are read from here */
+    char weights_sha256[SHA256_HEX_SIZE];   /* of model.safetensors; filled by model_identity */
+    char tokenizer_sha256[SHA256_HEX_SIZE]; /* of tokenizer.json, "" without one */
+    Layer *layers;
+    float *norm_final; /* (D) */
+    const void *embedding; /* (V, D) row-major of embedding_type, mapped or owned */
+    TensorType embedding_type;
+    Matrix head; /* (V, D), packed from the embedding when tied */
+    float *trainable; /* full training: all weights f32 in TensorSpec order, owned; NULL for a frozen model */
+    size_t n_parameters;
+} Model;
+
+/* directory: a model directory, already resolved from a name. n_threads: for packing.
+ * Errors: STATUS_REFUSED (files), STATUS_FAILED (memory: says how many GiB). */
+Status model_open(Model **model, const char *directory, int n_threads, Error *error);
+void model_free(Model *model);
+
+/* Fill weights_sha256 and tokenizer_sha256 (reads the whole file once). */
+Status model_identity(Model *model, Error *error);
+
+/* A private f32 copy of all weights, trainable, packed anew by model_update after each change of model->trainable. */
+Status model_make_trainable(Model *model, Error *error);
+void model_update(Model *model, int n_threads);
+
+/* W of a module as f32, row-major (out, in): for the SVD. out: (out * in). */
+void model_module_weight(const Model *model, int layer, Role role, float *out);

@@ -1,0 +1,67 @@
+/* config.json of a model directory, read strictly and range-checked; plus the names and shapes of its tensors. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/status.h"
+#include "core/safetensors.h"
+
+typedef enum { ARCHITECTURE_LLAMA, ARCHITECTURE_QWEN2 } Architecture;
+
+typedef struct {
+    Architecture architecture;
+    int n_layers;
+    int width;      /* D, hidden_size */
+    int n_heads;    /* query heads */
+    int n_kv_heads; /* divides n_heads */
+    int head_dim;   /* even; hidden_size / n_heads unless given */
+    int ff_width;   /* intermediate_size */
+    int vocab_size;
+    int max_positions;
+    double rope_theta;
+    double rms_eps;
+    bool tied_head;    /* lm_head is the embedding */
+    bool attention_bias; /* q, k, v biases (Qwen2: always; Llama attention_bias = true also has one on o) */
+    bool output_bias;  /* bias on o_proj (Llama with attention_bias) */
+    bool mlp_bias;
+    int32_t bos_id;    /* -1 none */
+    int32_t eos_ids[8]; /* config.json, then generation_config.json beside it if present */
+    int n_eos;
+    TensorType dtype; /* torch_dtype / dtype; what `model random` and pretrain write */
+} ModelConfig;
+
+/* The seven linear layers of a block in named_modules order. */
+typedef enum { ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN, N_ROLES } Role;
+const char *role_name(Role role);   /* "q_proj" ... "down_proj" */
+const char *role_parent(Role role); /* "self_attn" or "mlp" */
+/* Shape of that layer's weight: (out, in). */
+void role_shape(const ModelConfig *config, Role role, int *out, int *in);
+/* "model.layers.3.self_attn.q_proj" (no suffix) into name. */
+void module_name(char name[96], int layer, Role role);
+
+/* path: config.json, or a directory that has one. Errors: STATUS_REFUSED naming file, key and rule. */
+Status model_config_read(ModelConfig *config, const char *path, Error *error);
+
+/* The tensors a model of this config must have, in the order Hugging Face writes them. */
+typedef struct {
+    char name[128];
+    int n_dims;
+    size_t dims[2];
+} TensorSpec;
+/* specs: malloc'ed, caller frees. */
+size_t model_config_tensors(TensorSpec **specs, const ModelConfig *config);
+
+/* Every tensor present with the right shape and a supported type; unknown tensors refused except rotary inv_freq
+ * buffers and, for a tied head, a lm_head.weight. */
+Status model_config_check(const ModelConfig *config, const SafeTensors *file, Error *error);
+
+/* Write a complete model directory: config.json with these values, model.safetensors holding `weights` (one f32 array
+ * per TensorSpec, in that order) rounded to config->dtype. tokenizer_path: copied in as tokenizer.json, may be NULL.
+ * Atomic: the directory appears whole or not at all. */
+Status model_directory_write(const char *directory, const ModelConfig *config, const float *const *weights,
+                             const char *tokenizer_path, Error *error);
+/* `model random`: weights ~ N(0, 0.02) (norms 1, biases N(0, 0.02)), a pure function of (config, seed); streamed, so
+ * that a 0.5B model needs little memory. dtype overrides the config's. */
+Status model_random_write(const char *directory, const char *config_path, TensorType dtype, uint64_t seed,
+                          Error *error);
