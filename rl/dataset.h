@@ -1,0 +1,34 @@
+/* JSON Lines with a question and an answer in named fields, read strictly: every error names the
+ * line. */
+#pragma once
+#include <stddef.h>
+
+#include "core/sha256.h"
+#include "core/status.h"
+
+typedef struct {
+    const char *question, *answer; /* UTF-8, NUL-terminated, no NUL inside */
+    size_t n_question, n_answer;
+    int line; /* 1-based line of the file */
+} DataRow;
+
+typedef struct {
+    char *path;
+    DataRow *rows; /* (n_rows) in the file's order */
+    int n_rows;
+    char sha256[SHA256_HEX_SIZE]; /* of the whole file */
+    char *strings;                /* backing store of the rows */
+} Dataset;
+
+/* question, answer: names of the two fields (strings; the answer may be empty, the question not).
+ * Other fields are ignored, but an "id" must be unique. A byte-order mark at the start and blank
+ * lines are skipped. Errors: STATUS_REFUSED naming path, line and rule; also for a file without
+ * rows. */
+Status dataset_open(Dataset *dataset, const char *path, const char *question, const char *answer,
+                    Error *error);
+void dataset_close(Dataset *dataset);
+
+/* What `verify --kind dataset` asks: dataset_open with the default fields, and that every answer
+ * ends in GSM8K's marker with a number ("#### 42"), without which no answer could ever earn a
+ * reward. */
+Status dataset_verify(const char *path, int *n_rows, Error *error);

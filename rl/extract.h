@@ -1,0 +1,31 @@
+/* What is read as "the answer" in a completion, by the conventions of several harnesses, exactly
+ * (quirks included). The same output scores differently under each: every evaluation shows them
+ * all. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/text.h"
+
+typedef struct {
+    const char *name;
+    /* Append what is read from the completion to `out`; false when nothing was found (nothing
+     * appended). */
+    bool (*read)(Text *out, const char *completion, size_t n);
+    /* Is the completion right, by this convention's own comparison with the reference answer? */
+    bool (*correct)(const char *completion, size_t n, const char *answer, size_t n_answer);
+} Extractor;
+
+/* strict, flexible: lm-evaluation-harness gsm8k v3.0.  verl_strict, verl_flexible: verl's gsm8k.py.
+ * openai: grade-school-math.  boxed: the last \boxed{...}, compared as text. A reference without
+ * "####" is compared whole after the same normalisation. */
+extern const Extractor *const extractors[];
+extern const int n_extractors;
+const Extractor *extractor_find(const char *name); /* NULL when unknown */
+
+/* lm-evaluation-harness' exact_match: both with "," "$" "(?s).*#### " and a trailing "." deleted,
+ * lower-cased. */
+bool extract_exact_match(const char *prediction, size_t n, const char *answer, size_t n_answer);
+
+/* JSON object of what every extractor reads: {"strict": "18", "flexible": null, ...}. */
+void extract_all_json(Text *out, const char *completion, size_t n);

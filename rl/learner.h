@@ -1,0 +1,92 @@
+/* A learner is one run's whole state: settings, v, moments, counters. Nothing else: everything
+ * random is a function of (seed, step, prompt, sample, token), the order of rows of (seed, epoch).
+ * So a checkpoint is small and resume exact. */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "adapters/adapter.h"
+#include "core/text.h"
+#include "results/store.h"
+#include "rl/advantage.h"
+#include "rl/objective.h"
+#include "rl/optimizer.h"
+#include "rl/reward.h"
+#include "rl/rollout.h"
+#include "rl/schedule.h"
+#include "rl/task.h"
+
+typedef enum { METHOD_SFT, METHOD_GRPO } Method;
+
+typedef struct {
+    int batch_size; /* rows a step */
+} SftSettings;
+
+typedef struct {
+    int prompts_per_step, group_size;
+    Sampling sampling;
+    const Loss *loss;
+    Objective objective;
+    AdvantageScale scale_rewards;
+    int updates_per_batch;
+} GrpoSettings;
+
+typedef struct {
+    Method method;
+    uint64_t seed;
+    int64_t steps;
+    SftSettings sft;
+    GrpoSettings grpo;
+    const Optimizer *optimizer;
+    OptimizerSettings optimizer_settings;
+    double lr;
+    Schedule schedule;
+    double grad_clip; /* largest norm of the gradient; 0: none */
+} TrainSettings;
+
+/* TRL's defaults where it has one (INTERFACE's example elsewhere); method and steps are the
+ * caller's. */
+TrainSettings train_settings_defaults(void);
+
+typedef struct {
+    TrainSettings settings;
+    const Task *task;
+    const Reward *reward; /* NULL for SFT */
+    size_t n;             /* parameters */
+    float *v;             /* (n) */
+    float *moments;       /* (n_moments, n) */
+    int64_t step;         /* steps done */
+    int64_t updates;      /* optimizer updates done */
+    int64_t n_tokens;     /* prompt and completion tokens seen so far */
+} Learner;
+
+/* A learner at step 0 with the bank's start values. task and reward must outlive it.
+ * Errors: STATUS_USAGE naming the setting's key (as in config: "grpo.group_size") and its range;
+ * STATUS_REFUSED naming the data line that does not fit the model's context. */
+Status learner_new(Learner **learner, const TrainSettings *settings, const Task *task,
+                   const Reward *reward, const AdapterBank *bank, Error *error);
+void learner_free(Learner *learner);
+
+/* Result of one step of one learner. Everything in it lives until step_result_release. */
+typedef struct {
+    Status status; /* STATUS_FAILED: this learner diverged (error says step and reason) and was left
+                      as it was */
+    Error error;
+    int64_t step; /* the step that was done or failed */
+    Metric *metrics;
+    size_t n_metrics;
+    CompletionRow *completions; /* none for SFT */
+    size_t n_completions;
+    void *checkpoint; /* of the new state; NULL when failed */
+    size_t checkpoint_bytes;
+    struct StepArena *arena;
+} StepResult;
+void step_result_release(StepResult *result);
+
+/* Advance n learners (all of one method) by one step TOGETHER as one fused batch; learner i runs
+ * under adapter i + 1 of trainer->bank, whose values the step sets. Each learner's numbers have the
+ * bits they have alone. results: (n). Metrics bear TRL's names; step_time is the caller's.
+ * STATUS_OK also when single learners failed (results[i].status). Errors (nothing changed, results
+ * empty): STATUS_STOPPED when progress asked for it; STATUS_FAILED for memory. */
+Status learner_step(const Trainer *trainer, Learner **learners, int n, StepResult *results,
+                    Error *error);
