@@ -1,6 +1,8 @@
-/* Strict JSON, read once into a tree that does not change. Wraps a library behind rules that the library
- * does not keep (reference: RFC 8259, JSONTestSuite): UTF-8, full grammar, no trailing bytes, no duplicate keys,
- * depth <= 64, integers kept as text and read exactly. Look-up by key is case-sensitive and hashed. */
+/* Strict JSON, read once into a tree that does not change (RFC 8259, JSONTestSuite): UTF-8, full
+ * grammar, no trailing bytes, no duplicate keys, no byte order mark, depth <= 64, integers kept as
+ * text and read exactly. Look-up by key is case-sensitive and hashed. A parser of our own: cJSON
+ * needs a check of the whole grammar before it, and an index after it, so that nothing of it is
+ * left to use. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -8,12 +10,20 @@
 
 #include "core/status.h"
 
-typedef enum { JSON_NULL, JSON_FALSE, JSON_TRUE, JSON_NUMBER, JSON_STRING, JSON_ARRAY, JSON_OBJECT } JsonKind;
+typedef enum {
+    JSON_NULL,
+    JSON_FALSE,
+    JSON_TRUE,
+    JSON_NUMBER,
+    JSON_STRING,
+    JSON_ARRAY,
+    JSON_OBJECT
+} JsonKind;
 
 typedef struct JsonDocument JsonDocument;
 typedef struct Json Json; /* a value inside a document; lives as long as it */
 
-/* text: (n) bytes, need not end in NUL. Errors: STATUS_REFUSED with line and column and the rule. */
+/* text: (n) bytes, need not end in NUL. Errors: STATUS_REFUSED with line, column and the rule. */
 Status json_parse(JsonDocument **document, const char *text, size_t n, Error *error);
 /* Reads a whole file of at most max_bytes. Message starts with the path. */
 Status json_read(JsonDocument **document, const char *path, size_t max_bytes, Error *error);
@@ -22,13 +32,16 @@ const Json *json_root(const JsonDocument *document);
 
 JsonKind json_kind(const Json *value); /* value may be NULL: JSON_NULL */
 const char *json_kind_name(JsonKind kind);
-size_t json_size(const Json *value);                 /* members or elements; 0 for scalars */
+size_t json_size(const Json *value);                       /* members or elements; 0 for scalars */
 const Json *json_get(const Json *object, const char *key); /* NULL when absent or not an object */
-const Json *json_at(const Json *value, size_t i);    /* i-th element or member value, in the file's order */
-const char *json_key(const Json *object, size_t i);  /* i-th key, NUL-terminated (keys with NUL are refused) */
+const Json *json_at(const Json *value, size_t i); /* i-th element or member, in the file's order */
+/* i-th key, NUL-terminated. A U+0000 in a key is kept as the bytes C0 80, which no valid UTF-8
+ * holds: such a key equals no other and cannot be mistaken for the part before it. */
+const char *json_key(const Json *object, size_t i);
 const char *json_string(const Json *value, size_t *n); /* NULL when not a string; n may be NULL */
-const char *json_number_text(const Json *value);     /* as written in the file */
-bool json_int64(const Json *value, int64_t *out);    /* false unless exactly an integer that fits; 4.0 and 1e3 count */
-bool json_double(const Json *value, double *out);    /* false when not a finite number */
+const char *json_number_text(const Json *value);       /* as written in the file */
+/* false unless exactly an integer that fits; 4.0 and 1e3 count */
+bool json_int64(const Json *value, int64_t *out);
+bool json_double(const Json *value, double *out); /* false when not a finite number */
 bool json_bool(const Json *value, bool *out);
-int json_line(const Json *value);                    /* 1-based line where the value starts, for messages; 0 unknown */
+int json_line(const Json *value); /* 1-based line where the value starts, for messages; 0 unknown */
