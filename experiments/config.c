@@ -1,0 +1,508 @@
+/* Walks a config's JSON against the table of settings. Every refusal names file, line, key path and
+ * rule. */
+#include "experiments/config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "experiments/nearest.h"
+#include "rl/extract.h"
+#include "rl/reward.h"
+
+enum { CONFIG_BYTES = 1 << 20, MAX_PATH_KEYS = 128 };
+
+/* Where a value was written: in the file, or in the i-th override. */
+typedef struct {
+    Config *config;
+    bool from_override;
+} Reader;
+
+static Status at_place(const Config *config, const Json *value, const char *key, Status status,
+                       Error *error)
+{
+    int line = json_line(value);
+    if (line > 0) {
+        return error_context(error, status, "config \"%s\" line %d: %s", config->path, line, key);
+    }
+    return error_context(error, status, "config \"%s\": %s", config->path, key);
+}
+
+static Status unknown_key(const Config *config, const Json *value, const char *key, Error *error)
+{
+    const char *known[MAX_PATH_KEYS];
+    size_t n = 0;
+    for (size_t i = 0; i < settings_count(); i++) {
+        known[n++] = setting_at(i)->path;
+    }
+    known[n++] = "sweep";
+    error_set(error, STATUS_USAGE, "unknown key; the nearest known one is \"%s\"",
+              nearest_name(key, known, n));
+    return at_place(config, value, key, STATUS_USAGE, error);
+}
+
+/* Is there a setting below this path ("grpo" of "grpo.loss")? */
+static bool is_group(const char *path)
+{
+    size_t n = strlen(path);
+    for (size_t i = 0; i < settings_count(); i++) {
+        const char *known = setting_at(i)->path;
+        if (strncmp(known, path, n) == 0 && known[n] == '.') {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+static Status join(char out[CONFIG_PATH], const char *folder, const char *path, Error *error)
+{
+    int n = strcmp(folder, ".") == 0 ? snprintf(out, CONFIG_PATH, "%s", path)
+                                     : snprintf(out, CONFIG_PATH, "%s/%s", folder, path);
+    if (n >= CONFIG_PATH) {
+        return error_set(error, STATUS_USAGE, "path longer than %d bytes", CONFIG_PATH - 1);
+    }
+    return STATUS_OK;
+}
+
+/* Paths are kept relative to the config's folder; an override may also name what lies in the
+ * working directory. */
+static Status place_path(const Config *config, const Setting *setting, char *field,
+                         bool from_override, Error *error)
+{
+    char inside[CONFIG_PATH];
+    char found[CONFIG_PATH];
+    if (!field[0] || field[0] == '/') {
+        return STATUS_OK;
+    }
+    if (setting->kind == SETTING_MODEL && !strchr(field, '/') &&
+        model_find(found, field, config->models, NULL) == STATUS_OK && !exists(field)) {
+        return STATUS_OK;
+    }
+    Status status = join(inside, config->folder, field, error);
+    if (status || (from_override && !exists(inside) && exists(field))) {
+        return status;
+    }
+    memcpy(field, inside, strlen(inside) + 1);
+    return STATUS_OK;
+}
+
+static Status apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
+                    bool from_override, Error *error)
+{
+    int reward;
+    const Setting *setting = setting_find(path, &reward);
+    if (!setting) {
+        if (is_group(path)) {
+            error_set(error, STATUS_USAGE, "%s where an object is expected",
+                      json_kind_name(json_kind(value)));
+            return at_place(config, value, path, STATUS_USAGE, error);
+        }
+        return unknown_key(config, value, path, error);
+    }
+    if (reward >= spec->n_rewards) {
+        error_set(error, STATUS_USAGE, "there are only %d rewards", spec->n_rewards);
+        return at_place(config, value, path, STATUS_USAGE, error);
+    }
+    Status status = setting_parse(spec, setting, reward, value, error);
+    if (!status && (setting->kind == SETTING_PATH || setting->kind == SETTING_MODEL)) {
+        status =
+            place_path(config, setting, setting_field(spec, setting, reward), from_override, error);
+    }
+    return status ? at_place(config, value, path, status, error) : STATUS_OK;
+}
+
+Status config_apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
+                    Error *error)
+{
+    return apply(config, spec, path, value, false, error);
+}
+
+/* An axis of the sweep: each value is tried on a copy, so that a bad one is refused before anything
+ * runs. */
+static Status add_axis(Reader *reader, const char *key, const Json *values, Error *error)
+{
+    Config *config = reader->config;
+    char place[160];
+    int reward;
+    snprintf(place, sizeof place, "sweep.%.127s", key);
+    if (!setting_find(key, &reward)) {
+        return unknown_key(config, values, key, error);
+    }
+    if (json_kind(values) != JSON_ARRAY || json_size(values) == 0) {
+        error_set(error, STATUS_USAGE, "%s where a list of values is expected",
+                  json_kind(values) == JSON_ARRAY ? "an empty list"
+                                                  : json_kind_name(json_kind(values)));
+        return at_place(config, values, place, STATUS_USAGE, error);
+    }
+    int axis = 0;
+    while (axis < config->n_axes && strcmp(config->axes[axis].path, key) != 0) {
+        axis++;
+    }
+    if (axis == MAX_AXES) {
+        error_set(error, STATUS_USAGE, "more than %d axes", MAX_AXES);
+        return at_place(config, values, place, STATUS_USAGE, error);
+    }
+    snprintf(config->axes[axis].path, sizeof config->axes[axis].path, "%s", key);
+    config->axes[axis].values = values;
+    config->n_axes += axis == config->n_axes;
+    return STATUS_OK;
+}
+
+static Status read_rewards(Reader *reader, const Json *value, Error *error);
+
+/* Members of an object whose own path is `prefix` ("" for the root). */
+static Status read_object(Reader *reader, const Json *object, const char *prefix, Error *error)
+{
+    Config *config = reader->config;
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < json_size(object) && !status; i++) {
+        char path[128];
+        const Json *value = json_at(object, i);
+        const char *key = json_key(object, i);
+        if (snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", key) >=
+            (int)sizeof path) {
+            return unknown_key(config, value, key, error);
+        }
+        if (strcmp(path, "sweep") == 0) {
+            if (json_kind(value) != JSON_OBJECT) {
+                error_set(error, STATUS_USAGE, "%s where an object is expected",
+                          json_kind_name(json_kind(value)));
+                return at_place(config, value, "sweep", STATUS_USAGE, error);
+            }
+            for (size_t j = 0; j < json_size(value) && !status; j++) {
+                status = add_axis(reader, json_key(value, j), json_at(value, j), error);
+            }
+        } else if (strcmp(path, "reward") == 0 && json_kind(value) == JSON_ARRAY) {
+            status = read_rewards(reader, value, error);
+        } else if (is_group(path) && json_kind(value) == JSON_OBJECT) {
+            status = read_object(reader, value, path, error);
+        } else {
+            status = apply(config, &config->base, path, value, reader->from_override, error);
+        }
+    }
+    return status;
+}
+
+static Status read_rewards(Reader *reader, const Json *value, Error *error)
+{
+    Config *config = reader->config;
+    if (json_size(value) == 0 || json_size(value) > MAX_REWARDS) {
+        error_set(error, STATUS_USAGE, "a list of 1 to %d rewards is expected", MAX_REWARDS);
+        return at_place(config, value, "reward", STATUS_USAGE, error);
+    }
+    config->base.n_rewards = (int)json_size(value);
+    for (size_t i = 0; i < json_size(value); i++) {
+        char path[16];
+        snprintf(path, sizeof path, "reward.%zu", i);
+        if (json_kind(json_at(value, i)) != JSON_OBJECT) {
+            error_set(error, STATUS_USAGE, "%s where an object is expected",
+                      json_kind_name(json_kind(json_at(value, i))));
+            return at_place(config, json_at(value, i), path, STATUS_USAGE, error);
+        }
+        Status status = read_object(reader, json_at(value, i), path, error);
+        if (status) {
+            return status;
+        }
+    }
+    return STATUS_OK;
+}
+
+static void keep_document(Config *config, JsonDocument *document)
+{
+    JsonDocument **more =
+        realloc(config->documents, (config->n_documents + 1) * sizeof *config->documents);
+    if (!more) {
+        abort(); /* a handful of pointers */
+    }
+    config->documents = more;
+    config->documents[config->n_documents++] = document;
+}
+
+/* "key.path=value": the value is JSON; a bare word is a string where a string is expected. */
+static Status read_override(Config *config, const char *override, Error *error)
+{
+    const char *equals = strchr(override, '=');
+    char path[128];
+    if (!equals || equals == override || (size_t)(equals - override) >= sizeof path) {
+        return error_set(error, STATUS_USAGE, "--set \"%.64s\": key.path=value is expected",
+                         override);
+    }
+    memcpy(path, override, (size_t)(equals - override));
+    path[equals - override] = 0;
+    int reward;
+    const Setting *setting = setting_find(path, &reward);
+    bool textual = setting && (setting->kind == SETTING_TEXT || setting->kind == SETTING_PATH ||
+                               setting->kind == SETTING_MODEL || setting->kind == SETTING_CHOICE);
+    Text value = {0};
+    if (textual && equals[1] != '"') {
+        text_json_string(&value, equals + 1, strlen(equals + 1));
+    } else {
+        text_add(&value, equals + 1);
+    }
+    JsonDocument *document = NULL;
+    Status status = json_parse(&document, text_string(&value), value.n, error);
+    text_release(&value);
+    if (status) {
+        error_context(error, STATUS_USAGE, "--set %s", path);
+        return STATUS_USAGE;
+    }
+    keep_document(config, document);
+    Reader reader = {config, true};
+    const Json *root = json_root(document);
+    if (strncmp(path, "sweep.", 6) == 0) {
+        status = add_axis(&reader, path + 6, root, error);
+    } else if (strcmp(path, "reward") == 0 && json_kind(root) == JSON_ARRAY) {
+        status = read_rewards(&reader, root, error);
+    } else if (is_group(path) && json_kind(root) == JSON_OBJECT) {
+        status = read_object(&reader, root, path, error);
+    } else {
+        status = apply(config, &config->base, path, root, true, error);
+    }
+    return status ? error_context(error, status, "--set") : STATUS_OK;
+}
+
+/* A file that does not name its experiment gives it its own name. */
+static void name_experiment(Config *config)
+{
+    const char *slash = strrchr(config->path, '/');
+    char *name = config->base.experiment;
+    snprintf(name, sizeof config->base.experiment, "%.100s", slash ? slash + 1 : config->path);
+    char *dot = strrchr(name, '.');
+    if (dot && dot != name) {
+        *dot = 0;
+    }
+}
+
+Status config_read(Config **config_out, const char *path, const char *const *overrides,
+                   size_t n_overrides, const char *models, Error *error)
+{
+    JsonDocument *document = NULL;
+    if (strlen(path) >= CONFIG_PATH) {
+        return error_set(error, STATUS_USAGE, "config: path longer than %d bytes", CONFIG_PATH - 1);
+    }
+    if (json_read(&document, path, CONFIG_BYTES, error)) {
+        return error_context(error, STATUS_USAGE, "config");
+    }
+    Config *config = calloc(1, sizeof *config);
+    if (!config) {
+        json_free(document);
+        return error_set(error, STATUS_FAILED, "config: out of memory");
+    }
+    keep_document(config, document);
+    config->models = models;
+    snprintf(config->path, sizeof config->path, "%s", path);
+    snprintf(config->folder, sizeof config->folder, "%s", path);
+    char *slash = strrchr(config->folder, '/');
+    if (slash) {
+        slash[slash == config->folder] = 0;
+    } else {
+        strcpy(config->folder, ".");
+    }
+    settings_default(&config->base);
+    name_experiment(config);
+    Reader reader = {config, false};
+    Status status = STATUS_OK;
+    if (json_kind(json_root(document)) != JSON_OBJECT) {
+        error_set(error, STATUS_USAGE, "%s where an object is expected",
+                  json_kind_name(json_kind(json_root(document))));
+        status = error_context(error, STATUS_USAGE, "config \"%s\"", path);
+    } else {
+        status = read_object(&reader, json_root(document), "", error);
+    }
+    for (size_t i = 0; i < n_overrides && !status; i++) {
+        status = read_override(config, overrides[i], error);
+    }
+    if (status) {
+        config_free(config);
+        return status;
+    }
+    *config_out = config;
+    return STATUS_OK;
+}
+
+void config_free(Config *config)
+{
+    if (!config) {
+        return;
+    }
+    for (size_t i = 0; i < config->n_documents; i++) {
+        json_free(config->documents[i]);
+    }
+    free(config->documents);
+    free(config);
+}
+
+static Status rule(const Config *config, const char *key, Error *error, const char *message)
+{
+    return error_set(error, STATUS_USAGE, "config \"%s\": %s: %s", config->path, key, message);
+}
+
+/* Names of rewards and extractors belong to rl/: they are asked for there. */
+static Status check_reward(const Config *config, const RewardSetting *reward, Error *error)
+{
+    const char *names[MAX_PATH_KEYS];
+    size_t n = 0;
+    for (; reward_names[n]; n++) {
+        names[n] = reward_names[n];
+        if (strcmp(names[n], reward->name) == 0) {
+            break;
+        }
+    }
+    if (!reward_names[n]) {
+        error_set(error, STATUS_USAGE, "unknown reward \"%s\"; the nearest known one is \"%s\"",
+                  reward->name, nearest_name(reward->name, names, n));
+        return error_context(error, STATUS_USAGE, "config \"%s\": reward.name", config->path);
+    }
+    if (!extractor_find(reward->extractor)) {
+        for (n = 0; n < (size_t)n_extractors; n++) {
+            names[n] = extractors[n]->name;
+        }
+        error_set(error, STATUS_USAGE, "unknown extractor \"%s\"; the nearest known one is \"%s\"",
+                  reward->extractor, nearest_name(reward->extractor, names, n));
+        return error_context(error, STATUS_USAGE, "config \"%s\": reward.extractor", config->path);
+    }
+    if (strcmp(reward->name, "regex") == 0 && !reward->pattern[0]) {
+        return rule(config, "reward.pattern", error, "must be given for the reward regex");
+    }
+    return STATUS_OK;
+}
+
+Status config_settle(const Config *config, RunSpec *spec, Error *error)
+{
+    bool grpo = strcmp(spec->method, "grpo") == 0;
+    bool tinylora = strcmp(spec->adapter.method, "tinylora") == 0;
+    if (!spec->model[0]) {
+        return rule(config, "model", error, "must be given");
+    }
+    if (!spec->data.train[0]) {
+        return rule(config, "data.train", error, "must be given");
+    }
+    if (!spec->experiment[0]) {
+        return rule(config, "experiment", error, "is empty");
+    }
+    for (int i = 0; i < spec->n_rewards; i++) {
+        Status status = check_reward(config, &spec->reward[i], error);
+        if (status) {
+            return status;
+        }
+    }
+    if (strcmp(spec->grpo.scale_rewards, "auto") == 0) {
+        strcpy(spec->grpo.scale_rewards,
+               strcmp(spec->grpo.loss, "dr_grpo") == 0 ? "none" : "group");
+    }
+    if (grpo && spec->grpo.group_size < 2) {
+        return rule(config, "grpo.group_size", error,
+                    "1 leaves nothing to compare with; at least 2");
+    }
+    if (spec->eval.max_new_tokens == 0) {
+        spec->eval.max_new_tokens = spec->grpo.max_new_tokens;
+    }
+    if (tinylora && spec->adapter.u && spec->adapter.groups) {
+        int64_t product = (int64_t)spec->adapter.u * spec->adapter.groups;
+        if (spec->adapter.budget && spec->adapter.budget != product) {
+            return rule(config, "adapter.budget", error, "is not adapter.u x adapter.groups");
+        }
+        if (product > 1000000000) {
+            return rule(config, "adapter.u", error, "u x groups is more than 1e9");
+        }
+        spec->adapter.budget = (int)product;
+    } else if (tinylora && spec->adapter.budget == 0) {
+        spec->adapter.budget = 13;
+    }
+    return STATUS_OK;
+}
+
+Status model_find(char directory[CONFIG_PATH], const char *name, const char *models, Error *error)
+{
+    if (strlen(name) >= CONFIG_PATH) {
+        return error_set(error, STATUS_USAGE, "model: name longer than %d bytes", CONFIG_PATH - 1);
+    }
+    if (*name && exists(name)) {
+        snprintf(directory, CONFIG_PATH, "%s", name);
+        return STATUS_OK;
+    }
+    for (const char *folder = models; *name && !strchr(name, '/') && folder && *folder;) {
+        size_t n = strcspn(folder, ":");
+        if (n > 0 &&
+            snprintf(directory, CONFIG_PATH, "%.*s/%s", (int)n, folder, name) < CONFIG_PATH &&
+            exists(directory)) {
+            return STATUS_OK;
+        }
+        folder += n + (folder[n] == ':');
+    }
+    return error_set(
+        error, STATUS_REFUSED,
+        "model \"%s\": no such directory, nor an embedded model of that name in \"%s\"", name,
+        models ? models : "");
+}
+
+static void show_sweep(const Config *config, Text *out)
+{
+    text_add(out, ",\n  \"sweep\": {");
+    for (int i = 0; i < config->n_axes; i++) {
+        const Axis *axis = &config->axes[i];
+        text_add(out, i ? ", " : "");
+        text_json_string(out, axis->path, strlen(axis->path));
+        text_add(out, ": [");
+        for (size_t j = 0; j < json_size(axis->values); j++) {
+            RunSpec spec = config->base;
+            int reward;
+            const Setting *setting = setting_find(axis->path, &reward);
+            text_add(out, j ? ", " : "");
+            if (config_apply(config, &spec, axis->path, json_at(axis->values, j), NULL) ==
+                STATUS_OK) {
+                setting_value_json(&spec, setting, reward, out);
+            }
+        }
+        text_add(out, "]");
+    }
+    text_add(out, "}");
+}
+
+/* The settings from first on that share its group, as the inside of one object; returns the next
+ * one's index. */
+static size_t show_group(const RunSpec *spec, size_t first, size_t n_group, int reward, Text *out)
+{
+    const char *group = setting_at(first)->path;
+    size_t i = first;
+    text_add(out, "{");
+    for (; i < settings_count() && strncmp(setting_at(i)->path, group, n_group) == 0; i++) {
+        text_printf(out, "%s\"%s\": ", i > first ? ", " : "", setting_at(i)->path + n_group);
+        setting_value_json(spec, setting_at(i), reward, out);
+    }
+    text_add(out, "}");
+    return i;
+}
+
+void config_show(const RunSpec *spec, const Config *config, Text *out)
+{
+    for (size_t i = 0; i < settings_count();) {
+        const char *path = setting_at(i)->path;
+        const char *dot = strchr(path, '.');
+        text_add(out, i ? ",\n  " : "{\n  ");
+        text_printf(out, "\"%.*s\": ", (int)(dot ? dot - path : (long)strlen(path)), path);
+        if (!dot) {
+            setting_value_json(spec, setting_at(i++), 0, out);
+            continue;
+        }
+        size_t n_group = (size_t)(dot - path) + 1, next = i;
+        int n = strncmp(path, "reward.", 7) == 0 ? spec->n_rewards : 1;
+        text_add(out, n > 1 ? "[" : "");
+        for (int reward = 0; reward < n; reward++) {
+            text_add(out, reward ? ", " : "");
+            next = show_group(spec, i, n_group, reward, out);
+        }
+        text_add(out, n > 1 ? "]" : "");
+        i = next;
+    }
+    if (config && config->n_axes) {
+        show_sweep(config, out);
+    }
+    text_add(out, "\n}\n");
+}

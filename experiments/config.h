@@ -1,0 +1,45 @@
+/* A config file (INTERFACE, Configs): strict JSON, read into settings (settings.h) and axes of a
+ * sweep. */
+#pragma once
+#include "experiments/settings.h"
+
+enum { MAX_AXES = 8 };
+
+typedef struct {
+    char path[128];
+    const Json *values; /* a list, not empty */
+} Axis;
+
+typedef struct Config {
+    char path[CONFIG_PATH];   /* the file */
+    char folder[CONFIG_PATH]; /* its folder, "." without one */
+    RunSpec base;
+    Axis axes[MAX_AXES];
+    int n_axes;
+    JsonDocument **documents; /* the file and the overrides; axes point into them */
+    size_t n_documents;
+    const char *models;
+} Config;
+
+/* Read a config and apply "key.path=value" overrides, in order. An override's relative path is
+ * looked for in the config's folder, then in the working directory. models: folders of embedded
+ * models, divided by ':'. Errors: STATUS_USAGE: file, line, key path and rule; for an unknown key
+ * the nearest known one. */
+Status config_read(Config **config, const char *path, const char *const *overrides,
+                   size_t n_overrides, const char *models, Error *error);
+void config_free(Config *config);
+
+/* Set one setting of spec from a JSON value (a cell of a sweep). Errors: STATUS_USAGE with the
+ * path. */
+Status config_apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
+                    Error *error);
+/* Settle what depends on other settings ("auto" and 0) and check the rules between them. Errors:
+ * STATUS_USAGE. */
+Status config_settle(const Config *config, RunSpec *spec, Error *error);
+
+/* The directory of a model: the name itself when it is one, else a name in one of the folders of
+ * `models`. Errors: STATUS_USAGE listing where it was looked for. */
+Status model_find(char directory[CONFIG_PATH], const char *name, const char *models, Error *error);
+
+/* The whole as JSON: one nested object, indented, sweep included when config is not NULL. */
+void config_show(const RunSpec *spec, const Config *config, Text *out);

@@ -1,0 +1,24 @@
+/* What a run computes, as canonical JSON, and its hash. Two runs with one identity would be the
+ * same numbers: the work is never done twice; whatever can change a number is in it (settings that
+ * apply, the plan, model, tokenizer and data by their hashes, the version of the numerics), and
+ * nothing else (names, paths, threads). */
+#pragma once
+#include "core/model_config.h"
+#include "core/sha256.h"
+#include "experiments/settings.h"
+
+/* Raised by every change of the program that changes a number somewhere. */
+enum { NUMERICS_VERSION = 1, RUN_ID_SIZE = 17 };
+
+typedef struct {
+    const ModelConfig *model; /* config.json, as it was understood */
+    const char *weights_sha256, *tokenizer_sha256;
+    const char *train_sha256;
+    const char *held_out_sha256; /* of the rows that give the objective; "" without */
+} IdentityInputs;
+
+/* Append the canonical JSON: keys sorted, no blanks, numbers as %.17g. spec: settled, with its plan
+ * filled in. */
+void identity_json(Text *out, const RunSpec *spec, const IdentityInputs *inputs);
+/* run_id: the first 16 hex digits of the SHA-256 of the canonical JSON. */
+void identity_run_id(char run_id[RUN_ID_SIZE], const Text *identity);

@@ -1,0 +1,372 @@
+/* The table of settings, and what can be done to one of them. */
+#include "experiments/settings.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/model_config.h"
+#include "experiments/nearest.h"
+
+#define FIELD(field) offsetof(RunSpec, field), sizeof((RunSpec *)0)->field
+#define ALL_TARGETS                                                                                \
+    "[\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"gate_proj\",\"up_proj\",\"down_proj\"]"
+
+static const double SEED_MAX = 9007199254740992.0;
+
+/* clang-format off */
+static const Setting table[] = {
+    {"experiment", SETTING_TEXT, FIELD(experiment), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "name of the set of runs"},
+    {"model", SETTING_MODEL, FIELD(model), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "a model directory or the name of an embedded model"},
+    {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo", 0, "how it is trained"},
+    {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},
+    {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
+
+    {"adapter.method", SETTING_CHOICE, FIELD(adapter.method), "\"tinylora\"", 0, 0, "tinylora|full|none", 0, "what is trained"},
+    {"adapter.budget", SETTING_INTEGER, FIELD(adapter.budget), "0", 0, 1e9, NULL, 0, "trained scalars; 0: u x groups, or 13"},
+    {"adapter.rank", SETTING_INTEGER, FIELD(adapter.rank), "2", 1, 256, NULL, 0, "r of the frozen SVD"},
+    {"adapter.tie", SETTING_CHOICE, FIELD(adapter.tie), "\"tiled\"", 0, 0, "tiled|structured|all|none", 0, "which modules share scalars"},
+    {"adapter.u", SETTING_INTEGER, FIELD(adapter.u), "0", 0, 1e9, NULL, 0, "scalars a group; 0: chosen by the planner"},
+    {"adapter.groups", SETTING_INTEGER, FIELD(adapter.groups), "0", 0, 1e9, NULL, 0, "tie groups; 0: chosen by the planner"},
+    {"adapter.balanced", SETTING_SWITCH, FIELD(adapter.balanced), "false", 0, 0, NULL, 0, "groups of even size instead of the paper's chunks"},
+    {"adapter.seed", SETTING_SEED, FIELD(adapter.seed), "13", 0, SEED_MAX, NULL, 0, "of the frozen random P"},
+    {"adapter.targets", SETTING_TARGETS, FIELD(adapter.targets), ALL_TARGETS, 0, 0, NULL, 0, "linear layers that are adapted"},
+    {"adapter.scale", SETTING_NUMBER, FIELD(adapter.scale), "1", 0, 1e6, NULL, SETTING_OPEN_LOW, "s in W' = W + s U S R V^T"},
+
+    {"data.train", SETTING_PATH, FIELD(data.train), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "training rows, JSON Lines"},
+    {"data.dev", SETTING_PATH, FIELD(data.dev), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "held-out rows that choose the learning rate; without them data.eval does"},
+    {"data.eval", SETTING_PATH, FIELD(data.eval), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "test rows, scored by `eval`"},
+    {"data.question", SETTING_TEXT, FIELD(data.question), "\"question\"", 0, 0, NULL, 0, "field of the question"},
+    {"data.answer", SETTING_TEXT, FIELD(data.answer), "\"answer\"", 0, 0, NULL, 0, "field of the reference answer"},
+    {"data.template", SETTING_TEXT, FIELD(data.template), "\"plain\"", 0, 0, NULL, 0, "how a question becomes a prompt"},
+
+    {"reward.name", SETTING_TEXT, FIELD(reward[0].name), "\"exact_match\"", 0, 0, NULL, 0, "what a completion is worth"},
+    {"reward.extractor", SETTING_TEXT, FIELD(reward[0].extractor), "\"flexible\"", 0, 0, NULL, 0, "how the answer is read out of a completion"},
+    {"reward.pattern", SETTING_TEXT, FIELD(reward[0].pattern), "\"\"", 0, 0, NULL, 0, "of the reward `regex`"},
+    {"reward.weight", SETTING_NUMBER, FIELD(reward[0].weight), "1", -1e6, 1e6, NULL, 0, "in a list of rewards"},
+
+    {"grpo.prompts_per_step", SETTING_INTEGER, FIELD(grpo.prompts_per_step), "8", 1, 1e6, NULL, 0, "questions a step"},
+    {"grpo.group_size", SETTING_INTEGER, FIELD(grpo.group_size), "8", 1, 1e5, NULL, 0, "completions a question"},
+    {"grpo.max_new_tokens", SETTING_INTEGER, FIELD(grpo.max_new_tokens), "128", 1, 1e6, NULL, 0, "length limit of a completion"},
+    {"grpo.temperature", SETTING_NUMBER, FIELD(grpo.temperature), "1", 0, 100, NULL, SETTING_OPEN_LOW, "of sampling"},
+    {"grpo.top_p", SETTING_NUMBER, FIELD(grpo.top_p), "1", 0, 1, NULL, SETTING_OPEN_LOW, "1: all tokens"},
+    {"grpo.top_k", SETTING_INTEGER, FIELD(grpo.top_k), "0", 0, 1e7, NULL, 0, "0: all tokens"},
+    {"grpo.loss", SETTING_CHOICE, FIELD(grpo.loss), "\"dr_grpo\"", 0, 0, "grpo|dr_grpo|dapo|bnpo", 0, "how tokens are averaged"},
+    {"grpo.scale_rewards", SETTING_CHOICE, FIELD(grpo.scale_rewards), "\"auto\"", 0, 0, "auto|group|batch|none", 0, "what advantages are divided by; auto: none for dr_grpo, else group"},
+    {"grpo.clip_low", SETTING_NUMBER, FIELD(grpo.clip_low), "0.2", 0, 1, NULL, 0, "ratios below 1 - clip_low are clipped"},
+    {"grpo.clip_high", SETTING_NUMBER, FIELD(grpo.clip_high), "0.28", 0, 1e6, NULL, 0, "ratios above 1 + clip_high are clipped"},
+    {"grpo.kl_beta", SETTING_NUMBER, FIELD(grpo.kl_beta), "0", 0, 1e6, NULL, 0, "weight of the KL to the base model (k3)"},
+    {"grpo.updates_per_batch", SETTING_INTEGER, FIELD(grpo.updates_per_batch), "1", 1, 1000, NULL, 0, "optimizer updates on one rollout"},
+
+    {"sft.batch_size", SETTING_INTEGER, FIELD(sft.batch_size), "8", 1, 1e6, NULL, 0, "rows a step"},
+
+    {"optimizer.name", SETTING_CHOICE, FIELD(optimizer.name), "\"adamw\"", 0, 0, "adamw|sgd|none", 0, "the update rule"},
+    {"optimizer.lr", SETTING_NUMBER, FIELD(optimizer.lr), "2e-4", 0, 1e9, NULL, 0, "learning rate"},
+    {"optimizer.schedule", SETTING_CHOICE, FIELD(optimizer.schedule), "\"constant\"", 0, 0, "constant|linear|cosine", 0, "of the learning rate"},
+    {"optimizer.warmup_steps", SETTING_INTEGER, FIELD(optimizer.warmup_steps), "0", 0, 1e7, NULL, 0, "steps of linear warm-up"},
+    {"optimizer.beta1", SETTING_NUMBER, FIELD(optimizer.beta1), "0.9", 0, 0.999999999, NULL, 0, "of AdamW"},
+    {"optimizer.beta2", SETTING_NUMBER, FIELD(optimizer.beta2), "0.999", 0, 0.999999999, NULL, 0, "of AdamW"},
+    {"optimizer.epsilon", SETTING_NUMBER, FIELD(optimizer.epsilon), "1e-8", 0, 1, NULL, SETTING_OPEN_LOW, "of AdamW"},
+    {"optimizer.weight_decay", SETTING_NUMBER, FIELD(optimizer.weight_decay), "0", 0, 1e6, NULL, 0, "decoupled"},
+    {"optimizer.momentum", SETTING_NUMBER, FIELD(optimizer.momentum), "0", 0, 0.999999999, NULL, 0, "of SGD"},
+    {"optimizer.grad_clip", SETTING_NUMBER, FIELD(optimizer.grad_clip), "1", 0, 1e30, NULL, 0, "largest norm of the gradient; 0: no limit"},
+
+    {"eval.every", SETTING_INTEGER, FIELD(eval.every), "25", 0, 1e7, NULL, 0, "steps between evaluations; 0: at the end alone"},
+    {"eval.rows", SETTING_INTEGER, FIELD(eval.rows), "256", 0, 1e9, NULL, 0, "the first so many rows; 0: all"},
+    {"eval.samples", SETTING_INTEGER, FIELD(eval.samples), "1", 1, 1000, NULL, 0, "completions a row"},
+    {"eval.greedy", SETTING_SWITCH, FIELD(eval.greedy), "false", 0, 0, NULL, 0, "the likeliest token instead of a sample"},
+    {"eval.temperature", SETTING_NUMBER, FIELD(eval.temperature), "1", 0, 100, NULL, SETTING_OPEN_LOW, "of sampling"},
+    {"eval.max_new_tokens", SETTING_INTEGER, FIELD(eval.max_new_tokens), "0", 0, 1e6, NULL, 0, "0: grpo.max_new_tokens"},
+    {"eval.seed", SETTING_SEED, FIELD(eval.seed), "1", 0, SEED_MAX, NULL, 0, "of sampling; the same for every run, so that runs are compared on the same draws"},
+
+    {"checkpoint.every", SETTING_INTEGER, FIELD(checkpoint.every), "1", 1, 1e7, NULL, SETTING_NO_NUMBERS, "steps between checkpoints"},
+    {"checkpoint.keep", SETTING_INTEGER, FIELD(checkpoint.keep), "0", 0, 1e7, NULL, SETTING_NO_NUMBERS, "the last so many; 0: all of small adapters, 2 of large ones"},
+};
+/* clang-format on */
+
+enum { N_SETTINGS = sizeof table / sizeof table[0] };
+
+size_t settings_count(void)
+{
+    return N_SETTINGS;
+}
+
+const Setting *setting_at(size_t i)
+{
+    return &table[i];
+}
+
+const Setting *setting_find(const char *path, int *reward)
+{
+    char plain[128];
+    *reward = 0;
+    if (strncmp(path, "reward.", 7) == 0 && path[7] >= '0' && path[7] < '0' + MAX_REWARDS &&
+        path[8] == '.' && strlen(path) < sizeof plain) {
+        *reward = path[7] - '0';
+        memcpy(plain, "reward", 6);
+        strcpy(plain + 6, path + 8);
+        path = plain;
+    }
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        if (strcmp(table[i].path, path) == 0) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}
+
+static bool starts_with(const char *path, const char *prefix)
+{
+    return strncmp(path, prefix, strlen(prefix)) == 0;
+}
+
+bool setting_applies(const RunSpec *spec, const Setting *setting)
+{
+    const char *path = setting->path;
+    if (starts_with(path, "grpo.")) {
+        return strcmp(spec->method, "grpo") == 0;
+    }
+    if (starts_with(path, "sft.")) {
+        return strcmp(spec->method, "sft") == 0;
+    }
+    if (starts_with(path, "adapter.") && strcmp(path, "adapter.method") != 0) {
+        return strcmp(spec->adapter.method, "tinylora") == 0;
+    }
+    return true;
+}
+
+char *setting_field(RunSpec *spec, const Setting *setting, int reward)
+{
+    size_t shift = starts_with(setting->path, "reward.") ? sizeof(RewardSetting) * reward : 0;
+    return (char *)spec + setting->offset + shift;
+}
+
+static void targets_json(unsigned targets, Text *out)
+{
+    const char *separator = "[";
+    for (int role = 0; role < N_ROLES; role++) {
+        if (targets >> role & 1) {
+            text_printf(out, "%s\"%s\"", separator, role_name((Role)role));
+            separator = ",";
+        }
+    }
+    text_add(out, "]");
+}
+
+void setting_value_json(const RunSpec *spec, const Setting *setting, int reward, Text *out)
+{
+    const char *field = setting_field((RunSpec *)(uintptr_t)spec, setting, reward);
+    double number;
+    int64_t seed;
+    int integer;
+    unsigned targets;
+    bool on;
+    switch (setting->kind) {
+    case SETTING_TEXT:
+    case SETTING_PATH:
+    case SETTING_MODEL:
+    case SETTING_CHOICE:
+        text_json_string(out, field, strlen(field));
+        break;
+    case SETTING_INTEGER:
+        memcpy(&integer, field, sizeof integer);
+        text_printf(out, "%d", integer);
+        break;
+    case SETTING_SEED:
+        memcpy(&seed, field, sizeof seed);
+        text_printf(out, "%lld", (long long)seed);
+        break;
+    case SETTING_NUMBER:
+        memcpy(&number, field, sizeof number);
+        text_json_number(out, number);
+        break;
+    case SETTING_SWITCH:
+        memcpy(&on, field, sizeof on);
+        text_add(out, on ? "true" : "false");
+        break;
+    case SETTING_TARGETS:
+        memcpy(&targets, field, sizeof targets);
+        targets_json(targets, out);
+        break;
+    }
+}
+
+static Status wrong_kind(const Json *value, const char *expected, Error *error)
+{
+    return error_set(error, STATUS_USAGE, "%s where %s is expected",
+                     json_kind_name(json_kind(value)), expected);
+}
+
+static Status parse_text(char *field, const Setting *setting, const Json *value, Error *error)
+{
+    size_t n;
+    const char *text = json_string(value, &n);
+    if (!text) {
+        return wrong_kind(value, "a string", error);
+    }
+    if (n >= setting->size) {
+        return error_set(error, STATUS_USAGE, "longer than %zu bytes", setting->size - 1);
+    }
+    if (memchr(text, 0, n)) {
+        return error_set(error, STATUS_USAGE, "a NUL character in the string");
+    }
+    memcpy(field, text, n);
+    field[n] = 0;
+    return STATUS_OK;
+}
+
+/* The words of "a|b|c", as a list for nearest_name. words: (n), pointing into copy. */
+static size_t split_choices(const char *choices, char copy[256], const char *words[16])
+{
+    size_t n = 0;
+    strncpy(copy, choices, 255);
+    copy[255] = 0;
+    char *rest = copy;
+    for (char *word; n < 16 && (word = strsep(&rest, "|"));) {
+        words[n++] = word;
+    }
+    return n;
+}
+
+static Status parse_choice(char *field, const Setting *setting, const Json *value, Error *error)
+{
+    char copy[256];
+    const char *words[16];
+    const char *text = json_string(value, NULL);
+    if (!text) {
+        return wrong_kind(value, "a string", error);
+    }
+    size_t n = split_choices(setting->choices, copy, words);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(words[i], text) == 0) {
+            strcpy(field, text);
+            return STATUS_OK;
+        }
+    }
+    const char *nearest = nearest_name(text, words, n);
+    return error_set(error, STATUS_USAGE, "\"%.64s\" is not one of %s; the nearest is \"%s\"", text,
+                     setting->choices, nearest);
+}
+
+static Status check_range(const Setting *setting, double number, const char *written, Error *error)
+{
+    bool open = setting->flags & SETTING_OPEN_LOW;
+    if ((open ? number > setting->min : number >= setting->min) && number <= setting->max) {
+        return STATUS_OK;
+    }
+    return error_set(error, STATUS_USAGE, "%.40s is out of range (%s %.15g, at most %.15g)",
+                     written, open ? "more than" : "at least", setting->min, setting->max);
+}
+
+static Status parse_number(char *field, const Setting *setting, const Json *value, Error *error)
+{
+    double number = 0;
+    int64_t integer = 0;
+    bool whole = setting->kind != SETTING_NUMBER;
+    if (json_kind(value) != JSON_NUMBER) {
+        return wrong_kind(value, whole ? "a whole number" : "a number", error);
+    }
+    const char *written = json_number_text(value);
+    if (!json_double(value, &number)) {
+        return error_set(error, STATUS_USAGE, "%.40s is not a finite number", written);
+    }
+    Status status = check_range(setting, number, written, error);
+    if (status) {
+        return status;
+    }
+    if (!whole) {
+        memcpy(field, &number, sizeof number);
+        return STATUS_OK;
+    }
+    if (!json_int64(value, &integer)) {
+        return error_set(error, STATUS_USAGE, "%.40s where a whole number is expected", written);
+    }
+    if (setting->kind == SETTING_SEED) {
+        memcpy(field, &integer, sizeof integer);
+    } else {
+        int small = (int)integer;
+        memcpy(field, &small, sizeof small);
+    }
+    return STATUS_OK;
+}
+
+static Status parse_targets(char *field, const Json *value, Error *error)
+{
+    const char *names[N_ROLES];
+    unsigned targets = 0;
+    for (int role = 0; role < N_ROLES; role++) {
+        names[role] = role_name((Role)role);
+    }
+    if (json_kind(value) != JSON_ARRAY || json_size(value) == 0) {
+        return wrong_kind(value, "a list of linear layers", error);
+    }
+    for (size_t i = 0; i < json_size(value); i++) {
+        const char *text = json_string(json_at(value, i), NULL);
+        int role = 0;
+        if (!text) {
+            return wrong_kind(json_at(value, i), "the name of a linear layer", error);
+        }
+        while (role < N_ROLES && strcmp(names[role], text) != 0) {
+            role++;
+        }
+        if (role == N_ROLES) {
+            return error_set(error, STATUS_USAGE,
+                             "\"%.64s\" is not a linear layer; the nearest is \"%s\"", text,
+                             nearest_name(text, names, N_ROLES));
+        }
+        if (targets >> role & 1) {
+            return error_set(error, STATUS_USAGE, "\"%s\" is there twice", text);
+        }
+        targets |= 1u << role;
+    }
+    memcpy(field, &targets, sizeof targets);
+    return STATUS_OK;
+}
+
+Status setting_parse(RunSpec *spec, const Setting *setting, int reward, const Json *value,
+                     Error *error)
+{
+    char *field = setting_field(spec, setting, reward);
+    bool on;
+    switch (setting->kind) {
+    case SETTING_TEXT:
+    case SETTING_PATH:
+    case SETTING_MODEL:
+        return parse_text(field, setting, value, error);
+    case SETTING_CHOICE:
+        return parse_choice(field, setting, value, error);
+    case SETTING_INTEGER:
+    case SETTING_SEED:
+    case SETTING_NUMBER:
+        return parse_number(field, setting, value, error);
+    case SETTING_SWITCH:
+        if (!json_bool(value, &on)) {
+            return wrong_kind(value, "true or false", error);
+        }
+        memcpy(field, &on, sizeof on);
+        return STATUS_OK;
+    case SETTING_TARGETS:
+        return parse_targets(field, value, error);
+    }
+    return STATUS_OK;
+}
+
+/* The defaults are JSON in the table; they are parsed like anything else. */
+void settings_default(RunSpec *spec)
+{
+    memset(spec, 0, sizeof *spec);
+    spec->n_rewards = 1;
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        JsonDocument *document = NULL;
+        const Setting *setting = &table[i];
+        if (!setting->fallback ||
+            json_parse(&document, setting->fallback, strlen(setting->fallback), NULL)) {
+            continue;
+        }
+        int n_rewards = starts_with(setting->path, "reward.") ? MAX_REWARDS : 1;
+        for (int reward = 0; reward < n_rewards; reward++) {
+            setting_parse(spec, setting, reward, json_root(document), NULL);
+        }
+        json_free(document);
+    }
+}

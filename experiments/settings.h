@@ -1,0 +1,117 @@
+/* A run's settings: the struct, and the one table that says of each its name, type, default, range
+ * and meaning. The table drives reading, --set, `config show`, the identity of a run and its param
+ * rows; a default is written there alone. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/json.h"
+#include "core/status.h"
+#include "core/text.h"
+
+enum { MAX_REWARDS = 4, CONFIG_PATH = 1024 };
+
+typedef struct {
+    char name[32];
+    char pattern[1024];
+    char extractor[32];
+    double weight;
+} RewardSetting;
+
+/* One cell, resolved: every setting has its value. Plain data, copied by assignment. */
+typedef struct {
+    char experiment[128];
+    char model[CONFIG_PATH]; /* a directory, or the name of an embedded model */
+    struct {
+        char method[16], tie[16];
+        int budget;          /* 0: u * groups */
+        int rank, u, groups; /* u, groups 0: chosen by the planner */
+        bool balanced;
+        int64_t seed;
+        unsigned targets; /* bit per Role */
+        double scale;
+    } adapter;
+    struct {
+        char train[CONFIG_PATH], dev[CONFIG_PATH], eval[CONFIG_PATH]; /* "": none */
+        char question[64], answer[64];
+        char template[4096];
+    } data;
+    char method[16];
+    RewardSetting reward[MAX_REWARDS];
+    int n_rewards;
+    struct {
+        int prompts_per_step, group_size, max_new_tokens;
+        double temperature, top_p;
+        int top_k;
+        char loss[16], scale_rewards[16];
+        double clip_low, clip_high, kl_beta;
+        int updates_per_batch;
+    } grpo;
+    struct {
+        int batch_size;
+    } sft;
+    struct {
+        char name[16], schedule[16];
+        double lr, beta1, beta2, epsilon, weight_decay, momentum, grad_clip;
+        int warmup_steps;
+    } optimizer;
+    int steps;
+    int64_t seed;
+    struct {
+        int every, rows, samples, max_new_tokens;
+        bool greedy;
+        double temperature;
+        int64_t seed;
+    } eval;
+    struct {
+        int every, keep;
+    } checkpoint;
+} RunSpec;
+
+typedef enum {
+    SETTING_TEXT,
+    SETTING_PATH,    /* a file; relative to the config's folder */
+    SETTING_MODEL,   /* a directory or an embedded name */
+    SETTING_CHOICE,  /* one of a few words */
+    SETTING_INTEGER, /* int */
+    SETTING_SEED,    /* int64_t, 0 or more */
+    SETTING_NUMBER,  /* double */
+    SETTING_SWITCH,  /* bool */
+    SETTING_TARGETS  /* list of linear layers, as bits */
+} SettingKind;
+
+enum {
+    SETTING_NO_NUMBERS = 1, /* changes nothing that a run computes: not part of its identity */
+    SETTING_OPEN_LOW = 2    /* min itself is out of range */
+};
+
+typedef struct {
+    const char *path; /* "grpo.group_size" */
+    SettingKind kind;
+    size_t offset, size;  /* of the field in RunSpec */
+    const char *fallback; /* JSON; NULL: must be given */
+    double min, max;
+    const char *choices; /* "a|b|c" */
+    unsigned flags;
+    const char *doc;
+} Setting;
+
+size_t settings_count(void);
+const Setting *setting_at(size_t i);
+/* Does the setting matter to this spec (grpo.* does not to sft, plans do not to full)? */
+bool setting_applies(const RunSpec *spec, const Setting *setting);
+/* Append the setting's value as JSON; reward: whose, for reward.* */
+void setting_value_json(const RunSpec *spec, const Setting *setting, int reward, Text *out);
+
+/* NULL when no setting has this path; "reward.1.name" is "reward.name" of the second reward, whose
+ * index goes to *reward. */
+const Setting *setting_find(const char *path, int *reward);
+/* Every setting at its default; those that must be given are empty. */
+void settings_default(RunSpec *spec);
+/* Put a JSON value into the field. Errors: STATUS_USAGE: the rule broken, without the place. Paths
+ * and models as they are written. */
+Status setting_parse(RunSpec *spec, const Setting *setting, int reward, const Json *value,
+                     Error *error);
+/* Where a path or a model is kept; for the caller who resolves it. */
+char *setting_field(RunSpec *spec, const Setting *setting, int reward);
