@@ -1,10 +1,12 @@
-/* One safetensors file, memory-mapped read-only, checked by every rule of the format before a byte of data is used
- * (length field, UTF-8, JSON, duplicates, types, shape products with overflow, sizes, holes, overlaps, end of file). */
+/* One safetensors file, memory-mapped read-only, checked by every rule of the format before a byte
+ * of data is used (length field, UTF-8, JSON, duplicates, types, shape products with overflow,
+ * sizes, holes, overlaps, end of file). */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/file.h"
 #include "core/status.h"
 
 typedef enum { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_OTHER } TensorType;
@@ -21,22 +23,35 @@ typedef struct {
 
 typedef struct SafeTensors SafeTensors;
 
-/* Errors: STATUS_REFUSED naming the file, the place and the rule; STATUS_FAILED when it cannot be read. */
+/* Errors: STATUS_REFUSED naming the file, the place and the rule; STATUS_FAILED when it cannot be
+ * read. */
 Status safetensors_open(SafeTensors **file, const char *path, Error *error);
 void safetensors_close(SafeTensors *file);
 size_t safetensors_count(const SafeTensors *file);
-const Tensor *safetensors_at(const SafeTensors *file, size_t i); /* in order of offset */
-const Tensor *safetensors_find(const SafeTensors *file, const char *name); /* hashed; NULL when absent */
+const Tensor *safetensors_at(const SafeTensors *file, size_t i);           /* in order of offset */
+const Tensor *safetensors_find(const SafeTensors *file, const char *name); /* NULL when absent */
 /* Tell the kernel that the pages of this tensor are not needed any more (they stay in the file). */
 void safetensors_forget(const SafeTensors *file, const Tensor *tensor);
 
-/* Write tensors in the order given (data pointers filled in), atomically: temporary file, fsync, rename, fsync of
- * the directory. The header is padded to 8 bytes. metadata: n_metadata pairs key, value; may be 0. */
-Status safetensors_write(const char *path, const Tensor *tensors, size_t n_tensors, const char *const *metadata,
-                         size_t n_metadata, Error *error);
+/* Write tensors in the order given (data pointers filled in), atomically: temporary file, fsync,
+ * rename, fsync of the directory. The header is padded to 8 bytes. metadata: n_metadata pairs key,
+ * value; may be 0. */
+Status safetensors_write(const char *path, const Tensor *tensors, size_t n_tensors,
+                         const char *const *metadata, size_t n_metadata, Error *error);
 
-size_t tensor_type_size(TensorType type); /* bytes per element; 0 for TENSOR_OTHER */
+/* The same for data made on the way: the header for these tensors (their data is not read); the
+ * caller then appends the data of each, in order, and commits or cancels the writer. */
+Status safetensors_begin(FileWriter *writer, const char *path, const Tensor *tensors,
+                         size_t n_tensors, const char *const *metadata, size_t n_metadata,
+                         Error *error);
+
+/* Conversion of elements (tensor_type.c). */
+size_t tensor_type_size(TensorType type);      /* bytes per element; 0 for TENSOR_OTHER */
+const char *tensor_type_name(TensorType type); /* "F32", "F16", "BF16"; "?" for TENSOR_OTHER */
 /* out: (n) f32 from data of the given type at any alignment. */
 void tensor_to_f32(float *out, const void *data, TensorType type, size_t n);
-/* Round to nearest even into bf16 or f16 or copy f32. */
+/* Round to nearest even into bf16 or f16 or copy f32. A NaN stays one; what is too large becomes an
+ * infinity. */
 void tensor_from_f32(void *out, const float *in, TensorType type, size_t n);
+/* Index of the first element that is infinite or no number, or n. */
+size_t tensor_find_nonfinite(const void *data, TensorType type, size_t n);
