@@ -20,7 +20,7 @@ typedef struct {
     char *strings;                /* backing store of the rows */
 } Dataset;
 
-/* question, answer: names of the two fields (strings; the answer may be empty, the question not).
+/* question, answer: names of the two fields (strings; may be empty).
  * Other fields are ignored, but an "id" must be unique. A byte-order mark at the start and blank
  * lines are skipped. Errors: STATUS_REFUSED naming path, line and rule; also for a file without
  * rows. */

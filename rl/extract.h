@@ -17,7 +17,8 @@ typedef struct {
 } Extractor;
 
 /* strict, flexible: lm-evaluation-harness gsm8k v3.0.  verl_strict, verl_flexible: verl's gsm8k.py.
- * openai: grade-school-math.  boxed: the last \boxed{...}, compared as text. A reference without
+ * openai: grade-school-math.  boxed: the first \boxed{...} up to the next "}", as in TRL's
+ * documentation. A reference without
  * "####" is compared whole after the same normalisation. */
 extern const Extractor *const extractors[];
 extern const int n_extractors;

@@ -1,0 +1,317 @@
+/* JSON Lines: one line, one object, parsed by core/json. Not a cache: the whole file is read once.
+ */
+#include "rl/dataset.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "core/json.h"
+#include "core/text.h"
+
+#define MAX_FILE_BYTES ((size_t)4 << 30)
+#define MAX_ROWS 100000000
+
+typedef struct {
+    char *id; /* "s" or "n" and the value, so that "1" and 1 differ */
+    int line;
+} RowId;
+
+typedef struct {
+    Text strings;    /* question NUL answer NUL ... */
+    size_t *offsets; /* (2 n_rows) of question and answer in strings */
+    size_t *lengths; /* (2 n_rows) */
+    int *lines;
+    int n_rows, capacity;
+    RowId *ids;
+    size_t n_ids, id_capacity;
+} Reader;
+
+static void *grow(void *array, size_t count, size_t size)
+{
+    void *bigger = realloc(array, count * size);
+    if (!bigger) {
+        abort(); /* as Text: what is kept is smaller than the file, which was read */
+    }
+    return bigger;
+}
+
+static Status read_file(char **bytes, size_t *n, const char *path, Error *error)
+{
+    struct stat info;
+    FILE *file = fopen(path, "rb");
+    if (!file || fstat(fileno(file), &info) != 0) {
+        Status status = error_set(error, STATUS_REFUSED, "cannot open: %s", strerror(errno));
+        if (file) {
+            fclose(file);
+        }
+        return status;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        fclose(file);
+        return error_set(error, STATUS_REFUSED, "not a regular file");
+    }
+    *n = (size_t)info.st_size;
+    if (*n > MAX_FILE_BYTES) {
+        fclose(file);
+        return error_set(error, STATUS_REFUSED, "%.1f GiB, at most 4 GiB are read",
+                         (double)*n / (double)((size_t)1 << 30));
+    }
+    *bytes = malloc(*n + 1);
+    if (!*bytes) {
+        fclose(file);
+        return error_set(error, STATUS_FAILED, "no memory for %.2f GiB",
+                         (double)*n / (double)((size_t)1 << 30));
+    }
+    size_t got = fread(*bytes, 1, *n, file);
+    fclose(file);
+    if (got != *n) {
+        free(*bytes);
+        *bytes = NULL;
+        return error_set(error, STATUS_FAILED, "read %zu of %zu bytes", got, *n);
+    }
+    return STATUS_OK;
+}
+
+static Status read_field(Reader *reader, const Json *row, const char *name, Error *error)
+{
+    const Json *value = json_get(row, name);
+    if (!value) {
+        return error_set(error, STATUS_REFUSED, "field \"%s\" is missing", name);
+    }
+    size_t n;
+    const char *string = json_string(value, &n);
+    if (!string) {
+        return error_set(error, STATUS_REFUSED, "field \"%s\" is %s, expected a string", name,
+                         json_kind_name(json_kind(value)));
+    }
+    if (memchr(string, 0, n)) {
+        return error_set(error, STATUS_REFUSED, "field \"%s\" holds a NUL character", name);
+    }
+    size_t slot = 2 * (size_t)reader->n_rows;
+    if (reader->offsets[slot] != SIZE_MAX) {
+        slot++;
+    }
+    reader->offsets[slot] = reader->strings.n;
+    reader->lengths[slot] = n;
+    text_append(&reader->strings, string, n);
+    text_append(&reader->strings, "", 1);
+    return STATUS_OK;
+}
+
+static void note_id(Reader *reader, const Json *id, int line)
+{
+    const char *value = json_kind(id) == JSON_STRING   ? json_string(id, NULL)
+                        : json_kind(id) == JSON_NUMBER ? json_number_text(id)
+                                                       : NULL;
+    if (!value) {
+        return;
+    }
+    if (reader->n_ids == reader->id_capacity) {
+        reader->id_capacity = reader->id_capacity ? 2 * reader->id_capacity : 256;
+        reader->ids = grow(reader->ids, reader->id_capacity, sizeof *reader->ids);
+    }
+    size_t n = strlen(value);
+    char *copy = grow(NULL, n + 2, 1);
+    copy[0] = json_kind(id) == JSON_STRING ? 's' : 'n';
+    memcpy(copy + 1, value, n + 1);
+    reader->ids[reader->n_ids++] = (RowId){copy, line};
+}
+
+static Status read_row(Reader *reader, const char *line_bytes, size_t n, int line,
+                       const char *question, const char *answer, Error *error)
+{
+    JsonDocument *document;
+    Status status = json_parse(&document, line_bytes, n, error);
+    if (status) {
+        return status;
+    }
+    const Json *root = json_root(document);
+    if (reader->n_rows == MAX_ROWS) {
+        status = error_set(error, STATUS_REFUSED, "more than %d rows", MAX_ROWS);
+    } else if (json_kind(root) != JSON_OBJECT) {
+        status = error_set(error, STATUS_REFUSED, "%s, expected an object",
+                           json_kind_name(json_kind(root)));
+    } else {
+        if (reader->n_rows == reader->capacity) {
+            reader->capacity = reader->capacity ? 2 * reader->capacity : 256;
+            size_t rows = (size_t)reader->capacity;
+            reader->offsets = grow(reader->offsets, 2 * rows, sizeof *reader->offsets);
+            reader->lengths = grow(reader->lengths, 2 * rows, sizeof *reader->lengths);
+            reader->lines = grow(reader->lines, rows, sizeof *reader->lines);
+        }
+        reader->offsets[2 * (size_t)reader->n_rows] = SIZE_MAX;
+        reader->lines[reader->n_rows] = line;
+        status = read_field(reader, root, question, error);
+        if (!status) {
+            status = read_field(reader, root, answer, error);
+        }
+        note_id(reader, json_get(root, "id"), line);
+    }
+    if (!status) {
+        reader->n_rows++;
+    }
+    json_free(document);
+    return status;
+}
+
+static bool is_blank(const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (bytes[i] != ' ' && bytes[i] != '\t' && bytes[i] != '\r') {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    const RowId *x = a, *y = b;
+    int order = strcmp(x->id, y->id);
+    return order ? order : (x->line > y->line) - (x->line < y->line);
+}
+
+/* The duplicate that comes first in the file. */
+static Status check_ids(Reader *reader, Error *error)
+{
+    if (!reader->n_ids) {
+        return STATUS_OK;
+    }
+    qsort(reader->ids, reader->n_ids, sizeof *reader->ids, compare_ids);
+    const RowId *worst = NULL;
+    int first_line = 0;
+    for (size_t i = 1; i < reader->n_ids; i++) {
+        const RowId *id = &reader->ids[i];
+        if (!strcmp(id->id, id[-1].id) && (!worst || id->line < worst->line)) {
+            worst = id;
+            first_line = id[-1].line;
+        }
+    }
+    if (worst) {
+        return error_set(error, STATUS_REFUSED, "line %d: id \"%.80s\" was already on line %d",
+                         worst->line, worst->id + 1, first_line);
+    }
+    return STATUS_OK;
+}
+
+static Status read_lines(Reader *reader, const char *bytes, size_t n, const char *question,
+                         const char *answer, Error *error)
+{
+    size_t start = n >= 3 && !memcmp(bytes, "\xEF\xBB\xBF", 3) ? 3 : 0;
+    for (int line = 1; start < n; line++) {
+        const char *end = memchr(bytes + start, '\n', n - start);
+        size_t length = end ? (size_t)(end - bytes) - start : n - start;
+        if (!is_blank(bytes + start, length)) {
+            Status status = read_row(reader, bytes + start, length, line, question, answer, error);
+            if (status) {
+                return error_context(error, status, "line %d", line);
+            }
+        }
+        start += length + 1;
+    }
+    if (!reader->n_rows) {
+        return error_set(error, STATUS_REFUSED, "no rows");
+    }
+    return check_ids(reader, error);
+}
+
+static void reader_release(Reader *reader)
+{
+    for (size_t i = 0; i < reader->n_ids; i++) {
+        free(reader->ids[i].id);
+    }
+    free(reader->ids);
+    free(reader->offsets);
+    free(reader->lengths);
+    free(reader->lines);
+    text_release(&reader->strings);
+}
+
+Status dataset_open(Dataset *dataset, const char *path, const char *question, const char *answer,
+                    Error *error)
+{
+    char *bytes = NULL;
+    size_t n = 0;
+    Reader reader = {0};
+    Status status = read_file(&bytes, &n, path, error);
+    if (!status) {
+        status = read_lines(&reader, bytes, n, question, answer, error);
+    }
+    if (!status) {
+        *dataset = (Dataset){.n_rows = reader.n_rows, .strings = reader.strings.bytes};
+        reader.strings = (Text){0};
+        sha256_bytes(dataset->sha256, bytes, n);
+        dataset->path = grow(NULL, strlen(path) + 1, 1);
+        strcpy(dataset->path, path);
+        dataset->rows = grow(NULL, (size_t)reader.n_rows, sizeof *dataset->rows);
+        for (int i = 0; i < reader.n_rows; i++) {
+            const size_t *offset = &reader.offsets[2 * (size_t)i];
+            const size_t *length = &reader.lengths[2 * (size_t)i];
+            dataset->rows[i] = (DataRow){.question = dataset->strings + offset[0],
+                                         .answer = dataset->strings + offset[1],
+                                         .n_question = length[0],
+                                         .n_answer = length[1],
+                                         .line = reader.lines[i]};
+        }
+    } else {
+        error_context(error, status, "dataset \"%s\"", path);
+    }
+    free(bytes);
+    reader_release(&reader);
+    return status;
+}
+
+void dataset_close(Dataset *dataset)
+{
+    free(dataset->path);
+    free(dataset->rows);
+    free(dataset->strings);
+    *dataset = (Dataset){0};
+}
+
+/* "... #### -1,234.5" with nothing but white space after the number. */
+static bool ends_in_marked_number(const char *answer)
+{
+    const char *marker = NULL;
+    for (const char *at = answer; (at = strstr(at, "####")); at += 4) {
+        marker = at;
+    }
+    if (!marker) {
+        return false;
+    }
+    const char *at = marker + 4;
+    at += strspn(at, " \t#");
+    at += strspn(at, "-+$");
+    size_t digits = strspn(at, "0123456789.,");
+    bool any = strpbrk(at, "0123456789") && strpbrk(at, "0123456789") < at + digits;
+    at += digits;
+    at += strspn(at, " \t\r\n");
+    return any && !*at;
+}
+
+Status dataset_verify(const char *path, int *n_rows, Error *error)
+{
+    Dataset dataset;
+    Status status = dataset_open(&dataset, path, "question", "answer", error);
+    if (status) {
+        return status;
+    }
+    for (int i = 0; i < dataset.n_rows && !status; i++) {
+        if (!ends_in_marked_number(dataset.rows[i].answer)) {
+            status = error_set(error, STATUS_REFUSED,
+                               "dataset \"%s\": line %d: the answer does not end in \"####\" and a "
+                               "number, so no completion could be right",
+                               path, dataset.rows[i].line);
+        }
+    }
+    if (n_rows && !status) {
+        *n_rows = dataset.n_rows;
+    }
+    dataset_close(&dataset);
+    return status;
+}

@@ -1,0 +1,192 @@
+/* The rewards and their weighted sum. Regular expressions are the C library's POSIX extended ones,
+ * compiled once. */
+#include "rl/reward.h"
+
+#include <assert.h>
+#include <regex.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rl/extract.h"
+
+typedef struct Term Term;
+
+typedef struct {
+    const char *name;
+    /* May be NULL. */
+    Status (*prepare)(Term *term, const RewardTerm *from, Error *error);
+    double (*score)(const Term *term, const char *completion, size_t n, const char *answer,
+                    size_t n_answer);
+} RewardKind;
+
+struct Term {
+    const RewardKind *kind;
+    double weight;
+    const Extractor *extractor;
+    regex_t pattern;
+    bool has_pattern;
+};
+
+struct Reward {
+    Term *terms;
+    int n_terms;
+};
+
+static Status exact_match_prepare(Term *term, const RewardTerm *from, Error *error)
+{
+    const char *name = from->extractor ? from->extractor : "strict";
+    term->extractor = extractor_find(name);
+    return term->extractor
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE, "extractor \"%.60s\" is not known", name);
+}
+
+static double exact_match_score(const Term *term, const char *completion, size_t n,
+                                const char *answer, size_t n_answer)
+{
+    return term->extractor->correct(completion, n, answer, n_answer) ? 1 : 0;
+}
+
+static Status regex_prepare(Term *term, const RewardTerm *from, Error *error)
+{
+    if (!from->pattern) {
+        return error_set(error, STATUS_USAGE, "reward \"regex\" needs a pattern");
+    }
+    int code = regcomp(&term->pattern, from->pattern, REG_EXTENDED);
+    if (code) {
+        char reason[200];
+        regerror(code, &term->pattern, reason, sizeof reason);
+        return error_set(error, STATUS_USAGE, "pattern \"%.100s\": %s", from->pattern, reason);
+    }
+    term->has_pattern = true;
+    return STATUS_OK;
+}
+
+static double regex_score(const Term *term, const char *completion, size_t n, const char *answer,
+                          size_t n_answer)
+{
+    (void)answer, (void)n_answer;
+    regmatch_t range = {.rm_so = 0, .rm_eo = (regoff_t)n};
+    return regexec(&term->pattern, completion, 1, &range, REG_STARTEND) == 0 ? 1 : 0;
+}
+
+/* Length of the term that starts at `at`. */
+static size_t term_length(const char *text, size_t n, size_t at)
+{
+    const char *comma = memchr(text + at, ',', n - at);
+    return comma ? (size_t)(comma - text) - at : n - at;
+}
+
+/* verl's digit completion: the answer's terms compared one by one with the completion's until the
+ * first that differs; their number over the number of the answer's terms. Extra terms cost nothing.
+ * Without an answer: 1 for an empty completion. */
+static double leading_terms_score(const Term *term, const char *completion, size_t n,
+                                  const char *answer, size_t n_answer)
+{
+    (void)term;
+    if (!n_answer) {
+        return n == 0 ? 1 : 0;
+    }
+    int right = 0, total = 0;
+    bool alike = true;
+    size_t at = 0;
+    for (size_t start = 0; start <= n_answer; total++) {
+        size_t length = term_length(answer, n_answer, start);
+        alike = alike && at <= n && term_length(completion, n, at) == length &&
+                !memcmp(completion + at, answer + start, length);
+        right += alike;
+        start += length + 1;
+        at += length + 1;
+    }
+    return (double)right / total;
+}
+
+static double none_score(const Term *term, const char *completion, size_t n, const char *answer,
+                         size_t n_answer)
+{
+    (void)term, (void)completion, (void)n, (void)answer, (void)n_answer;
+    return 0;
+}
+
+static const RewardKind kinds[] = {
+    {"exact_match", exact_match_prepare, exact_match_score},
+    {"regex", regex_prepare, regex_score},
+    {"leading_terms", NULL, leading_terms_score},
+    {"none", NULL, none_score},
+};
+const char *const reward_names[] = {"exact_match", "regex", "leading_terms", "none", NULL};
+
+static Status prepare(Term *term, const RewardTerm *from, Error *error)
+{
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (!strcmp(kinds[i].name, from->name)) {
+            term->kind = &kinds[i];
+            term->weight = from->weight;
+            return kinds[i].prepare ? kinds[i].prepare(term, from, error) : STATUS_OK;
+        }
+    }
+    return error_set(error, STATUS_USAGE,
+                     "reward \"%.60s\" is not known (exact_match, regex, leading_terms, none)",
+                     from->name);
+}
+
+Status reward_new(Reward **reward, const RewardTerm *terms, int n_terms, Error *error)
+{
+    Reward *made = calloc(1, sizeof *made);
+    Term *made_terms = calloc((size_t)n_terms + 1, sizeof *made_terms);
+    if (!made || !made_terms) {
+        abort();
+    }
+    made->terms = made_terms;
+    made->n_terms = n_terms;
+    Status status =
+        n_terms > 0 ? STATUS_OK : error_set(error, STATUS_USAGE, "the list of rewards is empty");
+    for (int i = 0; i < n_terms && !status; i++) {
+        status = prepare(&made->terms[i], &terms[i], error);
+    }
+    if (status) {
+        reward_free(made);
+    } else {
+        *reward = made;
+    }
+    return status;
+}
+
+void reward_free(Reward *reward)
+{
+    if (!reward) {
+        return;
+    }
+    for (int i = 0; i < reward->n_terms; i++) {
+        if (reward->terms[i].has_pattern) {
+            regfree(&reward->terms[i].pattern);
+        }
+    }
+    free(reward->terms);
+    free(reward);
+}
+
+int reward_size(const Reward *reward)
+{
+    return reward->n_terms;
+}
+
+const char *reward_name(const Reward *reward, int term)
+{
+    return reward->terms[term].kind->name;
+}
+
+double reward_score(const Reward *reward, double *values, const char *completion, size_t n,
+                    const char *answer, size_t n_answer)
+{
+    double sum = 0;
+    for (int i = 0; i < reward->n_terms; i++) {
+        const Term *term = &reward->terms[i];
+        double value = term->kind->score(term, completion, n, answer, n_answer);
+        if (values) {
+            values[i] = value;
+        }
+        sum += term->weight * value;
+    }
+    return sum;
+}

@@ -1,0 +1,66 @@
+/* What the steps of SFT and GRPO share, internal to rl/: memory of one step, the candidate state
+ * that a step works on, evaluation in pieces. A learner itself changes only in candidates_commit,
+ * when all is known to be finite. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "rl/learner.h"
+
+typedef struct StepArena StepArena;
+
+StepArena *arena_new(void);
+void arena_free(StepArena *arena);
+/* Zeroed memory of count * size bytes that lives as long as the arena. Sizes are bounded by
+ * learner_new. */
+void *arena_alloc(StepArena *arena, size_t count, size_t size);
+/* A NUL-terminated copy. */
+char *arena_string(StepArena *arena, const char *bytes, size_t n);
+
+/* Append a metric; key is copied. */
+void step_metric(StepResult *result, const char *key, double value);
+
+typedef struct {
+    Learner *learner;
+    StepResult *result;
+    int adapter; /* that its sequences name: i + 1, or 0 where the bank has no hook ("full", "none")
+                  */
+    int bank_adapter; /* i + 1 */
+    int64_t step;     /* being done */
+    double lr;
+    float *v, *moments; /* copies: changed by candidate_update */
+    int64_t updates;
+    double *gradient;
+    double grad_norm; /* sum over the step's updates */
+} Candidate;
+
+/* Candidates of all learners, their values set in the bank, results emptied. */
+Candidate *candidates_begin(const Trainer *trainer, Learner **learners, int n, StepResult *results,
+                            StepArena *scratch);
+bool candidate_alive(const Candidate *candidate);
+/* This learner's step failed: "step K: ...". The first failure is kept. */
+void candidate_fail(Candidate *candidate, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* One optimizer update from the gradient that the bank holds for this candidate, if everything is
+ * finite. loss: of the pass that made the gradient. */
+void candidate_update(Candidate *candidate, const Trainer *trainer, double loss);
+/* Living candidates become their learners' state and get a checkpoint; metrics grad_norm,
+ * learning_rate, num_tokens and epoch. new_tokens: (n)   rows: data rows used by the step */
+void candidates_commit(Candidate *candidates, int n, const long *new_tokens, const int *rows);
+/* After the step, done or not: adapter i + 1 holds learner i's values. */
+void candidates_restore(Candidate *candidates, int n, const Trainer *trainer);
+
+/* A list of trees: sequences whose parents are indices in the list. */
+typedef struct {
+    Sequence *sequences; /* (capacity) */
+    int n;
+} SequenceList;
+void sequence_list_init(SequenceList *list, int capacity, StepArena *scratch);
+/* Index of the new sequence. */
+int sequence_add(SequenceList *list, Sequence sequence);
+
+/* engine_evaluate over the list, in pieces of whole trees between which progress is asked. weigh
+ * NULL: no backward; weigh's sequence is the index in the list. The pieces' bounds are a function
+ * of the list alone. Errors: as engine_evaluate, STATUS_STOPPED. */
+Status sequences_evaluate(const Trainer *trainer, const SequenceList *list, WeighToken weigh,
+                          void *weigh_context, const char *phase, Error *error);
