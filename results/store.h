@@ -1,5 +1,6 @@
-/* results.db: the one writer (INTERFACE, results.db). A step is one transaction with its metrics, completions and whole
- * checkpoint; what was committed is never lost, doubled or half there. All SQL of writing lives in store.c,
+/* results.db: the one writer (INTERFACE, results.db). A step is one transaction with its metrics,
+ * completions and whole checkpoint; what was committed is never lost, doubled or half there. All
+ * SQL of writing lives in store.c and store_evaluation.c, opening and checking in store_open.c,
  * reading for people in query.c. Nothing above this folder sees SQLite. */
 #pragma once
 #include <stdbool.h>
@@ -7,16 +8,32 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "core/text.h"
 
 typedef struct Store Store;
 
 typedef enum { STORE_READ, STORE_WRITE } StoreMode;
 
-/* STORE_WRITE creates the file when it is absent, migrates an older schema, and takes the writer's lock (a second
- * writer waits up to wait_ms, then STATUS_FAILED naming the holder's pid and host). now_s() style clocks are not read
- * here: callers pass times. Errors: STATUS_REFUSED for a file that is not ours, of a newer schema, or damaged. */
+/* STORE_WRITE creates the file when it is absent (whole or not at all), migrates an older schema,
+ * and holds the writer's lock, a lock on the file "<path>-lock", until store_close (a second writer
+ * waits up to wait_ms, then STATUS_FAILED naming the holder's pid and host). STORE_READ never
+ * writes, never checkpoints and never waits for the writer. No clock is read here: callers pass
+ * times. Not to be carried over a fork. Errors: STATUS_REFUSED for a file that is not ours, empty,
+ * of a newer schema, or damaged; STATUS_FAILED else. */
 Status store_open(Store **store, const char *path, StoreMode mode, int wait_ms, Error *error);
 void store_close(Store *store);
+
+/* Asked every few thousand instructions of a query; nonzero ends it with STATUS_STOPPED. NULL:
+ * never. */
+void store_interrupt(Store *store, int (*stop)(void *), void *context);
+
+/* What `db check` tells: *sound, and one line a finding appended to report: schema, journal, file
+ * system, the library and its WAL-reset bug with our answer to it, integrity, foreign keys,
+ * checkpoint checksums. Reads everything. */
+Status store_check(Store *store, bool *sound, Text *report, Error *error);
+
+/* File systems on which WAL's shared memory does not work, by the magic number of statfs(2). */
+bool store_is_network_file_system(unsigned long magic);
 
 typedef enum { RUN_WAITING, RUN_RUNNING, RUN_DONE, RUN_FAILED, RUN_CANCELLED } RunState;
 const char *run_state_name(RunState state);
@@ -27,39 +44,43 @@ typedef struct {
 } Param;
 
 typedef struct {
-    const char *run_id;     /* 16 hex digits: start of the identity's SHA-256 */
+    const char *run_id; /* 16 hex digits: start of the identity's SHA-256 */
     const char *experiment;
-    const char *identity;   /* the canonical JSON that was hashed */
-    const char *config;     /* resolved config, JSON */
-    const char *model;      /* name or path as given */
-    const char *method;     /* sft, grpo */
-    const char *adapter;    /* tinylora, full, none */
-    int64_t budget;         /* trained scalars */
+    const char *identity; /* the canonical JSON that was hashed */
+    const char *config;   /* resolved config, JSON */
+    const char *model;    /* name or path as given */
+    const char *method;   /* sft, grpo */
+    const char *adapter;  /* tinylora, full, none */
+    int64_t budget;       /* trained scalars */
     double lr;
     int64_t seed;
-    int64_t steps;          /* planned */
+    int64_t steps; /* planned */
     const Param *params;
     size_t n_params;
 } RunInfo;
 
-/* Insert the experiment unless it exists. config: frozen JSON. Returns STATUS_OK also when it exists (later configs of the
- * same name are allowed to add runs). */
-Status store_experiment(Store *store, const char *name, const char *config, double now_s, Error *error);
-/* Insert the run unless it exists (state waiting); out its state and last committed step (-1 when none). */
-Status store_run(Store *store, const RunInfo *info, double now_s, RunState *state, int64_t *last_step, Error *error);
+/* Insert the experiment unless it exists. config: frozen JSON. Returns STATUS_OK also when it
+ * exists (later configs of the same name are allowed to add runs). */
+Status store_experiment(Store *store, const char *name, const char *config, double now_s,
+                        Error *error);
+/* Insert the run unless it exists (state waiting); out its state and last committed step (-1 when
+ * none). */
+Status store_run(Store *store, const RunInfo *info, double now_s, RunState *state,
+                 int64_t *last_step, Error *error);
 
-/* A process begins to work on a run: state running, a new row in attempt. environment: JSON (kernels, threads,
- * versions). Refuses (STATUS_FAILED) when another live attempt (heartbeat younger than stale_s) on the run exists. */
+/* A process begins to work on a run: state running, a new row in attempt. environment: JSON
+ * (kernels, threads, versions). Refuses (STATUS_FAILED) when another live attempt (heartbeat
+ * younger than stale_s) on the run exists. */
 typedef struct {
     const char *host;
     int64_t pid;
     const char *boot_id; /* tells a pid of this boot from one of an earlier boot */
     const char *environment;
 } Worker;
-Status store_attempt_begin(Store *store, const char *run_id, const Worker *worker, double now_s, double stale_s,
-                           int64_t *attempt, Error *error);
-Status store_attempt_end(Store *store, const char *run_id, int64_t attempt, const char *how, double now_s,
-                         Error *error);
+Status store_attempt_begin(Store *store, const char *run_id, const Worker *worker, double now_s,
+                           double stale_s, int64_t *attempt, Error *error);
+Status store_attempt_end(Store *store, const char *run_id, int64_t attempt, const char *how,
+                         double now_s, Error *error);
 
 typedef struct {
     const char *key;
@@ -103,22 +124,24 @@ typedef struct {
 /* One transaction for n records (a fused sweep commits its runs' step together). */
 Status store_steps(Store *store, const StepRecord *records, size_t n, Error *error);
 
-/* The newest checkpoint of the run. blob: malloc'ed; *step is -1 and *blob NULL when there is none. Its checksum is
- * verified. With drop_later, rows of later steps (metric, completion, event, evaluation) are deleted. */
-Status store_checkpoint(Store *store, const char *run_id, bool drop_later, int64_t *step, void **blob, size_t *n_bytes,
-                        Error *error);
+/* The newest checkpoint of the run. blob: malloc'ed; *step is -1 and *blob NULL when there is none.
+ * Its checksum is verified. With drop_later, rows of later steps (metric, completion, event,
+ * evaluation) are deleted. */
+Status store_checkpoint(Store *store, const char *run_id, bool drop_later, int64_t *step,
+                        void **blob, size_t *n_bytes, Error *error);
 /* Checkpoint of one step (for replay and figures). */
-Status store_checkpoint_at(Store *store, const char *run_id, int64_t step, void **blob, size_t *n_bytes, Error *error);
+Status store_checkpoint_at(Store *store, const char *run_id, int64_t step, void **blob,
+                           size_t *n_bytes, Error *error);
 
-Status store_run_end(Store *store, const char *run_id, RunState state, const char *reason, double objective,
-                     double objective_se, double now_s, Error *error);
-Status store_event(Store *store, const char *run_id, int64_t step, const char *kind, const char *message, double now_s,
-                   Error *error);
+Status store_run_end(Store *store, const char *run_id, RunState state, const char *reason,
+                     double objective, double objective_se, double now_s, Error *error);
+Status store_event(Store *store, const char *run_id, int64_t step, const char *kind,
+                   const char *message, double now_s, Error *error);
 
 typedef struct {
-    int64_t row;       /* of the data file */
+    int64_t row; /* of the data file */
     int sample;
-    const char *text;  /* completion */
+    const char *text; /* completion */
     size_t n_text;
     const char *answer; /* reference */
     const char *extractor;
@@ -128,26 +151,34 @@ typedef struct {
 } EvalSample;
 
 typedef struct {
-    const char *run_id; /* the run, or "base:<model hash 16>:<task hash>" for the base model's row */
+    const char
+        *run_id; /* the run, or "base:<model hash 16>:<task hash>" for the base model's row */
     int64_t step;
     const char *task; /* e.g. "test.jsonl[0:1000] sampled T=1" */
     const char *extractor;
     int64_t n;
     double value, standard_error;
-    double base_value;     /* NaN for the base itself */
-    double p_value;        /* paired against base; NaN when not computed */
-    const char *detail;    /* JSON with whatever else (Wilson interval, McNemar counts); may be NULL */
+    double base_value;  /* NaN for the base itself */
+    double p_value;     /* paired against base; NaN when not computed */
+    const char *detail; /* JSON with whatever else (Wilson interval, McNemar counts); may be NULL */
+    const char
+        *base_run_id;  /* the base's row it was compared with. NULL with a finite base_value: found
+                        * by itself,  as the base row of this task and extractor with that value */
+    const char *model; /* of a base row, for people; may be NULL */
 } Evaluation;
 
-/* Evaluations with their per-row samples, one transaction; replaces an earlier one of the same key. */
-Status store_evaluations(Store *store, const Evaluation *evaluations, size_t n_evaluations, const EvalSample *samples,
-                         size_t n_samples, double now_s, Error *error);
+/* Evaluations with their per-row samples, one transaction; replaces an earlier one of the same key.
+ * A base row comes before the rows compared with it. Samples belong to the evaluation of their
+ * extractor; a call with samples must have one (run_id, step, task). */
+Status store_evaluations(Store *store, const Evaluation *evaluations, size_t n_evaluations,
+                         const EvalSample *samples, size_t n_samples, double now_s, Error *error);
 /* Is it there already? */
-Status store_has_evaluation(Store *store, const char *run_id, int64_t step, const char *task, const char *extractor,
-                            bool *found, Evaluation *out_numbers /* numbers only; may be NULL */, Error *error);
+Status store_has_evaluation(Store *store, const char *run_id, int64_t step, const char *task,
+                            const char *extractor, bool *found,
+                            Evaluation *out_numbers /* numbers only; may be NULL */, Error *error);
 /* Per-row verdicts of a stored evaluation in order of (row, sample). correct: malloc'ed (n) 0/1. */
-Status store_eval_verdicts(Store *store, const char *run_id, int64_t step, const char *task, const char *extractor,
-                           uint8_t **correct, size_t *n, Error *error);
+Status store_eval_verdicts(Store *store, const char *run_id, int64_t step, const char *task,
+                           const char *extractor, uint8_t **correct, size_t *n, Error *error);
 
 /* What is known of a run (strings malloc'ed in one block, free with free(info->block)). */
 typedef struct {

@@ -1,0 +1,158 @@
+/* Evaluations and their per-row verdicts. A base model's row makes its own run, of kind 'base'. */
+#include <assert.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "results/store_private.h"
+
+static Status insert_base_run(Store *store, const Evaluation *evaluation, double now_s,
+                              Error *error)
+{
+    const char *model = evaluation->model ? evaluation->model : "";
+    return database_run(store->database,
+                        "INSERT OR IGNORE INTO run (run_id, kind, identity, config, model, method, "
+                        "adapter, budget, steps, last_step, state, created_at) VALUES (?1, 'base', "
+                        "?1, '{}', ?2, 'base', 'none', 0, 0, 0, 'done', ?3)",
+                        BIND(value_text(evaluation->run_id), value_text(model), value_real(now_s)),
+                        error);
+}
+
+static Status insert_evaluation(Store *store, const Evaluation *evaluation, double now_s,
+                                Error *error)
+{
+    Status status = STATUS_OK;
+    if (strncmp(evaluation->run_id, "base:", 5) == 0) {
+        status = insert_base_run(store, evaluation, now_s, error);
+    }
+    if (status == STATUS_OK) {
+        status =
+            database_run(store->database,
+                         "DELETE FROM evaluation WHERE run_id = ? AND step = ? AND task = ? AND "
+                         "extractor = ?",
+                         BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
+                              value_text(evaluation->task), value_text(evaluation->extractor)),
+                         error);
+    }
+    if (status == STATUS_OK) {
+        status = database_run(
+            store->database,
+            "INSERT INTO evaluation (run_id, step, task, extractor, n, value, standard_error, "
+            "base_run_id, base_value, p_value, detail, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, "
+            "?7, "
+            "coalesce(?8, (SELECT min(b.run_id) FROM evaluation b JOIN run r USING (run_id) WHERE "
+            "r.kind = 'base' AND b.task = ?3 AND b.extractor = ?4 AND b.value = ?9 AND b.run_id <> "
+            "?1)), ?9, ?10, ?11, ?12)",
+            BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
+                 value_text(evaluation->task), value_text(evaluation->extractor),
+                 value_integer(evaluation->n), value_real(evaluation->value),
+                 value_real(evaluation->standard_error), value_text(evaluation->base_run_id),
+                 value_real(evaluation->base_value), value_real(evaluation->p_value),
+                 value_text(evaluation->detail), value_real(now_s)),
+            error);
+    }
+    if (status != STATUS_OK) {
+        error_context(error, status, "evaluation of %s, step %" PRId64, evaluation->run_id,
+                      evaluation->step);
+    }
+    return status;
+}
+
+static Status insert_sample(Store *store, const Evaluation *evaluation, const EvalSample *sample,
+                            Error *error)
+{
+    return database_run(store->database,
+                        "INSERT INTO eval_sample (run_id, step, task, extractor, row, sample, "
+                        "text, answer, extracted, "
+                        "correct, n_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
+                             value_text(evaluation->task), value_text(sample->extractor),
+                             value_integer(sample->row), value_integer(sample->sample),
+                             value_bytes(VALUE_TEXT, sample->text, sample->n_text),
+                             value_text(sample->answer), value_text(sample->extracted),
+                             value_integer(sample->correct), value_integer(sample->n_tokens)),
+                        error);
+}
+
+Status store_evaluations(Store *store, const Evaluation *evaluations, size_t n_evaluations,
+                         const EvalSample *samples, size_t n_samples, double now_s, Error *error)
+{
+    for (size_t i = 1; n_samples && i < n_evaluations; i++) {
+        assert(strcmp(evaluations[i].run_id, evaluations[0].run_id) == 0 &&
+               strcmp(evaluations[i].task, evaluations[0].task) == 0 &&
+               evaluations[i].step == evaluations[0].step);
+    }
+    assert(n_evaluations || !n_samples);
+    Status status = database_begin(store->database, error);
+    for (size_t i = 0; status == STATUS_OK && i < n_evaluations; i++) {
+        status = insert_evaluation(store, &evaluations[i], now_s, error);
+    }
+    for (size_t i = 0; status == STATUS_OK && i < n_samples; i++) {
+        status = insert_sample(store, &evaluations[0], &samples[i], error);
+    }
+    if (status == STATUS_OK) {
+        status = database_commit(store->database, error);
+    } else {
+        database_rollback(store->database);
+    }
+    return store_fail(store, status, error);
+}
+
+Status store_has_evaluation(Store *store, const char *run_id, int64_t step, const char *task,
+                            const char *extractor, bool *found, Evaluation *out_numbers,
+                            Error *error)
+{
+    Statement *statement = NULL;
+    *found = false;
+    Status status = database_rows(
+        &statement, store->database,
+        "SELECT n, value, standard_error, base_value, p_value FROM evaluation WHERE run_id = ? AND "
+        "step = ? AND task = ? AND extractor = ?",
+        BIND(value_text(run_id), value_integer(step), value_text(task), value_text(extractor)),
+        error);
+    if (status == STATUS_OK) {
+        status = statement_next(statement, found, error);
+    }
+    if (status == STATUS_OK && *found && out_numbers) {
+        *out_numbers = (Evaluation){.step = step,
+                                    .n = statement_integer(statement, 0),
+                                    .value = statement_real(statement, 1),
+                                    .standard_error = statement_real(statement, 2),
+                                    .base_value = statement_real(statement, 3),
+                                    .p_value = statement_real(statement, 4)};
+    }
+    statement_reset(statement);
+    return store_fail(store, status, error);
+}
+
+Status store_eval_verdicts(Store *store, const char *run_id, int64_t step, const char *task,
+                           const char *extractor, uint8_t **correct, size_t *n, Error *error)
+{
+    Statement *statement = NULL;
+    Text verdicts = {0};
+    bool row = true;
+    text_append(&verdicts, "", 0); /* never NULL */
+    Status status = database_rows(
+        &statement, store->database,
+        "SELECT correct FROM eval_sample WHERE run_id = ? AND step = ? AND task = ? AND extractor "
+        "= ? "
+        "ORDER BY row, sample",
+        BIND(value_text(run_id), value_integer(step), value_text(task), value_text(extractor)),
+        error);
+    while (status == STATUS_OK && row) {
+        status = statement_next(statement, &row, error);
+        if (status == STATUS_OK && row) {
+            char verdict = (char)(statement_integer(statement, 0) != 0);
+            text_append(&verdicts, &verdict, 1);
+        }
+    }
+    statement_reset(statement);
+    if (status != STATUS_OK) {
+        text_release(&verdicts);
+        return store_fail(store, status, error);
+    }
+    *correct = (uint8_t *)verdicts.bytes;
+    *n = verdicts.n;
+    return STATUS_OK;
+}
