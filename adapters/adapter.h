@@ -1,5 +1,6 @@
-/* A bank: n adapters of one method and plan over one model, so that one batch can run many of them over one read of
- * the weights. Adapter 0 is the base; adapters 1..n have parameters. Methods are const structs, found by name. */
+/* A bank: n adapters of one method and plan over one model, so that one batch can run many of them
+ * over one read of the weights. Adapter 0 is the base; adapters 1..n have parameters. Methods are
+ * const structs, found by name. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -20,22 +21,30 @@ typedef struct {
 
 typedef struct AdapterBank AdapterBank;
 
-/* cache_directory: where SVD factors are kept under a hash (model weights, module, rank); NULL: not cached.
- * progress(context, done, total) while factors are computed; may be NULL. model must outlive the bank; "full" makes it
- * trainable and changes it. Errors: STATUS_USAGE (spec does not fit the model), STATUS_FAILED. */
-Status adapter_bank_new(AdapterBank **bank, Model *model, const AdapterSpec *spec, int n_adapters, int n_threads,
-                        const char *cache_directory, void (*progress)(void *, int, int), void *progress_context,
-                        Error *error);
+/* cache_directory: where SVD factors are kept under a hash (model weights, module, rank); NULL: not
+ * cached. progress(context, done, total) while factors are computed; may be NULL. model must
+ * outlive the bank; "full" makes it trainable and changes it. Errors: STATUS_USAGE (spec does not
+ * fit the model), STATUS_FAILED. */
+Status adapter_bank_new(AdapterBank **bank, Model *model, const AdapterSpec *spec, int n_adapters,
+                        int n_threads, const char *cache_directory,
+                        void (*progress)(void *, int, int), void *progress_context, Error *error);
 void adapter_bank_free(AdapterBank *bank);
 
+/* The names a config may use, ended by NULL. */
+extern const char *const adapter_method_names[];
+
+/* tinylora lays v out group by group: scalar i of group g is v[g * u + i]. P of a module is N(0,
+ * 1/r), keyed by (random_seed_for(seed, module_name), RANDOM_PROJECTION), element (i, j, k) counted
+ * by (i, j, k, 0). */
 size_t adapter_parameters(const AdapterBank *bank); /* scalars of one adapter; 0 for none */
 const AdapterSpec *adapter_spec(const AdapterBank *bank);
 /* Start values of one adapter into v: (parameters). tinylora: zeros. full: the model's weights. */
 void adapter_initial(const AdapterBank *bank, float *v);
-/* Load v (parameters) into adapter 1..n. For "full" n is 1 and this repacks the weights; adapter 0 then means the
- * ORIGINAL weights only while adapter_use_base(bank, true) holds. */
+/* Load v (parameters) into adapter 1..n. For "full" n is 1 and this repacks the weights; adapter 0
+ * then means the ORIGINAL weights only while adapter_use_base(bank, true) holds. */
 void adapter_set(AdapterBank *bank, int adapter, const float *v, int n_threads);
-/* "full" only: swap the pristine weights in (true) or the trained ones (false); a no-op for other methods. */
+/* "full" only: swap the pristine weights in (true) or the trained ones (false); a no-op for other
+ * methods. */
 void adapter_use_base(AdapterBank *bank, bool base, int n_threads);
 
 /* NULL for none and full. */
@@ -44,5 +53,6 @@ const LinearHook *adapter_hook(const AdapterBank *bank);
 WeightGradients *adapter_weight_gradients(const AdapterBank *bank);
 
 void adapter_clear_gradients(AdapterBank *bank);
-/* gradient: (parameters) double, of adapter 1..n, accumulated by engine_evaluate since the last clear. */
+/* gradient: (parameters) double, of adapter 1..n, accumulated by engine_evaluate since the last
+ * clear. */
 void adapter_gradient(const AdapterBank *bank, int adapter, double *gradient);

@@ -1,0 +1,55 @@
+/* The method "none": no parameters, nothing added. The baseline, and the test double of every
+ * caller. */
+#include "adapters/method.h"
+
+static Status open_none(AdapterBank *bank, const AdapterSetup *setup, Error *error)
+{
+    (void)bank;
+    (void)setup;
+    (void)error;
+    return STATUS_OK;
+}
+
+static void close_none(AdapterBank *bank)
+{
+    (void)bank;
+}
+
+static void initial_none(const AdapterBank *bank, float *v)
+{
+    (void)bank;
+    (void)v;
+}
+
+static void set_none(AdapterBank *bank, int adapter, const float *v, int n_threads)
+{
+    (void)bank;
+    (void)adapter;
+    (void)v;
+    (void)n_threads;
+}
+
+static void use_base_none(AdapterBank *bank, bool base, int n_threads)
+{
+    (void)bank;
+    (void)base;
+    (void)n_threads;
+}
+
+static void gradient_none(const AdapterBank *bank, int adapter, double *gradient)
+{
+    (void)bank;
+    (void)adapter;
+    (void)gradient;
+}
+
+const AdapterMethod adapter_method_none = {
+    .name = "none",
+    .open = open_none,
+    .close = close_none,
+    .initial = initial_none,
+    .set = set_none,
+    .use_base = use_base_none,
+    .clear = close_none,
+    .gradient = gradient_none,
+};

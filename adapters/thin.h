@@ -1,0 +1,13 @@
+/* Products with thin factor matrices (rank, n): all the arithmetic that an adapter adds to a linear
+ * layer. By the law: a row's numbers have the same bits whatever rows are beside it and on every
+ * CPU (plain multiply and add in one fixed order of 16 lanes, no fused operations). One thread;
+ * callers divide the rows. */
+#pragma once
+
+/* h[t][j] = sum_i x[t][i] f[j][i]
+ * h: (rows, rank)   x: (rows, n)   f: (rank, n) */
+void thin_project(float *h, const float *x, const float *f, int rows, int n, int rank);
+
+/* y[t][i] += sum_j z[t][j] f[j][i]     the sum over j first, from j = 0 up, then one addition
+ * y: (rows, n)   z: (rows, rank)   f: (rank, n)   rank >= 1 */
+void thin_expand(float *y, const float *z, const float *f, int rows, int n, int rank);

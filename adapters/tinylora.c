@@ -1,0 +1,468 @@
+/* TinyLoRA: y += s U S R V^T x with R = sum_i v_i P_i, v shared by the modules of a tie group.
+ *
+ * 1. Factors and P are shared by all adapters of the bank; an adapter is its v, kept here as M = S
+ * R a module.
+ * 2. The gradient kept is that of M's cofactor, dR = (U^T dy) (V^T x)^T, a (rank, rank) matrix a
+ * module: summed in double over the rows of a sequence in order, then over sequences in order. v's
+ * gradient is read from it.
+ * 3. Rows may be computed by any thread, beside any others: nothing of a row enters another row's
+ * numbers. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters/factors.h"
+#include "adapters/method.h"
+#include "adapters/thin.h"
+#include "core/random.h"
+
+enum {
+    TILE_FLOATS = 16384,   /* of U^T dy kept at a time in the backward */
+    BLOCK_FLOATS = 2048,   /* of V^T x kept on the stack in the forward */
+    ROW_BLOCK = 4,         /* threads get whole blocks of rows */
+    PARALLEL_WORK = 200000 /* multiply-adds below which threads cost more than they give */
+};
+
+typedef struct {
+    Plan plan;
+    float scale;
+    int n_modules, n_slots;
+    Module *modules;      /* (n_modules) */
+    int *slot;            /* (n_slots = n_layers * N_ROLES) index in modules, or -1 */
+    int *group;           /* (n_modules) */
+    Factors *factors;     /* (n_modules) */
+    float *projection;    /* P: (n_modules, u, rank, rank) */
+    float *core;          /* M = S R: (n_adapters, n_modules, rank, rank) */
+    bool *active;         /* (n_adapters, n_modules): M has a nonzero */
+    double *sum;          /* dR over sequences: (n_adapters, n_modules, rank, rank) */
+    double *sequence_sum; /* dR of the sequence being summed: (rank, rank) */
+} TinyLora;
+
+static size_t square(const TinyLora *t)
+{
+    return (size_t)t->plan.rank * t->plan.rank;
+}
+
+/* Index of (adapter, slot) in core, active and sum; adapters count from 1. */
+static size_t place(const TinyLora *t, int adapter, int slot)
+{
+    return (size_t)(adapter - 1) * t->n_modules + slot;
+}
+
+/* -- the hook --------------------------------------------------------------------------------- */
+
+static int saved_width(const void *context, int module)
+{
+    const TinyLora *t = context;
+    return t->slot[module] < 0 ? 0 : t->plan.rank;
+}
+
+/* The rows [first, last) of a call (counted over its spans) that a thread takes. */
+static void share_of_thread(int *first, int *last, int n_rows, int thread, int n_threads)
+{
+    int blocks = (n_rows + ROW_BLOCK - 1) / ROW_BLOCK;
+    *first = (int)((long)blocks * thread / n_threads) * ROW_BLOCK;
+    *last = (int)((long)blocks * (thread + 1) / n_threads) * ROW_BLOCK;
+    *last = *last < n_rows ? *last : n_rows;
+}
+
+/* Clip a span that starts at count `start` of the call's rows to [first, last); false when nothing
+ * is left. */
+static bool clip(RowSpan *span, int start, int first, int last)
+{
+    int from = first > start ? first - start : 0;
+    int to = last - start < span->n_rows ? last - start : span->n_rows;
+    span->first_row += from;
+    span->n_rows = to - from;
+    return to > from;
+}
+
+/* y += U M V^T x of rows under one adapter. h_saved: (n_rows, rank) or NULL. */
+static void forward_rows(const TinyLora *t, int slot, const float *x, float *y, float *h_saved,
+                         int adapter, int n_rows)
+{
+    const Factors *f = &t->factors[slot];
+    int rank = f->rank, block = BLOCK_FLOATS / rank;
+    size_t at = place(t, adapter, slot);
+    const float *core = t->core + at * square(t);
+    float h_block[BLOCK_FLOATS], z[BLOCK_FLOATS];
+    if (!t->active[at] && h_saved == NULL) {
+        return;
+    }
+    for (int first = 0; first < n_rows; first += block) {
+        int rows = n_rows - first < block ? n_rows - first : block;
+        float *h = h_saved ? h_saved + (size_t)first * rank : h_block;
+        thin_project(h, x + (size_t)first * f->n_in, f->v, rows, f->n_in, rank);
+        if (!t->active[at]) {
+            continue; /* M = 0: y keeps its bits */
+        }
+        for (int row = 0; row < rows; row++) {
+            for (int j = 0; j < rank; j++) {
+                float sum = 0;
+                for (int k = 0; k < rank; k++) {
+                    sum += core[j * rank + k] * h[(size_t)row * rank + k];
+                }
+                z[row * rank + j] = sum;
+            }
+        }
+        thin_expand(y + (size_t)first * f->n_out, z, f->u, rows, f->n_out, rank);
+    }
+}
+
+static int count_rows(const RowSpan *spans, int n_spans)
+{
+    int n_rows = 0;
+    for (int i = 0; i < n_spans; i++) {
+        n_rows += spans[i].n_rows;
+    }
+    return n_rows;
+}
+
+static bool worth_threads(const Factors *f, int n_rows)
+{
+    return (double)n_rows * f->rank * (f->n_in + f->n_out) > PARALLEL_WORK;
+}
+
+static void forward(void *context, int module, const HookForward *call, const RowSpan *spans,
+                    int n_spans, int n_threads)
+{
+    const TinyLora *t = context;
+    int slot = t->slot[module];
+    if (slot < 0) {
+        return;
+    }
+    const Factors *f = &t->factors[slot];
+    int n_rows = count_rows(spans, n_spans);
+    int n_shares = worth_threads(f, n_rows) ? n_threads : 1;
+#pragma omp parallel for num_threads(n_shares) schedule(static) if (n_shares > 1)
+    for (int thread = 0; thread < n_shares; thread++) {
+        int first, last;
+        share_of_thread(&first, &last, n_rows, thread, n_shares);
+        for (int i = 0, start = 0; i < n_spans; start += spans[i].n_rows, i++) {
+            RowSpan span = spans[i];
+            if (span.adapter == 0 || !clip(&span, start, first, last)) {
+                continue;
+            }
+            size_t row = (size_t)span.first_row;
+            forward_rows(t, slot, call->x + row * f->n_in, call->y + row * f->n_out,
+                         call->saved ? call->saved + row * f->rank : NULL, span.adapter,
+                         span.n_rows);
+        }
+    }
+}
+
+/* g = U^T dy, and dx += V M^T g, of rows under one adapter. g: (n_rows, rank) out; dx may be NULL.
+ */
+static void backward_rows(const TinyLora *t, int slot, float *g, float *dx, const float *dy,
+                          int adapter, int n_rows)
+{
+    const Factors *f = &t->factors[slot];
+    int rank = f->rank, block = BLOCK_FLOATS / rank;
+    size_t at = place(t, adapter, slot);
+    const float *core = t->core + at * square(t);
+    float c[BLOCK_FLOATS];
+    for (int first = 0; first < n_rows; first += block) {
+        int rows = n_rows - first < block ? n_rows - first : block;
+        float *g_block = g + (size_t)first * rank;
+        thin_project(g_block, dy + (size_t)first * f->n_out, f->u, rows, f->n_out, rank);
+        if (dx == NULL || !t->active[at]) {
+            continue;
+        }
+        for (int row = 0; row < rows; row++) {
+            for (int k = 0; k < rank; k++) {
+                float sum = 0;
+                for (int j = 0; j < rank; j++) {
+                    sum += core[j * rank + k] * g_block[(size_t)row * rank + j];
+                }
+                c[row * rank + k] = sum;
+            }
+        }
+        thin_expand(dx + (size_t)first * f->n_in, c, f->v, rows, f->n_in, rank);
+    }
+}
+
+/* sequence_sum += sum over rows of g h^T, row after row. */
+static void add_rows(TinyLora *t, const float *g, const float *h, int n_rows)
+{
+    int rank = t->plan.rank;
+    for (int row = 0; row < n_rows; row++, g += rank, h += rank) {
+        for (int j = 0; j < rank; j++) {
+            double factor = (double)g[j];
+            for (int k = 0; k < rank; k++) {
+                t->sequence_sum[j * rank + k] += factor * (double)h[k];
+            }
+        }
+    }
+}
+
+/* A sequence is complete: add its sum to its adapter's and start anew. */
+static void finish_sequence(TinyLora *t, int slot, int adapter)
+{
+    double *sum = t->sum + place(t, adapter, slot) * square(t);
+    for (size_t i = 0; i < square(t); i++) {
+        sum[i] += t->sequence_sum[i];
+        t->sequence_sum[i] = 0;
+    }
+}
+
+static void backward(void *context, int module, const HookBackward *call, const RowSpan *spans,
+                     int n_spans, int n_threads)
+{
+    TinyLora *t = context;
+    int slot = t->slot[module];
+    if (slot < 0) {
+        return;
+    }
+    const Factors *f = &t->factors[slot];
+    int n_rows = count_rows(spans, n_spans);
+    int tile = TILE_FLOATS / f->rank;
+    float g[TILE_FLOATS];
+    const RowSpan *open = NULL; /* the span whose sequence is being summed */
+    for (int tile_first = 0; tile_first < n_rows; tile_first += tile) {
+        int tile_rows = n_rows - tile_first < tile ? n_rows - tile_first : tile;
+        int n_shares = worth_threads(f, tile_rows) ? n_threads : 1;
+#pragma omp parallel for num_threads(n_shares) schedule(static) if (n_shares > 1)
+        for (int thread = 0; thread < n_shares; thread++) {
+            int first, last;
+            share_of_thread(&first, &last, tile_rows, thread, n_shares);
+            for (int i = 0, start = -tile_first; i < n_spans; start += spans[i].n_rows, i++) {
+                RowSpan span = spans[i];
+                if (span.adapter == 0 || !clip(&span, start, first, last)) {
+                    continue;
+                }
+                size_t row = (size_t)span.first_row;
+                int at = start + span.first_row - spans[i].first_row;
+                backward_rows(t, slot, g + (size_t)at * f->rank,
+                              call->dx ? call->dx + row * f->n_in : NULL, call->dy + row * f->n_out,
+                              span.adapter, span.n_rows);
+            }
+        }
+        for (int i = 0, start = -tile_first; i < n_spans; start += spans[i].n_rows, i++) {
+            RowSpan span = spans[i];
+            if (span.adapter == 0 || !clip(&span, start, 0, tile_rows)) {
+                continue;
+            }
+            if (open && (open->sequence != span.sequence || open->adapter != span.adapter)) {
+                finish_sequence(t, slot, open->adapter);
+            }
+            open = &spans[i];
+            int at = start + span.first_row - spans[i].first_row;
+            add_rows(t, g + (size_t)at * f->rank, call->saved + (size_t)span.first_row * f->rank,
+                     span.n_rows);
+        }
+    }
+    if (open) {
+        finish_sequence(t, slot, open->adapter);
+    }
+}
+
+/* -- the method ------------------------------------------------------------------------------- */
+
+static void close_tinylora(AdapterBank *bank)
+{
+    TinyLora *t = bank->state;
+    if (t == NULL) {
+        return;
+    }
+    for (int i = 0; t->factors && i < t->n_modules; i++) {
+        factors_release(&t->factors[i]);
+    }
+    free(t->modules);
+    free(t->slot);
+    free(t->group);
+    free(t->factors);
+    free(t->projection);
+    free(t->core);
+    free(t->active);
+    free(t->sum);
+    free(t->sequence_sum);
+    free(t);
+    bank->state = NULL;
+}
+
+/* Every target must be able to give `rank` singular triplets. */
+static Status check_rank(const TinyLora *t, const ModelConfig *config, Error *error)
+{
+    for (int i = 0; i < t->n_modules; i++) {
+        int out, in;
+        role_shape(config, t->modules[i].role, &out, &in);
+        int most = out < in ? out : in;
+        if (t->plan.rank > most) {
+            char name[96];
+            module_name(name, t->modules[i].layer, t->modules[i].role);
+            return error_set(error, STATUS_USAGE, "module \"%s\" (%d x %d): rank %d, at most %d",
+                             name, out, in, t->plan.rank, most);
+        }
+    }
+    return STATUS_OK;
+}
+
+static void fill_projection(TinyLora *t, uint64_t seed)
+{
+    int rank = t->plan.rank;
+    double deviation = 1 / sqrt((double)rank);
+    float *p = t->projection;
+    for (int m = 0; m < t->n_modules; m++) {
+        char name[96];
+        module_name(name, t->modules[m].layer, t->modules[m].role);
+        RandomKey key = {random_seed_for(seed, name), RANDOM_PROJECTION};
+        for (int i = 0; i < t->plan.u; i++) {
+            for (int j = 0; j < rank; j++) {
+                for (int k = 0; k < rank; k++) {
+                    *p++ = (float)(random_normal(key, (uint32_t)i, (uint32_t)j, (uint32_t)k, 0) *
+                                   deviation);
+                }
+            }
+        }
+    }
+}
+
+static Status allocate(TinyLora *t, const ModelConfig *config, int n_adapters, Error *error)
+{
+    size_t n = (size_t)t->n_modules, cores = (size_t)n_adapters * n * square(t);
+    size_t numbers = n * (size_t)t->plan.u * square(t);
+    t->n_slots = config->n_layers * N_ROLES;
+    t->slot = malloc((size_t)t->n_slots * sizeof *t->slot);
+    t->group = malloc(n * sizeof *t->group);
+    t->factors = calloc(n, sizeof *t->factors);
+    t->projection = malloc(numbers * sizeof *t->projection);
+    t->core = calloc(cores, sizeof *t->core);
+    t->active = calloc((size_t)n_adapters * n, sizeof *t->active);
+    t->sum = calloc(cores, sizeof *t->sum);
+    t->sequence_sum = calloc(square(t), sizeof *t->sequence_sum);
+    if (!t->slot || !t->group || !t->factors || !t->projection || !t->core || !t->active ||
+        !t->sum || !t->sequence_sum) {
+        double bytes =
+            (double)numbers * sizeof(float) + (double)cores * (sizeof(float) + sizeof(double));
+        return error_set(error, STATUS_FAILED, "no memory for the projections: %.1f GiB",
+                         bytes / 0x1p30);
+    }
+    return STATUS_OK;
+}
+
+static Status open_tinylora(AdapterBank *bank, const AdapterSetup *setup, Error *error)
+{
+    const ModelConfig *config = &bank->model->config;
+    TinyLora *t = calloc(1, sizeof *t);
+    bank->state = t;
+    if (t != NULL) {
+        t->modules = malloc((size_t)config->n_layers * N_ROLES * sizeof *t->modules);
+    }
+    if (t == NULL || t->modules == NULL) {
+        return error_set(error, STATUS_FAILED, "no memory for an adapter");
+    }
+    if (!isfinite(bank->spec.scale)) {
+        return error_set(error, STATUS_USAGE, "scale is not a finite number");
+    }
+    t->n_modules = plan_modules(t->modules, config, bank->spec.targets);
+    t->scale = bank->spec.scale;
+    Status status = plan_complete(&bank->spec.plan, t->modules, t->n_modules, error);
+    t->plan = bank->spec.plan;
+    if (status == STATUS_OK) {
+        status = check_rank(t, config, error);
+    }
+    if (status == STATUS_OK) {
+        status = allocate(t, config, bank->n_adapters, error);
+    }
+    if (status == STATUS_OK) {
+        status = plan_groups(t->group, &t->plan, t->modules, error);
+    }
+    if (status == STATUS_OK) {
+        status = factors_open(t->factors, bank->model, t->modules, t->n_modules, t->plan.rank,
+                              setup->n_threads, setup->cache_directory, setup->progress,
+                              setup->progress_context, error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    for (int i = 0; i < t->n_slots; i++) {
+        t->slot[i] = -1;
+    }
+    int lowest = config->n_layers;
+    for (int i = 0; i < t->n_modules; i++) {
+        t->slot[t->modules[i].layer * N_ROLES + (int)t->modules[i].role] = i;
+        lowest = t->modules[i].layer < lowest ? t->modules[i].layer : lowest;
+    }
+    fill_projection(t, bank->spec.seed);
+    bank->n_parameters = (size_t)t->plan.parameters;
+    bank->hook = (LinearHook){.context = t,
+                              .lowest_layer = lowest,
+                              .saved_width = saved_width,
+                              .forward = forward,
+                              .backward = backward};
+    return STATUS_OK;
+}
+
+static void initial_tinylora(const AdapterBank *bank, float *v)
+{
+    for (size_t i = 0; i < bank->n_parameters; i++) {
+        v[i] = 0;
+    }
+}
+
+static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_threads)
+{
+    (void)n_threads;
+    TinyLora *t = bank->state;
+    int u = t->plan.u, rank = t->plan.rank;
+    for (int m = 0; m < t->n_modules; m++) {
+        size_t at = place(t, adapter, m);
+        float *core = t->core + at * square(t);
+        const float *p = t->projection + (size_t)m * u * square(t);
+        const float *v_group = v + (size_t)t->group[m] * u;
+        bool active = false;
+        for (size_t e = 0; e < square(t); e++) {
+            float sum = 0;
+            for (int i = 0; i < u; i++) {
+                sum += v_group[i] * p[(size_t)i * square(t) + e];
+            }
+            core[e] = t->factors[m].s[e / (size_t)rank] * (t->scale * sum);
+            active |= core[e] != 0; /* true for NaN: a diverged v must show */
+        }
+        t->active[at] = active;
+    }
+}
+
+static void use_base_tinylora(AdapterBank *bank, bool base, int n_threads)
+{
+    (void)bank; /* adapter 0 is the base at any time */
+    (void)base;
+    (void)n_threads;
+}
+
+static void clear_tinylora(AdapterBank *bank)
+{
+    TinyLora *t = bank->state;
+    memset(t->sum, 0, (size_t)bank->n_adapters * t->n_modules * square(t) * sizeof *t->sum);
+}
+
+/* dv_i = s sum over the group's modules of <P_i, S dR>. */
+static void gradient_tinylora(const AdapterBank *bank, int adapter, double *gradient)
+{
+    const TinyLora *t = bank->state;
+    int u = t->plan.u, rank = t->plan.rank;
+    memset(gradient, 0, bank->n_parameters * sizeof *gradient);
+    for (int m = 0; m < t->n_modules; m++) {
+        const double *sum = t->sum + place(t, adapter, m) * square(t);
+        const float *p = t->projection + (size_t)m * u * square(t);
+        for (int i = 0; i < u; i++) {
+            double product = 0;
+            for (size_t e = 0; e < square(t); e++) {
+                double s = (double)t->factors[m].s[e / (size_t)rank];
+                product += (double)p[(size_t)i * square(t) + e] * (s * sum[e]);
+            }
+            gradient[(size_t)t->group[m] * u + i] += (double)t->scale * product;
+        }
+    }
+}
+
+const AdapterMethod adapter_method_tinylora = {
+    .name = "tinylora",
+    .open = open_tinylora,
+    .close = close_tinylora,
+    .initial = initial_tinylora,
+    .set = set_tinylora,
+    .use_base = use_base_tinylora,
+    .clear = clear_tinylora,
+    .gradient = gradient_tinylora,
+};
