@@ -7,6 +7,7 @@
  * gradient is read from it.
  * 3. Rows may be computed by any thread, beside any others: nothing of a row enters another row's
  * numbers. */
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +27,7 @@ enum {
 typedef struct {
     Plan plan;
     float scale;
-    int n_modules, n_slots;
+    int n_adapters, n_modules, n_slots;
     Module *modules;      /* (n_modules) */
     int *slot;            /* (n_slots = n_layers * N_ROLES) index in modules, or -1 */
     int *group;           /* (n_modules) */
@@ -46,6 +47,7 @@ static size_t square(const TinyLora *t)
 /* Index of (adapter, slot) in core, active and sum; adapters count from 1. */
 static size_t place(const TinyLora *t, int adapter, int slot)
 {
+    assert(adapter >= 1 && adapter <= t->n_adapters);
     return (size_t)(adapter - 1) * t->n_modules + slot;
 }
 
@@ -321,6 +323,7 @@ static Status allocate(TinyLora *t, const ModelConfig *config, int n_adapters, E
 {
     size_t n = (size_t)t->n_modules, cores = (size_t)n_adapters * n * square(t);
     size_t numbers = n * (size_t)t->plan.u * square(t);
+    t->n_adapters = n_adapters;
     t->n_slots = config->n_layers * N_ROLES;
     t->slot = malloc((size_t)t->n_slots * sizeof *t->slot);
     t->group = malloc(n * sizeof *t->group);

@@ -470,7 +470,7 @@ static void only_targeted_modules_are_touched(void **state)
 static void a_v_that_is_not_a_number_is_seen_in_y(void **state)
 {
     (void)state;
-    AdapterBank *bank = open_bank(spec_of(2, 1, 1, TIE_ALL), 1);
+    AdapterBank *bank = open_bank(spec_of(2, 1, 1, TIE_ALL), 2);
     float v = NAN;
     adapter_set(bank, 1, &v, 1);
     Call call;
