@@ -1,11 +1,12 @@
-/* config.json of a model directory, read strictly and range-checked; plus the names and shapes of its tensors. */
+/* config.json of a model directory, read strictly and range-checked; plus the names and shapes of
+ * its tensors. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/status.h"
 #include "core/safetensors.h"
+#include "core/status.h"
 
 typedef enum { ARCHITECTURE_LLAMA, ARCHITECTURE_QWEN2 } Architecture;
 
@@ -20,12 +21,16 @@ typedef struct {
     int vocab_size;
     int max_positions;
     double rope_theta;
+    /* rope_scaling "llama3" (Llama 3.1 and later); factor 0: none. Use rope_frequencies. */
+    double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
+    int rope_original_positions;
     double rms_eps;
-    bool tied_head;    /* lm_head is the embedding */
-    bool attention_bias; /* q, k, v biases (Qwen2: always; Llama attention_bias = true also has one on o) */
-    bool output_bias;  /* bias on o_proj (Llama with attention_bias) */
+    bool tied_head;      /* lm_head is the embedding */
+    bool attention_bias; /* q, k, v biases (Qwen2: always; Llama attention_bias = true also has one
+                            on o) */
+    bool output_bias;    /* bias on o_proj (Llama with attention_bias) */
     bool mlp_bias;
-    int32_t bos_id;    /* -1 none */
+    int32_t bos_id;     /* -1 none */
     int32_t eos_ids[8]; /* config.json, then generation_config.json beside it if present */
     int n_eos;
     TensorType dtype; /* torch_dtype / dtype; what `model random` and pretrain write */
@@ -40,8 +45,18 @@ void role_shape(const ModelConfig *config, Role role, int *out, int *in);
 /* "model.layers.3.self_attn.q_proj" (no suffix) into name. */
 void module_name(char name[96], int layer, Role role);
 
-/* path: config.json, or a directory that has one. Errors: STATUS_REFUSED naming file, key and rule. */
+/* path: config.json, or a directory that has one. Errors: STATUS_REFUSED naming file, key and rule.
+ */
 Status model_config_read(ModelConfig *config, const char *path, Error *error);
+
+/* frequency[i] = theta^(-2i / head_dim), scaled as rope_scaling says, in radians a position.
+ * frequency: (head_dim / 2)        (Su et al. 2021, eq. 15; transformers,
+ * _compute_llama3_parameters) */
+void rope_frequencies(double *frequency, const ModelConfig *config);
+
+/* path: that of the one weights file of a model directory. Errors: STATUS_REFUSED when there is
+ * none, or a sharded index (not supported yet). */
+Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error *error);
 
 /* The tensors a model of this config must have, in the order Hugging Face writes them. */
 typedef struct {
@@ -52,16 +67,25 @@ typedef struct {
 /* specs: malloc'ed, caller frees. */
 size_t model_config_tensors(TensorSpec **specs, const ModelConfig *config);
 
-/* Every tensor present with the right shape and a supported type; unknown tensors refused except rotary inv_freq
- * buffers and, for a tied head, a lm_head.weight. */
+/* Every tensor present with the right shape and a supported type. Other tensors below "model." or
+ * "lm_head." would belong to the model and change it: refused, except rotary inv_freq buffers and,
+ * for a tied head, a lm_head.weight (which is then not used). Tensors outside these names are
+ * ignored. */
 Status model_config_check(const ModelConfig *config, const SafeTensors *file, Error *error);
+/* No infinity and no NaN in any of those tensors; reads all of the data once. */
+Status model_weights_check(const ModelConfig *config, const SafeTensors *file, Error *error);
 
-/* Write a complete model directory: config.json with these values, model.safetensors holding `weights` (one f32 array
- * per TensorSpec, in that order) rounded to config->dtype. tokenizer_path: copied in as tokenizer.json, may be NULL.
- * Atomic: the directory appears whole or not at all. */
-Status model_directory_write(const char *directory, const ModelConfig *config, const float *const *weights,
-                             const char *tokenizer_path, Error *error);
-/* `model random`: weights ~ N(0, 0.02) (norms 1, biases N(0, 0.02)), a pure function of (config, seed); streamed, so
- * that a 0.5B model needs little memory. dtype overrides the config's. */
-Status model_random_write(const char *directory, const char *config_path, TensorType dtype, uint64_t seed,
-                          Error *error);
+/* Write a complete model directory: config.json with these values, model.safetensors holding
+ * `weights` (one f32 array per TensorSpec, in that order) rounded to config->dtype. tokenizer_path:
+ * copied in as tokenizer.json, may be NULL. A new or empty directory appears whole or not at all;
+ * in one that has other files each of the three is replaced atomically, config.json last. */
+Status model_directory_write(const char *directory, const ModelConfig *config,
+                             const float *const *weights, const char *tokenizer_path, Error *error);
+/* `model random`: weights ~ N(0, 0.02) (norms 1, biases N(0, 0.02)), a pure function of (config,
+ * seed); streamed, so that a 0.5B model needs little memory. dtype overrides the config's. A
+ * tokenizer.json beside config_path is copied. The law: element 8b + j of a tensor is Q[h] * 0.02,
+ * h the j-th 16-bit piece (low half first) of Philox block b under the key (random_seed_for(seed,
+ * tensor name), RANDOM_WEIGHT), Q[h] the normal quantile of (h + 1/2) / 65536. Errors: STATUS_USAGE
+ * when the directory exists and is not empty. */
+Status model_random_write(const char *directory, const char *config_path, TensorType dtype,
+                          uint64_t seed, Error *error);

@@ -1,0 +1,226 @@
+/* The tensors a model of a config must have: roles, names, shapes, and the check of a file against
+ * them. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "core/model_config.h"
+
+const char *role_name(Role role)
+{
+    static const char *const names[N_ROLES] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
+                                               "gate_proj", "up_proj", "down_proj"};
+    return names[role];
+}
+
+const char *role_parent(Role role)
+{
+    return role <= ROLE_O ? "self_attn" : "mlp";
+}
+
+void role_shape(const ModelConfig *config, Role role, int *out, int *in)
+{
+    int query = config->n_heads * config->head_dim, key = config->n_kv_heads * config->head_dim;
+    bool into_ff = role == ROLE_GATE || role == ROLE_UP;
+    *out = role == ROLE_Q                     ? query
+           : role == ROLE_K || role == ROLE_V ? key
+           : into_ff                          ? config->ff_width
+                                              : config->width;
+    *in = role == ROLE_O ? query : role == ROLE_DOWN ? config->ff_width : config->width;
+}
+
+void module_name(char name[96], int layer, Role role)
+{
+    snprintf(name, 96, "model.layers.%d.%s.%s", layer, role_parent(role), role_name(role));
+}
+
+static bool has_bias(const ModelConfig *config, Role role)
+{
+    return role < ROLE_O    ? config->attention_bias
+           : role == ROLE_O ? config->output_bias
+                            : config->mlp_bias;
+}
+
+static void add_matrix(TensorSpec *spec, const char *name, int rows, int columns)
+{
+    *spec = (TensorSpec){.n_dims = 2, .dims = {(size_t)rows, (size_t)columns}};
+    snprintf(spec->name, sizeof spec->name, "%s", name);
+}
+
+static void add_vector(TensorSpec *spec, const char *name, int n)
+{
+    *spec = (TensorSpec){.n_dims = 1, .dims = {(size_t)n}};
+    snprintf(spec->name, sizeof spec->name, "%s", name);
+}
+
+static size_t add_layer(TensorSpec *specs, const ModelConfig *config, int layer)
+{
+    size_t n = 0;
+    char name[128], module[96];
+    for (Role role = 0; role < N_ROLES; role++) {
+        int out, in;
+        role_shape(config, role, &out, &in);
+        module_name(module, layer, role);
+        snprintf(name, sizeof name, "%s.weight", module);
+        add_matrix(&specs[n++], name, out, in);
+        if (has_bias(config, role)) {
+            snprintf(name, sizeof name, "%s.bias", module);
+            add_vector(&specs[n++], name, out);
+        }
+    }
+    snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", layer);
+    add_vector(&specs[n++], name, config->width);
+    snprintf(name, sizeof name, "model.layers.%d.post_attention_layernorm.weight", layer);
+    add_vector(&specs[n++], name, config->width);
+    return n;
+}
+
+size_t model_config_tensors(TensorSpec **specs, const ModelConfig *config)
+{
+    size_t most = (size_t)config->n_layers * (2 * N_ROLES + 2) + 3, n = 0;
+    TensorSpec *list = malloc(most * sizeof *list);
+    if (!list) {
+        abort(); /* 4096 layers at most: some 10 MB */
+    }
+    add_matrix(&list[n++], "model.embed_tokens.weight", config->vocab_size, config->width);
+    for (int layer = 0; layer < config->n_layers; layer++) {
+        n += add_layer(list + n, config, layer);
+    }
+    add_vector(&list[n++], "model.norm.weight", config->width);
+    if (!config->tied_head) {
+        add_matrix(&list[n++], "lm_head.weight", config->vocab_size, config->width);
+    }
+    *specs = list;
+    return n;
+}
+
+/* "(2, 3)" into text. */
+static void shape_text(char text[256], const size_t *dims, int n_dims)
+{
+    size_t n = 1;
+    strcpy(text, "(");
+    for (int i = 0; i < n_dims; i++) {
+        n += (size_t)snprintf(text + n, 256 - n, "%s%zu", i ? ", " : "", dims[i]);
+    }
+    snprintf(text + n, 256 - n, ")");
+}
+
+static Status check_tensor(const TensorSpec *spec, const SafeTensors *file, Error *error)
+{
+    const Tensor *tensor = safetensors_find(file, spec->name);
+    if (!tensor) {
+        return error_set(error, STATUS_REFUSED, "tensor \"%s\": is missing", spec->name);
+    }
+    if (tensor->type == TENSOR_OTHER) {
+        return error_set(error, STATUS_REFUSED,
+                         "tensor \"%s\": type %s, weights are F32, F16 or BF16", spec->name,
+                         tensor->type_name);
+    }
+    if (tensor->n_dims != spec->n_dims ||
+        memcmp(tensor->dims, spec->dims, (size_t)spec->n_dims * sizeof *spec->dims) != 0) {
+        char is[256], expected[256];
+        shape_text(is, tensor->dims, tensor->n_dims);
+        shape_text(expected, spec->dims, spec->n_dims);
+        return error_set(error, STATUS_REFUSED, "tensor \"%s\": shape %s, expected %s", spec->name,
+                         is, expected);
+    }
+    return STATUS_OK;
+}
+
+static int by_spec_name(const void *a, const void *b)
+{
+    return strcmp(((const TensorSpec *)a)->name, ((const TensorSpec *)b)->name);
+}
+
+/* A tensor that would belong to the model, but not to a model of this config. */
+static bool is_stray(const Tensor *tensor, const ModelConfig *config, const TensorSpec *sorted,
+                     size_t n)
+{
+    const char *name = tensor->name;
+    if (strncmp(name, "model.", 6) != 0 && strncmp(name, "lm_head.", 8) != 0) {
+        return false;
+    }
+    if (config->tied_head && strcmp(name, "lm_head.weight") == 0) {
+        return false;
+    }
+    static const char buffer[] = ".rotary_emb.inv_freq";
+    size_t length = strlen(name), end = sizeof buffer - 1;
+    if (length > end && strcmp(name + length - end, buffer) == 0) {
+        return false;
+    }
+    TensorSpec key = {.n_dims = 0};
+    if (length >= sizeof key.name) {
+        return true;
+    }
+    memcpy(key.name, name, length + 1);
+    return !bsearch(&key, sorted, n, sizeof *sorted, by_spec_name);
+}
+
+Status model_config_check(const ModelConfig *config, const SafeTensors *file, Error *error)
+{
+    if (config->rope_factor != 0) {
+        return error_set(error, STATUS_REFUSED, "rope_scaling \"llama3\" is not supported yet");
+    }
+    TensorSpec *specs;
+    size_t n = model_config_tensors(&specs, config);
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n && status == STATUS_OK; i++) {
+        status = check_tensor(&specs[i], file, error);
+    }
+    qsort(specs, n, sizeof *specs, by_spec_name);
+    for (size_t i = 0; i < safetensors_count(file) && status == STATUS_OK; i++) {
+        const Tensor *tensor = safetensors_at(file, i);
+        if (is_stray(tensor, config, specs, n)) {
+            status = error_set(error, STATUS_REFUSED,
+                               "tensor \"%.200s\": does not belong to a model of this config",
+                               tensor->name);
+        }
+    }
+    free(specs);
+    return status;
+}
+
+Status model_weights_check(const ModelConfig *config, const SafeTensors *file, Error *error)
+{
+    TensorSpec *specs;
+    size_t n = model_config_tensors(&specs, config);
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n && status == STATUS_OK; i++) {
+        const Tensor *tensor = safetensors_find(file, specs[i].name);
+        size_t size = tensor ? tensor_type_size(tensor->type) : 0;
+        size_t n_elements = size ? tensor->n_bytes / size : 0;
+        size_t bad = size ? tensor_find_nonfinite(tensor->data, tensor->type, n_elements) : 0;
+        if (bad < n_elements) {
+            status = error_set(error, STATUS_REFUSED,
+                               "tensor \"%s\": element %zu is infinite or not a number",
+                               specs[i].name, bad);
+        }
+    }
+    free(specs);
+    return status;
+}
+
+Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error *error)
+{
+    char index[FILE_PATH_MAX];
+    Status status = path_join(path, directory, "model.safetensors", error);
+    if (status == STATUS_OK) {
+        status = path_join(index, directory, "model.safetensors.index.json", error);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (file_exists(index)) {
+        return error_set(
+            error, STATUS_REFUSED,
+            file_exists(path)
+                ? "%s: beside a model.safetensors: which one holds the weights is not clear"
+                : "%s: sharded models are not supported yet",
+            index);
+    }
+    if (!file_exists(path)) {
+        return error_set(error, STATUS_REFUSED, "%s: has no model.safetensors", directory);
+    }
+    return STATUS_OK;
+}
