@@ -57,6 +57,8 @@ static Status fail(Database *database, int code, Error *error)
     case SQLITE_BUSY:
         return error_set(error, STATUS_FAILED, "another program kept the database locked for %d s",
                          BUSY_MS / 1000);
+    case SQLITE_AUTH: /* by our authorizer; VACUUM asks it only when it runs */
+        return error_set(error, STATUS_USAGE, "the query must only read (%s)", text);
     case SQLITE_INTERRUPT:
         return error_set(error, STATUS_STOPPED, "interrupted");
     default:
@@ -375,19 +377,23 @@ static int authorize(void *context, int action, const char *a, const char *b, co
     }
 }
 
-static bool only_blanks(const char *sql)
+/* Nothing but blanks, semicolons and comments. */
+static bool is_empty(Database *database, const char *sql)
 {
-    while (isspace((unsigned char)*sql) || *sql == ';') {
-        sql++;
+    while (*sql) {
+        sqlite3_stmt *handle = NULL;
+        int code = sqlite3_prepare_v2(database->handle, sql, -1, &handle, &sql);
+        bool something = handle || code != SQLITE_OK;
+        sqlite3_finalize(handle);
+        if (something) {
+            return false;
+        }
     }
-    return *sql == 0;
+    return true;
 }
 
 Status database_prepare_reader(Statement **out, Database *database, const char *sql, Error *error)
 {
-    if (only_blanks(sql)) {
-        return error_set(error, STATUS_USAGE, "the query is empty");
-    }
     Statement *statement = calloc(1, sizeof *statement);
     if (!statement) {
         return error_set(error, STATUS_FAILED, "out of memory");
@@ -397,19 +403,15 @@ Status database_prepare_reader(Statement **out, Database *database, const char *
     const char *rest = "";
     int code = sqlite3_prepare_v2(database->handle, sql, -1, &statement->handle, &rest);
     Status status = STATUS_OK;
-    if (code == SQLITE_AUTH) {
-        status = error_set(error, STATUS_USAGE, "the query must only read (%s)",
-                           sqlite3_errmsg(database->handle));
-    } else if (code == SQLITE_ERROR || code == SQLITE_TOOBIG || code == SQLITE_RANGE) {
+    if (code == SQLITE_ERROR || code == SQLITE_TOOBIG || code == SQLITE_RANGE) {
         status = error_set(error, STATUS_USAGE, "%s", sqlite3_errmsg(database->handle));
     } else if (code != SQLITE_OK) {
         status = fail(database, code, error);
     } else if (!statement->handle) {
         status = error_set(error, STATUS_USAGE, "the query is empty");
-    } else if (!sqlite3_stmt_readonly(statement->handle)) { /* VACUUM asks nobody until it runs */
-        status = error_set(error, STATUS_USAGE, "the query must only read");
-    } else if (!only_blanks(rest)) {
-        status = error_set(error, STATUS_USAGE, "more than one statement: \"%.40s\" follows", rest);
+    } else if (!is_empty(database, rest)) {
+        status = error_set(error, STATUS_USAGE, "more than one statement: \"%.40s\" follows",
+                           rest + strspn(rest, " \t\r\n"));
     }
     if (status != STATUS_OK) {
         statement_free(statement);

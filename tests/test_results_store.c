@@ -249,7 +249,7 @@ static void resuming_drops_what_is_later_than_the_checkpoint(void **state)
     Metric metric = {"reward", 0.25};
     EventRow event = {"note", "x"};
     for (int k = 0; k < 6; k++) {
-        char bytes[8];
+        char bytes[24];
         snprintf(bytes, sizeof bytes, "state%d", k);
         bool keeps = k % 2 == 0; /* 0, 2, 4 */
         CompletionRow completion = completion_at(0, 0);
