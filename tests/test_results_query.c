@@ -172,6 +172,9 @@ static void everything_but_reading_is_refused(void **state)
     for (size_t i = 0; i < sizeof writes / sizeof *writes; i++) {
         refuses(writes[i], "must only read");
     }
+    refuses("UPDATE sqlite_master SET sql = ''", "table sqlite_master may not be modified");
+    refuses("ALTER TABLE run RENAME TO r", "must only read");
+    answers("SELECT sum(value) AS s FROM json_each('[1, 2]')", FORMAT_CSV, "s\r\n3\r\n");
     refuses("SELECT load_extension('x')", "not authorized to use function: load_extension");
     refuses("", "the query is empty");
     refuses(" -- nothing\n", "the query is empty");
