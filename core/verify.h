@@ -1,0 +1,24 @@
+/* Checks an untrusted file or model directory by every rule, executes nothing, and says the first
+ * rule broken. */
+#pragma once
+#include <stdbool.h>
+
+#include "core/status.h"
+
+typedef enum {
+    VERIFY_MODEL, /* a directory: config, weights against it, every weight finite, tokenizer */
+    VERIFY_SAFETENSORS, /* one file, by the rules of the format */
+    VERIFY_TOKENIZER,   /* one tokenizer.json */
+    VERIFY_CONFIG,      /* one config.json */
+    VERIFY_DATASET      /* rl/dataset.h checks these */
+} VerifyKind;
+
+/* name: "model" or "modeldir", "safetensors", "tokenizer", "config", "dataset". */
+bool verify_kind_find(VerifyKind *kind, const char *name);
+/* What a path is by its name: a directory is a model, "*.safetensors", "*tokenizer*.json",
+ * "*.jsonl", other "*.json". */
+bool verify_kind_guess(VerifyKind *kind, const char *path);
+
+/* A directory is checked whole, whatever the kind. Errors: STATUS_REFUSED with the path, the place
+ * and the rule; STATUS_FAILED when something cannot be read; STATUS_USAGE for VERIFY_DATASET. */
+Status verify_path(const char *path, VerifyKind kind, Error *error);
