@@ -1,0 +1,193 @@
+/* Causal attention on one key/value head, forward and backward, over core/simd.h (part of kernels_impl.h).
+ * Positions are summed in order from 0, lanes are anchored at absolute positions, so a query's numbers do not depend on
+ * how many queries come with it or whether the keys came from a cache. */
+#pragma once
+#include "core/simd.h"
+
+#define QUERY_BLOCK 4
+
+/* scores[j][s] = scale * q_j . k_s for whole vectors of s up to the largest limit. */
+SIMD_INLINE void attention_scores(float *scores, const float *const *q, int n, int end,
+                                  const float *keys, int capacity, int head_dim, float scale)
+{
+    V16 factor = v16_set(scale);
+    for (int s = 0; s < end; s += LANES) {
+        V16 acc[QUERY_BLOCK];
+        for (int j = 0; j < QUERY_BLOCK; j++) {
+            acc[j] = v16_zero();
+        }
+        if (n == QUERY_BLOCK) {
+            for (int d = 0; d < head_dim; d++) {
+                V16 k = v16_load(keys + (size_t)d * (size_t)capacity + s);
+                for (int j = 0; j < QUERY_BLOCK; j++) {
+                    acc[j] = v16_fma(v16_set(q[j][d]), k, acc[j]);
+                }
+            }
+        } else {
+            for (int d = 0; d < head_dim; d++) {
+                V16 k = v16_load(keys + (size_t)d * (size_t)capacity + s);
+                for (int j = 0; j < n; j++) {
+                    acc[j] = v16_fma(v16_set(q[j][d]), k, acc[j]);
+                }
+            }
+        }
+        for (int j = 0; j < n; j++) {
+            v16_store(scores + (size_t)j * (size_t)capacity + s, v16_mul(acc[j], factor));
+        }
+    }
+}
+
+/* scores become softmax terms exp(score - max), zero past the limit; returns 1 / their sum. */
+SIMD_INLINE float softmax_row(float *scores, int limit)
+{
+    V16 most = v16_set(-INFINITY);
+    for (int s = 0; s < limit; s += LANES) {
+        V16 a = limit - s >= LANES ? v16_load(scores + s)
+                                   : v16_load_n(scores + s, limit - s, -INFINITY);
+        most = v16_max(a, most);
+    }
+    V16 offset = v16_set(v16_largest(most)), total = v16_zero();
+    for (int s = 0; s < limit; s += LANES) {
+        V16 a = limit - s >= LANES ? v16_load(scores + s)
+                                   : v16_load_n(scores + s, limit - s, -INFINITY);
+        V16 e = v16_exp(v16_sub(a, offset));
+        v16_store(scores + s, e);
+        total = v16_add(total, e);
+    }
+    return 1.0f / v16_sum(total);
+}
+
+/* out_j[d] = sum_s weight_j[s] * rows[s][d], s in order; the first `shared` positions for all queries at once. */
+SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const int *limits, int n,
+                               const float *rows, int capacity, int head_dim,
+                               const float *final_scale)
+{
+    int shared = limits[0];
+    for (int j = 1; j < n; j++) {
+        shared = limits[j] < shared ? limits[j] : shared;
+    }
+    for (int d = 0; d < head_dim; d += LANES) {
+        int m = head_dim - d < LANES ? head_dim - d : LANES;
+        V16 acc[QUERY_BLOCK];
+        for (int j = 0; j < QUERY_BLOCK; j++) {
+            acc[j] = v16_zero();
+        }
+        if (n == QUERY_BLOCK && m == LANES) {
+            for (int s = 0; s < shared; s++) {
+                V16 row = v16_load(rows + (size_t)s * (size_t)head_dim + d);
+                for (int j = 0; j < QUERY_BLOCK; j++) {
+                    acc[j] = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+                }
+            }
+        } else {
+            for (int s = 0; s < shared; s++) {
+                const float *p = rows + (size_t)s * (size_t)head_dim + d;
+                V16 row = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
+                for (int j = 0; j < n; j++) {
+                    acc[j] = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+                }
+            }
+        }
+        for (int j = 0; j < n; j++) {
+            for (int s = shared; s < limits[j]; s++) {
+                const float *p = rows + (size_t)s * (size_t)head_dim + d;
+                V16 row = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
+                acc[j] = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+            }
+            V16 result = v16_mul(acc[j], v16_set(final_scale[j]));
+            if (m == LANES) {
+                v16_store(out[j] + d, result);
+            } else {
+                v16_store_n(out[j] + d, result, m);
+            }
+        }
+    }
+}
+
+SIMD_INLINE int largest_limit(const int *limits, int n)
+{
+    int end = 0;
+    for (int j = 0; j < n; j++) {
+        end = limits[j] > end ? limits[j] : end;
+    }
+    return end;
+}
+
+static void attention(float *const *out, const float *const *q, const int *limits, int n_queries,
+                      const float *keys, const float *values, int capacity, int head_dim,
+                      float scale, float *scratch)
+{
+    for (int i = 0; i < n_queries; i += QUERY_BLOCK) {
+        int n = n_queries - i < QUERY_BLOCK ? n_queries - i : QUERY_BLOCK;
+        attention_scores(scratch, q + i, n, largest_limit(limits + i, n), keys, capacity, head_dim,
+                         scale);
+        float inverse[QUERY_BLOCK];
+        for (int j = 0; j < n; j++) {
+            inverse[j] = softmax_row(scratch + (size_t)j * (size_t)capacity, limits[i + j]);
+        }
+        weighted_rows(out + i, scratch, limits + i, n, values, capacity, head_dim, inverse);
+    }
+}
+
+/* target[s][d] += sum_j weight_j[s] * vector_j[d], j in order, for s below each query's limit. */
+SIMD_INLINE void outer_rows(float *target, const float *weights, const float *const *vectors,
+                            const int *limits, int n, int capacity, int head_dim)
+{
+    int end = largest_limit(limits, n);
+    for (int s = 0; s < end; s++) {
+        for (int d = 0; d < head_dim; d += LANES) {
+            int m = head_dim - d < LANES ? head_dim - d : LANES;
+            float *p = target + (size_t)s * (size_t)head_dim + d;
+            V16 acc = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
+            for (int j = 0; j < n; j++) {
+                if (s < limits[j]) {
+                    V16 vector = m == LANES ? v16_load(vectors[j] + d)
+                                            : v16_load_n(vectors[j] + d, m, 0.0f);
+                    acc = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), vector, acc);
+                }
+            }
+            if (m == LANES) {
+                v16_store(p, acc);
+            } else {
+                v16_store_n(p, acc, m);
+            }
+        }
+    }
+}
+
+static void attention_backward(float *const *dq, float *dkeys, float *dvalues,
+                               const float *const *dout, const float *const *out,
+                               const float *const *q, const int *limits, int n_queries,
+                               const float *keys, const float *keys_rows,
+                               const float *values_columns, int capacity, int head_dim, float scale,
+                               float *scratch)
+{
+    float *p = scratch, *dp = scratch + (size_t)QUERY_BLOCK * (size_t)capacity;
+    for (int i = 0; i < n_queries; i += QUERY_BLOCK) {
+        int n = n_queries - i < QUERY_BLOCK ? n_queries - i : QUERY_BLOCK;
+        int end = largest_limit(limits + i, n);
+        attention_scores(p, q + i, n, end, keys, capacity, head_dim, scale);
+        attention_scores(dp, dout + i, n, end, values_columns, capacity, head_dim, 1.0f);
+        for (int j = 0; j < n; j++) {
+            float *pj = p + (size_t)j * (size_t)capacity, *dpj = dp + (size_t)j * (size_t)capacity;
+            int limit = limits[i + j];
+            V16 inverse = v16_set(softmax_row(pj, limit)), dots = v16_zero();
+            for (int d = 0; d < head_dim; d += LANES) {
+                int m = head_dim - d < LANES ? head_dim - d : LANES;
+                dots = v16_fma(v16_load_n(dout[i + j] + d, m, 0.0f),
+                               v16_load_n(out[i + j] + d, m, 0.0f), dots);
+            }
+            V16 delta = v16_set(v16_sum(dots)), factor = v16_set(scale);
+            for (int s = 0; s < limit; s += LANES) {
+                V16 probability = v16_mul(v16_load(pj + s), inverse);
+                V16 d = v16_mul(probability, v16_sub(v16_load(dpj + s), delta));
+                v16_store(pj + s, probability);
+                v16_store(dpj + s, v16_mul(d, factor));
+            }
+        }
+        float ones[QUERY_BLOCK] = {1.0f, 1.0f, 1.0f, 1.0f};
+        weighted_rows(dq + i, dp, limits + i, n, keys_rows, capacity, head_dim, ones);
+        outer_rows(dkeys, dp, q + i, limits + i, n, capacity, head_dim);
+        outer_rows(dvalues, p, dout + i, limits + i, n, capacity, head_dim);
+    }
+}

@@ -1,0 +1,458 @@
+/* The inner loops, written over core/simd.h; included by kernels_avx512.c, kernels_avx2.c, kernels_portable.c after
+ * they define KERNELS, KERNELS_NAME, TILE_ROWS and TILE_VECTORS.
+ * Each output element of a product is one chain of fused multiply-adds in order of k: the law. */
+#include "core/kernels.h"
+#include "core/kernels_attention.h"
+#include "core/simd.h"
+
+#define PANEL 32
+#define K_BLOCK 256   /* reduction steps whose weights sit in scratch (32 KB) */
+#define ROW_BLOCK 384 /* rows of x that stay in the second-level cache meanwhile */
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+/* ---- tiles: `rows` x (vectors * 16) accumulators in registers ---- */
+
+SIMD_INLINE void tile_load(V16 (*acc)[2], const float *y, size_t ldy, int rows, int vectors,
+                           int valid)
+{
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            int n = valid - v * LANES;
+            const float *p = y + r * ldy + v * LANES;
+            acc[r][v] = n >= LANES ? v16_load(p) : n > 0 ? v16_load_n(p, n, 0.0f) : v16_zero();
+        }
+    }
+}
+
+SIMD_INLINE void tile_store(float *y, size_t ldy, V16 (*acc)[2], int rows, int vectors, int valid,
+                            const float *bias)
+{
+    UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            int n = valid - v * LANES;
+            float *p = y + r * ldy + v * LANES;
+            if (n >= LANES) {
+                v16_store(p, bias ? v16_add(acc[r][v], v16_load(bias + v * LANES)) : acc[r][v]);
+            } else if (n > 0) {
+                V16 b = bias ? v16_load_n(bias + v * LANES, n, 0.0f) : v16_zero();
+                v16_store_n(p, bias ? v16_add(acc[r][v], b) : acc[r][v], n);
+            }
+        }
+    }
+}
+
+/* w: f32 columns, one row of PANEL floats per reduction step. */
+SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, size_t ldx, const float *w, int n_k,
+                          int rows, int vectors, int fresh, int valid, const float *bias)
+{
+    V16 acc[TILE_ROWS][2];
+    if (fresh) {
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int v = 0; v < vectors; v++) {
+                acc[r][v] = v16_zero();
+            }
+        }
+    } else {
+        tile_load(acc, y, ldy, rows, vectors, valid);
+    }
+    for (int k = 0; k < n_k; k++) {
+        V16 column[2];
+        UNROLL for (int v = 0; v < vectors; v++) {
+            column[v] = v16_load(w + (size_t)k * PANEL + v * LANES);
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            V16 a = v16_set(x[r * ldx + k]);
+            UNROLL for (int v = 0; v < vectors; v++) {
+                acc[r][v] = v16_fma(a, column[v], acc[r][v]);
+            }
+        }
+    }
+    tile_store(y, ldy, acc, rows, vectors, valid, bias);
+}
+
+/* Widen one reduction step of a packed panel. */
+SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, size_t k)
+{
+    if (type == TENSOR_BF16) {
+        v16_load_bf16x2(&column[0], &column[1], (const uint16_t *)panel + k * PANEL);
+    } else if (type == TENSOR_F16) {
+        column[0] = v16_load_f16((const uint16_t *)panel + k * PANEL);
+        column[1] = v16_load_f16((const uint16_t *)panel + k * PANEL + LANES);
+    } else {
+        column[0] = v16_load((const float *)panel + k * PANEL);
+        column[1] = v16_load((const float *)panel + k * PANEL + LANES);
+    }
+}
+
+/* Few rows: `panels` panels side by side, straight from the packed weights. */
+SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
+                             const PackedMatrix *w, const float *bias, int rows, int panel,
+                             int panels)
+{
+    size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
+    const char *base = (const char *)w->packed + (size_t)panel * panel_bytes;
+    TensorType type = w->type;
+    V16 acc[4][TILE_ROWS][2];
+    UNROLL for (int p = 0; p < panels; p++) {
+        UNROLL for (int r = 0; r < rows; r++) {
+            acc[p][r][0] = acc[p][r][1] = v16_zero();
+        }
+    }
+#define REDUCE(TYPE)                                                                               \
+    for (int k = 0; k < w->n_in; k++) {                                                            \
+        V16 a[TILE_ROWS];                                                                          \
+        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+            a[r] = v16_set(x[r * ldx + k]);                                                        \
+        }                                                                                          \
+        UNROLL for (int p = 0; p < panels; p++) {                                                  \
+            V16 column[2];                                                                         \
+            load_packed(column, base + (size_t)p * panel_bytes, TYPE, (size_t)k);                  \
+            UNROLL for (int r = 0; r < rows; r++) {                                                \
+                acc[p][r][0] = v16_fma(a[r], column[0], acc[p][r][0]);                             \
+                acc[p][r][1] = v16_fma(a[r], column[1], acc[p][r][1]);                             \
+            }                                                                                      \
+        }                                                                                          \
+    }
+    if (type == TENSOR_BF16) {
+        REDUCE(TENSOR_BF16)
+    } else if (type == TENSOR_F16) {
+        REDUCE(TENSOR_F16)
+    } else {
+        REDUCE(TENSOR_F32)
+    }
+#undef REDUCE
+    UNROLL for (int p = 0; p < panels; p++) {
+        int column = (panel + p) * PANEL;
+        tile_store(y + column, ldy, acc[p], rows, 2, w->n_out - column,
+                   bias ? bias + column : NULL);
+    }
+}
+
+#if TILE_ROWS >= 12
+#define FOR_EACH_TILE_SIZE(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12)
+#elif TILE_ROWS >= 6
+#define FOR_EACH_TILE_SIZE(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#else
+#define FOR_EACH_TILE_SIZE(X) X(1) X(2) X(3) X(4)
+#endif
+
+/* One function per number of rows, so that the accumulators stay in registers. */
+#define DEFINE_TILE(R)                                                                             \
+    static __attribute__((noinline)) void tile_rows_##R(                                           \
+        float *y, size_t ldy, const float *x, size_t ldx, const float *w, int n_k, int fresh,      \
+        int valid, const float *bias)                                                              \
+    {                                                                                              \
+        for (int v = 0; v < 2; v += TILE_VECTORS) {                                                \
+            tile_f32(y + v * LANES, ldy, x, ldx, w + v * LANES, n_k, R, TILE_VECTORS, fresh,       \
+                     valid - v * LANES, bias ? bias + v * LANES : NULL);                           \
+        }                                                                                          \
+    }
+FOR_EACH_TILE_SIZE(DEFINE_TILE)
+typedef void (*TileFunction)(float *, size_t, const float *, size_t, const float *, int, int, int,
+                             const float *);
+#define TILE_ENTRY(R) tile_rows_##R,
+static const TileFunction tile_functions[] = {NULL, FOR_EACH_TILE_SIZE(TILE_ENTRY)};
+
+#define PACKED_WIDE(R) ((R) == 1 ? 4 : (R) <= 5 ? 2 : 1)
+#define DEFINE_PACKED(R)                                                                           \
+    static __attribute__((noinline)) void packed_rows_##R(                                         \
+        float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,                   \
+        const float *bias, int panel, int last_panel)                                              \
+    {                                                                                              \
+        for (; panel + PACKED_WIDE(R) <= last_panel; panel += PACKED_WIDE(R)) {                    \
+            tile_packed(y, ldy, x, ldx, w, bias, R, panel, PACKED_WIDE(R));                        \
+        }                                                                                          \
+        for (; panel < last_panel; panel++) {                                                      \
+            tile_packed(y, ldy, x, ldx, w, bias, R, panel, 1);                                     \
+        }                                                                                          \
+    }
+FOR_EACH_TILE_SIZE(DEFINE_PACKED)
+typedef void (*PackedFunction)(float *, size_t, const float *, size_t, const PackedMatrix *,
+                               const float *, int, int);
+#define PACKED_ENTRY(R) packed_rows_##R,
+static const PackedFunction packed_functions[] = {NULL, FOR_EACH_TILE_SIZE(PACKED_ENTRY)};
+
+/* Rows of tile i when `rows` are spread evenly over tiles of at most TILE_ROWS. */
+static int tile_start(int rows, int n_tiles, int i)
+{
+    return (int)((long)rows * i / n_tiles);
+}
+
+static void matmul_few(float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,
+                       const float *bias, int rows, int first_panel, int last_panel)
+{
+    int n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    /* A panel stays in the cache from one tile of rows to the next. */
+    int step = n_tiles == 1 ? last_panel - first_panel : 4;
+    for (int panel = first_panel; panel < last_panel; panel += step) {
+        int end = panel + step < last_panel ? panel + step : last_panel;
+        for (int i = 0; i < n_tiles; i++) {
+            int row = tile_start(rows, n_tiles, i), n = tile_start(rows, n_tiles, i + 1) - row;
+            packed_functions[n](y + row * ldy, ldy, x + row * ldx, ldx, w, bias, panel, end);
+        }
+    }
+}
+
+static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,
+                        const float *bias, int rows, int first_panel, int last_panel,
+                        float *scratch)
+{
+    size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
+    for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
+        int block = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
+        int n_tiles = (block + TILE_ROWS - 1) / TILE_ROWS;
+        for (int k0 = 0; k0 < w->n_in; k0 += K_BLOCK) {
+            int n_k = w->n_in - k0 < K_BLOCK ? w->n_in - k0 : K_BLOCK;
+            int final = k0 + n_k == w->n_in;
+            for (int panel = first_panel; panel < last_panel; panel++) {
+                const char *weights = (const char *)w->packed + (size_t)panel * panel_bytes;
+                const float *columns = scratch;
+                if (w->type == TENSOR_F32) {
+                    columns = (const float *)(const void *)weights + (size_t)k0 * PANEL;
+                } else {
+                    for (int k = 0; k < n_k; k++) {
+                        V16 column[2];
+                        load_packed(column, weights, w->type, (size_t)(k0 + k));
+                        v16_store(scratch + (size_t)k * PANEL, column[0]);
+                        v16_store(scratch + (size_t)k * PANEL + LANES, column[1]);
+                    }
+                }
+                int column0 = panel * PANEL;
+                for (int i = 0; i < n_tiles; i++) {
+                    int row = tile_start(block, n_tiles, i);
+                    int n = tile_start(block, n_tiles, i + 1) - row;
+                    row += row0;
+                    tile_functions[n](y + row * ldy + column0, ldy, x + row * ldx + k0, ldx,
+                                      columns, n_k, k0 == 0, w->n_out - column0,
+                                      bias && final ? bias + column0 : NULL);
+                }
+            }
+        }
+    }
+}
+
+/* scratch[n][32] = W[n0 + n][32 * block ...] for n < n_n: turns packed panels round, 16 x 16 at a time. */
+static void unpack_transposed(float *scratch, const PackedMatrix *w, int block, int n0, int n_n)
+{
+    size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
+    for (int n = 0; n < n_n; n += PANEL) {
+        const char *panel = (const char *)w->packed + (size_t)((n0 + n) / PANEL) * panel_bytes;
+        for (int half = 0; half < 2; half++) {
+            V16 low[LANES], high[LANES]; /* rows are k, lanes are n */
+            int k0 = block * PANEL + half * LANES;
+            for (int k = 0; k < LANES; k++) {
+                V16 column[2] = {v16_zero(), v16_zero()};
+                if (k0 + k < w->n_in) {
+                    load_packed(column, panel, w->type, (size_t)(k0 + k));
+                }
+                low[k] = column[0];
+                high[k] = column[1];
+            }
+            v16_transpose(low);
+            v16_transpose(high);
+            for (int j = 0; j < LANES; j++) {
+                v16_store(scratch + (size_t)(n + j) * PANEL + half * LANES, low[j]);
+                v16_store(scratch + (size_t)(n + LANES + j) * PANEL + half * LANES, high[j]);
+            }
+        }
+    }
+}
+
+static void matmul_transposed(float *dx, size_t ldx, const float *dy, size_t ldy,
+                              const PackedMatrix *w, int rows, int accumulate, int first_block,
+                              int last_block, float *scratch)
+{
+    for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
+        int block_rows = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
+        int n_tiles = (block_rows + TILE_ROWS - 1) / TILE_ROWS;
+        for (int n0 = 0; n0 < w->n_out; n0 += K_BLOCK) {
+            int n_n = w->n_out - n0 < K_BLOCK ? w->n_out - n0 : K_BLOCK;
+            for (int block = first_block; block < last_block; block++) {
+                unpack_transposed(scratch, w, block, n0, n_n);
+                int column0 = block * PANEL;
+                for (int i = 0; i < n_tiles; i++) {
+                    int row = tile_start(block_rows, n_tiles, i);
+                    int n = tile_start(block_rows, n_tiles, i + 1) - row;
+                    row += row0;
+                    tile_functions[n](dx + row * ldx + column0, ldx, dy + row * ldy + n0, ldy,
+                                      scratch, n_n, n0 == 0 && !accumulate, w->n_in - column0,
+                                      NULL);
+                }
+            }
+        }
+    }
+}
+
+/* ---- rows ---- */
+
+/* for (i = 0; i < n; i += 16) over full vectors, then the tail with m lanes; padding lanes read `fill`. */
+#define FOR_VECTORS(n) for (int i = 0, m = 0; i < (n) && (m = (n) - i < LANES ? (n) - i : LANES); i += LANES)
+SIMD_INLINE V16 load_lanes(const float *p, int m)
+{
+    return m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
+}
+SIMD_INLINE void store_lanes(float *p, V16 a, int m)
+{
+    if (m == LANES) {
+        v16_store(p, a);
+    } else {
+        v16_store_n(p, a, m);
+    }
+}
+
+static float reciprocal_rms(const float *x, int n, float eps)
+{
+    V16 squares = v16_zero();
+    FOR_VECTORS (n) {
+        V16 a = load_lanes(x + i, m);
+        squares = v16_fma(a, a, squares);
+    }
+    return 1.0f / sqrtf(v16_sum(squares) / (float)n + eps);
+}
+
+static float rmsnorm(float *y, const float *x, const float *g, int n, float eps)
+{
+    float rstd = reciprocal_rms(x, n, eps);
+    V16 scale = v16_set(rstd);
+    FOR_VECTORS (n) {
+        store_lanes(y + i, v16_mul(load_lanes(g + i, m), v16_mul(load_lanes(x + i, m), scale)), m);
+    }
+    return rstd;
+}
+
+static void rmsnorm_backward(float *dx, double *dg, const float *dy, const float *x, const float *g,
+                             int n, float eps)
+{
+    float rstd = reciprocal_rms(x, n, eps);
+    V16 dots = v16_zero();
+    FOR_VECTORS (n) {
+        V16 weighted = v16_mul(load_lanes(dy + i, m), load_lanes(g + i, m));
+        dots = v16_fma(weighted, load_lanes(x + i, m), dots);
+    }
+    float mean = v16_sum(dots) / (float)n;
+    V16 scale = v16_set(rstd), pull = v16_set(-rstd * rstd * rstd * mean);
+    FOR_VECTORS (n) {
+        V16 weighted = v16_mul(load_lanes(dy + i, m), load_lanes(g + i, m));
+        V16 d = v16_fma(weighted, scale, v16_mul(load_lanes(x + i, m), pull));
+        store_lanes(dx + i, v16_add(load_lanes(dx + i, m), d), m);
+    }
+    if (dg) {
+        for (int i = 0; i < n; i++) {
+            dg[i] += (double)(dy[i] * (x[i] * rstd));
+        }
+    }
+}
+
+static void add(float *y, const float *a, const float *b, int n)
+{
+    FOR_VECTORS (n) {
+        store_lanes(y + i, v16_add(load_lanes(a + i, m), load_lanes(b + i, m)), m);
+    }
+}
+
+SIMD_INLINE V16 sigmoid(V16 x)
+{
+    V16 one = v16_set(1.0f);
+    return v16_div(one, v16_add(one, v16_exp(v16_sub(v16_zero(), x))));
+}
+
+static void swiglu(float *act, const float *gate, const float *up, int n)
+{
+    FOR_VECTORS (n) {
+        V16 g = load_lanes(gate + i, m);
+        store_lanes(act + i, v16_mul(v16_mul(g, sigmoid(g)), load_lanes(up + i, m)), m);
+    }
+}
+
+static void swiglu_backward(float *dact_dgate, float *dup, const float *gate, const float *up, int n)
+{
+    V16 one = v16_set(1.0f);
+    FOR_VECTORS (n) {
+        V16 g = load_lanes(gate + i, m), s = sigmoid(g), d = load_lanes(dact_dgate + i, m);
+        V16 silu = v16_mul(g, s);
+        V16 slope = v16_mul(s, v16_fma(g, v16_sub(one, s), one));
+        store_lanes(dup + i, v16_mul(d, silu), m);
+        store_lanes(dact_dgate + i, v16_mul(v16_mul(d, load_lanes(up + i, m)), slope), m);
+    }
+}
+
+/* ---- softmax over the vocabulary ---- */
+
+#define SUM_BLOCK 1024 /* terms added in f32 lanes before they go to double */
+
+static void softmax_stats(float *largest, double *sum, double *weighted, const float *logits, int n,
+                          float inverse_temperature)
+{
+    V16 scale = v16_set(inverse_temperature), most = v16_set(-INFINITY);
+    FOR_VECTORS (n) {
+        V16 a = m == LANES ? v16_load(logits + i) : v16_load_n(logits + i, m, logits[0]);
+        most = v16_max(v16_mul(a, scale), most);
+    }
+    float top = v16_largest(most);
+    *largest = top;
+    *sum = 0;
+    if (weighted) {
+        *weighted = 0;
+    }
+    V16 offset = v16_set(top);
+    for (int block = 0; block < n; block += SUM_BLOCK) {
+        int end = n - block < SUM_BLOCK ? n - block : SUM_BLOCK;
+        V16 total = v16_zero(), weight = v16_zero();
+        FOR_VECTORS (end) {
+            V16 a = v16_sub(v16_mul(load_lanes(logits + block + i, m), scale), offset);
+            V16 e = v16_exp(a);
+            if (m < LANES) { /* lanes past the end add nothing */
+                float lanes[LANES];
+                v16_store(lanes, e);
+                e = v16_load_n(lanes, m, 0.0f);
+            }
+            total = v16_add(total, e);
+            weight = v16_fma(e, a, weight);
+        }
+        *sum += (double)v16_sum(total);
+        if (weighted) {
+            *weighted += (double)v16_sum(weight);
+        }
+    }
+}
+
+static void softmax_terms(float *e, const float *logits, int n, float inverse_temperature,
+                          float largest)
+{
+    V16 scale = v16_set(inverse_temperature), offset = v16_set(largest);
+    FOR_VECTORS (n) {
+        V16 a = v16_sub(v16_mul(load_lanes(logits + i, m), scale), offset);
+        store_lanes(e + i, v16_exp(a), m);
+    }
+}
+
+static void softmax_backward(float *logits, int n, float inverse_temperature, float largest,
+                             double sum, double a, double b)
+{
+    V16 scale = v16_set(inverse_temperature), offset = v16_set(largest);
+    V16 first = v16_set((float)(a / sum * (double)inverse_temperature));
+    V16 second = v16_set((float)(b / sum * (double)inverse_temperature));
+    FOR_VECTORS (n) {
+        V16 l = v16_sub(v16_mul(load_lanes(logits + i, m), scale), offset);
+        store_lanes(logits + i, v16_mul(v16_exp(l), v16_fma(second, l, first)), m);
+    }
+}
+
+const Kernels KERNELS = {
+    .name = KERNELS_NAME,
+    .matmul_few = matmul_few,
+    .matmul_many = matmul_many,
+    .matmul_transposed = matmul_transposed,
+    .few_rows = 3 * TILE_ROWS,
+    .rmsnorm = rmsnorm,
+    .rmsnorm_backward = rmsnorm_backward,
+    .add = add,
+    .swiglu = swiglu,
+    .swiglu_backward = swiglu_backward,
+    .softmax_stats = softmax_stats,
+    .softmax_terms = softmax_terms,
+    .softmax_backward = softmax_backward,
+    .attention = attention,
+    .attention_backward = attention_backward,
+};

@@ -1,0 +1,176 @@
+/* Packing of frozen weights, and how a product is split over threads: by output columns, never by the sum. */
+#include "core/matrix.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/kernels.h"
+#include "core/parallel.h"
+
+enum { LANES_PER_VECTOR = 16 };
+
+static size_t element_bytes(TensorType type)
+{
+    return type == TENSOR_F32 ? 4 : 2;
+}
+
+static int n_panels(const Matrix *matrix)
+{
+    return (matrix->n_out + MATRIX_PANEL - 1) / MATRIX_PANEL;
+}
+
+typedef struct {
+    Matrix *matrix;
+    const char *data;
+} PackJob;
+
+/* Place of column j inside a panel row: bf16 interleaves j and j + 16 in one word. */
+static int packed_column(TensorType type, int j)
+{
+    return type != TENSOR_BF16           ? j
+           : j < LANES_PER_VECTOR        ? 2 * j
+                                         : 2 * (j - LANES_PER_VECTOR) + 1;
+}
+
+static void pack_panel(void *context, int panel, int thread)
+{
+    (void)thread;
+    const PackJob *job = context;
+    const Matrix *matrix = job->matrix;
+    size_t size = element_bytes(matrix->type), n_in = (size_t)matrix->n_in;
+    char *out = (char *)matrix->packed + (size_t)panel * n_in * MATRIX_PANEL * size;
+    for (int j = 0; j < MATRIX_PANEL; j++) {
+        int row = panel * MATRIX_PANEL + j, column = packed_column(matrix->type, j);
+        const char *in = job->data + (size_t)row * n_in * size;
+        if (row >= matrix->n_out) {
+            for (size_t k = 0; k < n_in; k++) {
+                memset(out + (k * MATRIX_PANEL + (size_t)column) * size, 0, size);
+            }
+        } else if (size == 2) {
+            for (size_t k = 0; k < n_in; k++) {
+                memcpy(out + (k * MATRIX_PANEL + (size_t)column) * 2, in + 2 * k, 2);
+            }
+        } else {
+            for (size_t k = 0; k < n_in; k++) {
+                memcpy(out + (k * MATRIX_PANEL + (size_t)column) * 4, in + 4 * k, 4);
+            }
+        }
+    }
+}
+
+Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out, int n_in,
+                   int n_threads, Error *error)
+{
+    assert(type != TENSOR_OTHER && n_out > 0 && n_in > 0);
+    *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = type};
+    size_t bytes =
+        (size_t)n_panels(matrix) * (size_t)n_in * MATRIX_PANEL * element_bytes(type);
+    /* Large blocks start on a huge page: the weights are read in one stream again and again. */
+    size_t alignment = bytes >= (4u << 20) ? 2u << 20 : 64;
+    matrix->packed = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (!matrix->packed) {
+        return error_set(error, STATUS_FAILED, "out of memory: a weight matrix wants %.2f GiB",
+                         (double)bytes / 0x1p30);
+    }
+    PackJob job = {matrix, data};
+    parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
+    return STATUS_OK;
+}
+
+void matrix_repack(Matrix *matrix, const float *data, int n_threads)
+{
+    assert(matrix->type == TENSOR_F32);
+    PackJob job = {matrix, (const char *)data};
+    parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
+}
+
+void matrix_release(Matrix *matrix)
+{
+    free(matrix->packed);
+    *matrix = (Matrix){0};
+}
+
+typedef struct {
+    const Kernels *kernels;
+    PackedMatrix w;
+    float *out;
+    const float *in, *bias;
+    size_t ld_out, ld_in;
+    int rows, accumulate;
+    int n_columns, per_task; /* blocks of 32 output columns, how many a task takes */
+} Product;
+
+static void forward_task(void *context, int task, int thread)
+{
+    (void)thread;
+    const Product *p = context;
+    int first = task * p->per_task;
+    int last = first + p->per_task < p->n_columns ? first + p->per_task : p->n_columns;
+    if (p->rows <= p->kernels->few_rows) {
+        p->kernels->matmul_few(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->bias, p->rows, first,
+                               last);
+    } else {
+        _Alignas(64) float scratch[KERNEL_SCRATCH];
+        p->kernels->matmul_many(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->bias, p->rows, first,
+                                last, scratch);
+    }
+}
+
+static void backward_task(void *context, int task, int thread)
+{
+    (void)thread;
+    const Product *p = context;
+    int first = task * p->per_task;
+    int last = first + p->per_task < p->n_columns ? first + p->per_task : p->n_columns;
+    _Alignas(64) float scratch[KERNEL_SCRATCH];
+    p->kernels->matmul_transposed(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->rows,
+                                  p->accumulate, first, last, scratch);
+}
+
+/* Two tasks a thread even out a busy machine; small products stay on one thread, where waking another costs more. */
+static void run_product(Product *p, int n_threads, void (*task)(void *, int, int))
+{
+    double work = (double)p->rows * p->w.n_in * p->w.n_out;
+    if (work < 1e5) {
+        n_threads = 1;
+    }
+    int n_tasks = n_threads == 1 ? 1 : 2 * n_threads;
+    p->per_task = (p->n_columns + n_tasks - 1) / n_tasks;
+    n_tasks = (p->n_columns + p->per_task - 1) / p->per_task;
+    parallel_for(n_tasks, n_threads, task, p);
+}
+
+void matrix_forward(float *y, int ldy, const float *x, int ldx, const Matrix *w, const float *bias,
+                    int rows, int n_threads)
+{
+    Product product = {.kernels = kernels_best(),
+                       .w = {w->packed, w->type, w->n_out, w->n_in},
+                       .out = y,
+                       .in = x,
+                       .bias = bias,
+                       .ld_out = (size_t)ldy,
+                       .ld_in = (size_t)ldx,
+                       .rows = rows,
+                       .n_columns = n_panels(w)};
+    if (rows > 0) {
+        run_product(&product, n_threads, forward_task);
+    }
+}
+
+void matrix_backward(float *dx, int ldx, const float *dy, int ldy, const Matrix *w, int rows,
+                     int accumulate, int n_threads)
+{
+    Product product = {.kernels = kernels_best(),
+                       .w = {w->packed, w->type, w->n_out, w->n_in},
+                       .out = dx,
+                       .in = dy,
+                       .ld_out = (size_t)ldx,
+                       .ld_in = (size_t)ldy,
+                       .rows = rows,
+                       .accumulate = accumulate,
+                       .n_columns = (w->n_in + MATRIX_PANEL - 1) / MATRIX_PANEL};
+    if (rows > 0) {
+        run_product(&product, n_threads, backward_task);
+    }
+}
