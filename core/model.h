@@ -8,6 +8,18 @@
 #include "core/status.h"
 #include "core/tokenizer.h"
 
+/* The parts of a model. */
+typedef enum {
+    PART_EMBEDDING,
+    PART_HEAD,
+    PART_NORM_FINAL,
+    PART_NORM_ATTENTION,
+    PART_NORM_MLP,
+    PART_WEIGHT,
+    PART_BIAS,
+    N_PARTS
+} ModelPart;
+
 typedef struct {
     float *norm_attention; /* (D) */
     float *norm_mlp;       /* (D) */
@@ -29,6 +41,7 @@ typedef struct Model {
     Matrix head; /* (V, D), packed from the embedding when tied */
     float *trainable; /* full training: all weights f32 in TensorSpec order, owned; NULL for a frozen model */
     size_t n_parameters;
+    size_t *offsets; /* see model_offset */
 } Model;
 
 /* directory: a model directory, already resolved from a name. n_threads: for packing.
@@ -42,6 +55,10 @@ Status model_identity(Model *model, Error *error);
 /* A private f32 copy of all weights, trainable, packed anew by model_update after each change of model->trainable. */
 Status model_make_trainable(Model *model, Error *error);
 void model_update(Model *model, int n_threads);
+
+/* Where a weight starts in `trainable` and in a gradient (floats); SIZE_MAX when the model has it not (a tied head, a
+ * bias). layer and role are 0 where they mean nothing. */
+size_t model_offset(const Model *model, ModelPart part, int layer, Role role);
 
 /* W of a module as f32, row-major (out, in): for the SVD. out: (out * in). */
 void model_module_weight(const Model *model, int layer, Role role, float *out);

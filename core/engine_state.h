@@ -1,0 +1,31 @@
+/* What an engine holds between calls (private to engine.c and generate.c). */
+#pragma once
+#include "core/engine.h"
+#include "core/kernels.h"
+#include "core/workspace.h"
+
+struct Engine {
+    const Model *model;
+    const Kernels *kernels;
+    float *rope;
+    int n_threads, max_tokens;
+    Workspace workspace;
+};
+
+/* log p of `token` from the statistics of its row of logits: the trainer's and the sampler's one formula. */
+static inline double engine_logprob(const float *logits, int token, float inverse_temperature,
+                                    float largest, double sum)
+{
+    return (double)(logits[token] * inverse_temperature) - ((double)largest + __builtin_log(sum));
+}
+
+static inline float engine_inverse_temperature(float temperature)
+{
+    return temperature > 0 ? 1.0f / temperature : 1.0f;
+}
+
+/* Floats between rows of logits. */
+static inline size_t engine_logits_stride(const Model *model)
+{
+    return ((size_t)model->config.vocab_size + 15) / 16 * 16;
+}

@@ -1,0 +1,228 @@
+/* The transformer forward (Touvron et al. 2023: pre-norm, rotary positions, grouped-query attention, SwiGLU). */
+#include "core/pass.h"
+
+#include <string.h>
+
+#include "core/parallel.h"
+
+enum { ROWS_PER_TASK = 16 };
+
+static int n_row_tasks(const Pass *pass)
+{
+    return (pass->n_rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK;
+}
+
+static int last_row(const Pass *pass, int task)
+{
+    int last = (task + 1) * ROWS_PER_TASK;
+    return last < pass->n_rows ? last : pass->n_rows;
+}
+
+/* y = W x + bias, and what the adapter adds. */
+static void pass_linear(Pass *pass, int layer, Role role, float *y, const float *x)
+{
+    const Layer *weights = &pass->model->layers[layer];
+    const Matrix *w = &weights->weight[role];
+    matrix_forward(y, w->n_out, x, w->n_in, w, weights->bias[role], pass->n_rows,
+                   pass->n_threads);
+    int module = layer * N_ROLES + (int)role;
+    if (pass->hook && pass->hook->saved_width(pass->hook->context, module) > 0) {
+        HookForward call = {x, y, pass->layers[layer].saved[role]};
+        pass->hook->forward(pass->hook->context, module, &call, pass->hook_spans, pass->n_spans,
+                            pass->n_threads);
+    }
+}
+
+typedef struct {
+    Pass *pass;
+    int layer;
+} LayerJob;
+
+static void embed(void *context, int i, int thread)
+{
+    (void)thread;
+    const Pass *pass = context;
+    const Model *model = pass->model;
+    size_t D = (size_t)model->config.width, bytes = D * tensor_type_size(model->embedding_type);
+    for (int r = i * ROWS_PER_TASK; r < last_row(pass, i); r++) {
+        const char *row = (const char *)model->embedding + (size_t)pass->tokens[r] * bytes;
+        tensor_to_f32(pass->layers[0].x_in + (size_t)r * D, row, model->embedding_type, D);
+    }
+}
+
+typedef struct {
+    Pass *pass;
+    float *out;
+    const float *a, *b;
+    int width; /* of a row */
+    float eps;
+    void (*row)(const Kernels *, float *out, const float *a, const float *b, int n, float eps);
+} ElementJob;
+
+static void run_elements(void *context, int i, int thread)
+{
+    (void)thread;
+    const ElementJob *job = context;
+    for (int r = i * ROWS_PER_TASK; r < last_row(job->pass, i); r++) {
+        size_t at = (size_t)r * (size_t)job->width;
+        job->row(job->pass->kernels, job->out + at, job->a + at, job->b + (job->eps > 0 ? 0 : at),
+                 job->width, job->eps);
+    }
+}
+
+static void elements(Pass *pass, float *out, const float *a, const float *b, int width, float eps,
+                     void (*row)(const Kernels *, float *, const float *, const float *, int, float))
+{
+    ElementJob job = {pass, out, a, b, width, eps, row};
+    parallel_for(n_row_tasks(pass), pass->n_threads, run_elements, &job);
+}
+
+static void norm_row(const Kernels *k, float *out, const float *x, const float *g, int n, float eps)
+{
+    k->rmsnorm(out, x, g, n, eps);
+}
+
+static void add_row(const Kernels *k, float *out, const float *a, const float *b, int n, float eps)
+{
+    (void)eps;
+    k->add(out, a, b, n);
+}
+
+static void swiglu_row(const Kernels *k, float *out, const float *a, const float *b, int n,
+                       float eps)
+{
+    (void)eps;
+    k->swiglu(out, a, b, n);
+}
+
+/* Rotate pairs (i, i + half) of one head by the angle of a position. */
+static void rotate(float *head, const float *rope, int head_dim)
+{
+    int half = head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        float a = head[i], b = head[i + half], c = rope[i], s = rope[i + half];
+        head[i] = a * c - b * s;
+        head[i + half] = b * c + a * s;
+    }
+}
+
+/* Rotate the queries and put keys (rotated, transposed) and values where attention reads them. */
+static void place_keys(void *context, int i, int thread)
+{
+    (void)thread;
+    const LayerJob *job = context;
+    Pass *pass = job->pass;
+    const ModelConfig *c = &pass->model->config;
+    const Span *span = &pass->spans[i];
+    int hd = c->head_dim;
+    float *keys = span->keys + (size_t)job->layer * span->layer_stride;
+    float *values = span->values + (size_t)job->layer * span->layer_stride;
+    for (int n = 0; n < span->n_rows; n++) {
+        size_t row = (size_t)(span->first_row + n), position = (size_t)(span->position + n);
+        const float *rope = pass->rope + position * (size_t)hd;
+        float *q = pass->layers[job->layer].q + row * (size_t)(c->n_heads * hd);
+        for (int h = 0; h < c->n_heads; h++) {
+            rotate(q + h * hd, rope, hd);
+        }
+        for (int h = 0; h < c->n_kv_heads; h++) {
+            size_t at = row * (size_t)(c->n_kv_heads * hd) + (size_t)(h * hd);
+            float *k = pass->keys_new + at;
+            rotate(k, rope, hd);
+            for (int d = 0; d < hd; d++) {
+                keys[((size_t)h * hd + d) * span->capacity + position] = k[d];
+            }
+            memcpy(values + ((size_t)h * span->capacity + position) * hd, pass->values_new + at,
+                   (size_t)hd * sizeof(float));
+        }
+    }
+}
+
+static void copy_prefix(const Span *span, const Span *parent, int layer, int head, int head_dim)
+{
+    size_t own = (size_t)layer * span->layer_stride, from = (size_t)layer * parent->layer_stride;
+    size_t n = (size_t)span->position * sizeof(float);
+    for (int d = 0; d < head_dim; d++) {
+        size_t at = (size_t)head * head_dim + d;
+        memcpy(span->keys + own + at * span->capacity, parent->keys + from + at * parent->capacity,
+               n);
+    }
+    memcpy(span->values + own + (size_t)head * span->capacity * head_dim,
+           parent->values + from + (size_t)head * parent->capacity * head_dim,
+           n * (size_t)head_dim);
+}
+
+size_t pass_forward_scratch(size_t capacity)
+{
+    return 4 * capacity;
+}
+
+enum { QUERIES_AT_ONCE = 64 };
+
+static void attend(void *context, int i, int thread)
+{
+    const LayerJob *job = context;
+    Pass *pass = job->pass;
+    const ModelConfig *c = &pass->model->config;
+    const Span *span = &pass->spans[i / c->n_kv_heads];
+    int head = i % c->n_kv_heads, hd = c->head_dim, group = c->n_heads / c->n_kv_heads;
+    if (span->parent >= 0) {
+        copy_prefix(span, &pass->spans[span->parent], job->layer, head, hd);
+    }
+    const float *keys = span->keys + (size_t)job->layer * span->layer_stride +
+                        (size_t)head * hd * span->capacity;
+    const float *values = span->values + (size_t)job->layer * span->layer_stride +
+                          (size_t)head * hd * span->capacity;
+    float *out[QUERIES_AT_ONCE];
+    const float *q[QUERIES_AT_ONCE];
+    int limits[QUERIES_AT_ONCE], n = 0;
+    for (int r = 0; r < span->n_rows; r++) {
+        for (int g = 0; g < group; g++) {
+            size_t at = (size_t)(span->first_row + r) * (size_t)(c->n_heads * hd) +
+                        (size_t)((head * group + g) * hd);
+            q[n] = pass->layers[job->layer].q + at;
+            out[n] = pass->layers[job->layer].attention + at;
+            limits[n] = span->position + r + 1;
+            if (++n == QUERIES_AT_ONCE || (r == span->n_rows - 1 && g == group - 1)) {
+                pass->kernels->attention(out, q, limits, n, keys, values, span->capacity, hd,
+                                         1.0f / __builtin_sqrtf((float)hd),
+                                         pass->attention_scratch +
+                                             (size_t)thread * pass->scratch_stride);
+                n = 0;
+            }
+        }
+    }
+}
+
+static void forward_layer(Pass *pass, int l)
+{
+    const ModelConfig *c = &pass->model->config;
+    const Layer *weights = &pass->model->layers[l];
+    LayerRows *rows = &pass->layers[l];
+    float *x_next = l + 1 < c->n_layers ? pass->layers[l + 1].x_in : pass->x_out;
+    float eps = (float)c->rms_eps;
+    LayerJob job = {pass, l};
+
+    elements(pass, pass->normed, rows->x_in, weights->norm_attention, c->width, eps, norm_row);
+    pass_linear(pass, l, ROLE_Q, rows->q, pass->normed);
+    pass_linear(pass, l, ROLE_K, pass->keys_new, pass->normed);
+    pass_linear(pass, l, ROLE_V, pass->values_new, pass->normed);
+    parallel_for(pass->n_spans, pass->n_threads, place_keys, &job);
+    parallel_for(pass->n_spans * c->n_kv_heads, pass->n_threads, attend, &job);
+    pass_linear(pass, l, ROLE_O, pass->projected, rows->attention);
+    elements(pass, rows->x_mid, rows->x_in, pass->projected, c->width, 0, add_row);
+
+    elements(pass, pass->normed, rows->x_mid, weights->norm_mlp, c->width, eps, norm_row);
+    pass_linear(pass, l, ROLE_GATE, rows->gate, pass->normed);
+    pass_linear(pass, l, ROLE_UP, rows->up, pass->normed);
+    elements(pass, pass->wide, rows->gate, rows->up, c->ff_width, 0, swiglu_row);
+    pass_linear(pass, l, ROLE_DOWN, pass->projected, pass->wide);
+    elements(pass, x_next, rows->x_mid, pass->projected, c->width, 0, add_row);
+}
+
+void pass_forward(Pass *pass)
+{
+    parallel_for(n_row_tasks(pass), pass->n_threads, embed, pass);
+    for (int l = 0; l < pass->model->config.n_layers; l++) {
+        forward_layer(pass, l);
+    }
+}

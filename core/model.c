@@ -1,0 +1,313 @@
+/* From a checked directory to packed weights. The file stays mapped for the rows of the embedding; the pages of what was
+ * packed are given back. */
+#include "core/model.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Which part of the model a tensor of the file is. */
+typedef struct {
+    ModelPart kind;
+    int layer;
+    Role role;
+} Place;
+
+static Place place_of(const char *name)
+{
+    Place place = {PART_EMBEDDING, 0, ROLE_Q};
+    int used = 0;
+    if (strcmp(name, "lm_head.weight") == 0) {
+        place.kind = PART_HEAD;
+    } else if (strcmp(name, "model.norm.weight") == 0) {
+        place.kind = PART_NORM_FINAL;
+    } else if (sscanf(name, "model.layers.%d.%n", &place.layer, &used) == 1 && used > 0) {
+        const char *rest = name + used;
+        if (strcmp(rest, "input_layernorm.weight") == 0) {
+            place.kind = PART_NORM_ATTENTION;
+        } else if (strcmp(rest, "post_attention_layernorm.weight") == 0) {
+            place.kind = PART_NORM_MLP;
+        } else {
+            for (int role = 0; role < N_ROLES; role++) {
+                char module[96];
+                module_name(module, place.layer, (Role)role);
+                size_t n = strlen(module);
+                if (strncmp(name, module, n) == 0 && name[n] == '.') {
+                    place.role = (Role)role;
+                    place.kind = strcmp(name + n, ".bias") == 0 ? PART_BIAS : PART_WEIGHT;
+                }
+            }
+        }
+    }
+    return place;
+}
+
+static Status read_vector(float **vector, const Tensor *tensor, Error *error)
+{
+    size_t n = tensor->dims[0];
+    *vector = malloc(n * sizeof **vector);
+    if (!*vector) {
+        return error_set(error, STATUS_FAILED, "out of memory for tensor \"%s\"", tensor->name);
+    }
+    tensor_to_f32(*vector, tensor->data, tensor->type, n);
+    return STATUS_OK;
+}
+
+static float **vector_at(Model *model, Place place)
+{
+    Layer *layer = &model->layers[place.layer];
+    switch (place.kind) {
+    case PART_NORM_FINAL:
+        return &model->norm_final;
+    case PART_NORM_ATTENTION:
+        return &layer->norm_attention;
+    case PART_NORM_MLP:
+        return &layer->norm_mlp;
+    case PART_BIAS:
+        return &layer->bias[place.role];
+    case PART_EMBEDDING:
+    case PART_HEAD:
+    case PART_WEIGHT:
+    case N_PARTS:
+        break;
+    }
+    return NULL;
+}
+
+static Status pack_tensor(Model *model, const Tensor *tensor, Place place, int n_threads,
+                          Error *error)
+{
+    float **vector = vector_at(model, place);
+    if (vector) {
+        return read_vector(vector, tensor, error);
+    }
+    int rows = (int)tensor->dims[0], columns = (int)tensor->dims[1];
+    if (place.kind == PART_EMBEDDING) {
+        model->embedding = tensor->data;
+        model->embedding_type = tensor->type;
+        if (!model->config.tied_head) {
+            return STATUS_OK;
+        }
+    }
+    Matrix *matrix = place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
+                                                : &model->head;
+    Status status = matrix_pack(matrix, tensor->data, tensor->type, rows, columns, n_threads, error);
+    safetensors_forget(model->file, tensor);
+    return status;
+}
+
+static size_t *offset_at(const Model *model, Place place)
+{
+    size_t row = (size_t)place.kind * (size_t)model->config.n_layers + (size_t)place.layer;
+    return &model->offsets[row * N_ROLES + place.role];
+}
+
+static Status load_weights(Model *model, int n_threads, Error *error)
+{
+    TensorSpec *specs = NULL;
+    size_t n_specs = model_config_tensors(&specs, &model->config);
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n_specs && status == STATUS_OK; i++) {
+        const Tensor *tensor = safetensors_find(model->file, specs[i].name);
+        assert(tensor); /* model_config_check saw it */
+        status = pack_tensor(model, tensor, place_of(specs[i].name), n_threads, error);
+        *offset_at(model, place_of(specs[i].name)) = model->n_parameters;
+        size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
+        model->n_parameters += n;
+    }
+    free(specs);
+    return status;
+}
+
+static bool exists(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0;
+}
+
+static Status load(Model *model, int n_threads, Error *error)
+{
+    char path[sizeof model->path + 64];
+    snprintf(path, sizeof path, "%s/config.json", model->path);
+    Status status = model_config_read(&model->config, path, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    snprintf(path, sizeof path, "%s/tokenizer.json", model->path);
+    if (exists(path)) {
+        status = tokenizer_open(&model->tokenizer, path, error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        if (tokenizer_size(model->tokenizer) > model->config.vocab_size) {
+            return error_set(error, STATUS_REFUSED,
+                             "model \"%s\": tokenizer.json has ids up to %d, config.json says vocab_size %d",
+                             model->path, (int)tokenizer_size(model->tokenizer) - 1,
+                             model->config.vocab_size);
+        }
+    }
+    snprintf(path, sizeof path, "%s/model.safetensors", model->path);
+    status = safetensors_open(&model->file, path, error);
+    if (status == STATUS_OK) {
+        status = model_config_check(&model->config, model->file, error);
+        if (status != STATUS_OK) {
+            return error_context(error, status, "%s", path);
+        }
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    model->layers = calloc((size_t)model->config.n_layers, sizeof *model->layers);
+    size_t n_offsets = (size_t)N_PARTS * (size_t)model->config.n_layers * N_ROLES;
+    model->offsets = malloc(n_offsets * sizeof *model->offsets);
+    if (!model->layers || !model->offsets) {
+        return error_set(error, STATUS_FAILED, "out of memory for %d layers",
+                         model->config.n_layers);
+    }
+    memset(model->offsets, 0xff, n_offsets * sizeof *model->offsets); /* SIZE_MAX: absent */
+    return load_weights(model, n_threads, error);
+}
+
+Status model_open(Model **out, const char *directory, int n_threads, Error *error)
+{
+    Model *model = calloc(1, sizeof *model);
+    if (!model) {
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    if (strlen(directory) >= sizeof model->path) {
+        free(model);
+        return error_set(error, STATUS_USAGE, "model path is longer than %zu bytes",
+                         sizeof model->path - 1);
+    }
+    strcpy(model->path, directory);
+    Status status = load(model, n_threads, error);
+    if (status != STATUS_OK) {
+        model_free(model);
+        return status;
+    }
+    *out = model;
+    return STATUS_OK;
+}
+
+void model_free(Model *model)
+{
+    if (!model) {
+        return;
+    }
+    for (int l = 0; model->layers && l < model->config.n_layers; l++) {
+        Layer *layer = &model->layers[l];
+        free(layer->norm_attention);
+        free(layer->norm_mlp);
+        for (int role = 0; role < N_ROLES; role++) {
+            matrix_release(&layer->weight[role]);
+            free(layer->bias[role]);
+        }
+    }
+    free(model->layers);
+    free(model->offsets);
+    free(model->norm_final);
+    matrix_release(&model->head);
+    free(model->trainable);
+    tokenizer_free(model->tokenizer);
+    safetensors_close(model->file);
+    free(model);
+}
+
+Status model_identity(Model *model, Error *error)
+{
+    char path[sizeof model->path + 64];
+    snprintf(path, sizeof path, "%s/model.safetensors", model->path);
+    Status status = sha256_file(model->weights_sha256, path, error);
+    model->tokenizer_sha256[0] = 0;
+    if (status == STATUS_OK && model->tokenizer) {
+        snprintf(path, sizeof path, "%s/tokenizer.json", model->path);
+        status = sha256_file(model->tokenizer_sha256, path, error);
+    }
+    return status;
+}
+
+size_t model_offset(const Model *model, ModelPart part, int layer, Role role)
+{
+    return *offset_at(model, (Place){part, layer, role});
+}
+
+Status model_make_trainable(Model *model, Error *error)
+{
+    if (model->trainable) {
+        return STATUS_OK;
+    }
+    float *weights = malloc(model->n_parameters * sizeof *weights);
+    if (!weights) {
+        return error_set(error, STATUS_FAILED, "out of memory: the weights as f32 want %.2f GiB",
+                         (double)model->n_parameters * 4 / 0x1p30);
+    }
+    TensorSpec *specs = NULL;
+    size_t n_specs = model_config_tensors(&specs, &model->config), offset = 0;
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n_specs && status == STATUS_OK; i++) {
+        const Tensor *tensor = safetensors_find(model->file, specs[i].name);
+        size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
+        tensor_to_f32(weights + offset, tensor->data, tensor->type, n);
+        Place place = place_of(specs[i].name);
+        Matrix *matrix = place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
+                         : place.kind == PART_HEAD ||
+                                 (place.kind == PART_EMBEDDING && model->config.tied_head)
+                             ? &model->head
+                             : NULL;
+        if (matrix && matrix->type != TENSOR_F32) {
+            matrix_release(matrix);
+            status = matrix_pack(matrix, weights + offset, TENSOR_F32, (int)specs[i].dims[0],
+                                 (int)specs[i].dims[1], 1, error);
+        }
+        offset += n;
+    }
+    free(specs);
+    if (status != STATUS_OK) {
+        free(weights);
+        return status;
+    }
+    model->trainable = weights;
+    model_update(model, 1);
+    return STATUS_OK;
+}
+
+void model_update(Model *model, int n_threads)
+{
+    assert(model->trainable);
+    TensorSpec *specs = NULL;
+    size_t n_specs = model_config_tensors(&specs, &model->config), offset = 0;
+    for (size_t i = 0; i < n_specs; i++) {
+        const float *values = model->trainable + offset;
+        Place place = place_of(specs[i].name);
+        float **vector = vector_at(model, place);
+        size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
+        if (vector) {
+            memcpy(*vector, values, n * sizeof *values);
+        } else if (place.kind == PART_WEIGHT) {
+            matrix_repack(&model->layers[place.layer].weight[place.role], values, n_threads);
+        } else {
+            if (place.kind == PART_EMBEDDING) {
+                model->embedding = values;
+                model->embedding_type = TENSOR_F32;
+            }
+            if (place.kind == PART_HEAD || model->config.tied_head) {
+                matrix_repack(&model->head, values, n_threads);
+            }
+        }
+        offset += n;
+    }
+    free(specs);
+}
+
+void model_module_weight(const Model *model, int layer, Role role, float *out)
+{
+    char name[128];
+    module_name(name, layer, role);
+    size_t n = strlen(name);
+    snprintf(name + n, sizeof name - n, ".weight");
+    const Tensor *tensor = safetensors_find(model->file, name);
+    assert(tensor);
+    tensor_to_f32(out, tensor->data, tensor->type, tensor->dims[0] * tensor->dims[1]);
+}
