@@ -12,10 +12,9 @@ enum { ROWS_PER_TASK = 16, WEIGHT_ROWS_PER_TASK = 64 };
 /* ---- weight gradients (full training only) ---- */
 
 typedef struct {
-    Pass *pass;
     float *gradient; /* (n_out, n_in) */
     const float *dy, *x;
-    int n_out, n_in;
+    int n_out, n_in, ld_dy, rows;
 } WeightJob;
 
 /* One fixed block of output rows: a single-threaded product, so the thread count cannot show. */
@@ -25,15 +24,15 @@ static void weight_block(void *context, int i, int thread)
     const WeightJob *job = context;
     int first = i * WEIGHT_ROWS_PER_TASK;
     int n = job->n_out - first < WEIGHT_ROWS_PER_TASK ? job->n_out - first : WEIGHT_ROWS_PER_TASK;
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, job->n_in, job->pass->n_rows, 1.0f,
-                job->dy + first, job->n_out, job->x, job->n_in, 1.0f,
+    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, job->n_in, job->rows, 1.0f,
+                job->dy + first, job->ld_dy, job->x, job->n_in, 1.0f,
                 job->gradient + (size_t)first * (size_t)job->n_in, job->n_in);
 }
 
-static void weight_gradient(Pass *pass, float *gradient, const float *dy, const float *x, int n_out,
-                            int n_in)
+void pass_weight_gradient(const Pass *pass, float *gradient, const float *dy, int ld_dy,
+                          const float *x, int n_out, int n_in, int rows)
 {
-    WeightJob job = {pass, gradient, dy, x, n_out, n_in};
+    WeightJob job = {gradient, dy, x, n_out, n_in, ld_dy, rows};
     parallel_for((n_out + WEIGHT_ROWS_PER_TASK - 1) / WEIGHT_ROWS_PER_TASK, pass->n_threads,
                  weight_block, &job);
 }
@@ -67,8 +66,9 @@ static void pass_linear_backward(Pass *pass, int layer, Role role, float *dx, in
     }
     if (pass->weight_gradient) {
         const Model *model = pass->model;
-        weight_gradient(pass, pass->weight_gradient + model_offset(model, PART_WEIGHT, layer, role),
-                        dy, x, w->n_out, w->n_in);
+        pass_weight_gradient(pass,
+                             pass->weight_gradient + model_offset(model, PART_WEIGHT, layer, role),
+                             dy, w->n_out, x, w->n_out, w->n_in, pass->n_rows);
         if (weights->bias[role]) {
             bias_gradient(pass->weight_gradient + model_offset(model, PART_BIAS, layer, role), dy,
                           pass->n_rows, w->n_out);

@@ -3,7 +3,6 @@
 #include "core/engine_state.h"
 
 #include <assert.h>
-#include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,8 +188,8 @@ static void backward_head(Chunk *chunk)
     if (pass->weight_gradient) {
         size_t head = model_offset(model, model->config.tied_head ? PART_EMBEDDING : PART_HEAD, 0,
                                    ROLE_Q);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, V, D, chunk->n_now, 1.0f,
-                    chunk->logits, stride, chunk->hidden, D, 1.0f, pass->weight_gradient + head, D);
+        pass_weight_gradient(pass, pass->weight_gradient + head, chunk->logits, stride,
+                             chunk->hidden, V, D, chunk->n_now);
         for (int i = 0; i < chunk->n_now; i++) { /* the rows before normalisation, in place */
             memcpy(chunk->hidden + (size_t)i * (size_t)D,
                    pass->x_out + (size_t)chunk->now[i].row * (size_t)D, (size_t)D * sizeof(float));

@@ -78,6 +78,10 @@ void pass_backward(Pass *pass);
 size_t pass_forward_scratch(size_t capacity);
 size_t pass_backward_scratch(const ModelConfig *config, size_t parent, size_t child);
 
+/* gradient += dy^T x, by OpenBLAS.  gradient: (n_out, n_in)  dy: (rows, ld_dy)  x: (rows, n_in) */
+void pass_weight_gradient(const Pass *pass, float *gradient, const float *dy, int ld_dy,
+                          const float *x, int n_out, int n_in, int rows);
+
 /* dg of a normalisation, added at `offset` of the weight gradient. dy, x: (rows, D)  g: (D) */
 void pass_norm_gradient(Pass *pass, size_t offset, const float *dy, const float *x, const float *g,
                         int rows);
