@@ -1,5 +1,6 @@
-/* The transformer backward. Only what a frozen model needs: gradients by activations, and what the hook takes from them;
- * for full training also the weights' own, by OpenBLAS. Inputs of linear layers are recomputed, not stored. */
+/* The transformer backward. Only what a frozen model needs: gradients by activations, and what the
+ * hook takes from them; for full training also the weights' own, by OpenBLAS. Inputs of linear
+ * layers are recomputed, not stored. */
 #include "core/pass.h"
 
 #include <cblas.h>
@@ -48,9 +49,10 @@ static void bias_gradient(float *gradient, const float *dy, int rows, int n)
     }
 }
 
-/* dx (+)= dy W and the adapter's part; x is what went in (for weight gradients and hooks that want it); dx may be NULL. */
+/* dx (+)= dy W and the adapter's part; x is what went in (for weight gradients and hooks that want
+ * it); dx may be NULL. */
 static void pass_linear_backward(Pass *pass, int layer, Role role, float *dx, int accumulate,
-                          const float *dy, const float *x)
+                                 const float *dy, const float *x)
 {
     const Layer *weights = &pass->model->layers[layer];
     const Matrix *w = &weights->weight[role];
@@ -183,8 +185,8 @@ static void norm_backward(Pass *pass, int layer, ModelPart part, const float *dn
 
 enum { QUERIES_AT_ONCE = 64 };
 
-/* One head of one tree: the parent first, then its children in order, whose gradients by the shared keys and values are
- * added to the parent's in that order. */
+/* One head of one tree: the parent first, then its children in order, whose gradients by the shared
+ * keys and values are added to the parent's in that order. */
 typedef struct {
     Pass *pass;
     int layer;
@@ -268,8 +270,8 @@ static void attention_tree(void *context, int i, int thread)
     float *scratch = pass->attention_scratch + (size_t)thread * pass->scratch_stride;
     size_t longest = (size_t)parent->capacity;
     for (int s = root + 1; s < pass->n_spans && pass->spans[s].parent == root; s++) {
-        longest = (size_t)pass->spans[s].capacity > longest ? (size_t)pass->spans[s].capacity
-                                                            : longest;
+        longest =
+            (size_t)pass->spans[s].capacity > longest ? (size_t)pass->spans[s].capacity : longest;
     }
     size_t n = (size_t)parent->capacity * (size_t)hd, m = longest * (size_t)hd;
     float *parent_dk = scratch, *parent_dv = parent_dk + n;
@@ -370,8 +372,9 @@ static void embedding_gradient(Pass *pass)
 
 void pass_backward(Pass *pass)
 {
-    int lowest = pass->weight_gradient ? 0 : pass->hook ? pass->hook->lowest_layer
-                                                        : pass->model->config.n_layers;
+    int lowest = pass->weight_gradient ? 0
+                 : pass->hook          ? pass->hook->lowest_layer
+                                       : pass->model->config.n_layers;
     int *roots = pass->roots, n_roots = 0;
     for (int s = 0; s < pass->n_spans; s++) {
         if (pass->spans[s].parent < 0) {

@@ -1,5 +1,5 @@
-/* Batches in, log-probabilities and gradients out: trees of sequences in chunks of bounded memory, the vocabulary
- * projection on scored positions only. */
+/* Batches in, log-probabilities and gradients out: trees of sequences in chunks of bounded memory,
+ * the vocabulary projection on scored positions only. */
 #include "core/engine_state.h"
 
 #include <assert.h>
@@ -66,8 +66,8 @@ static Status check_sequence(const Engine *engine, const Batch *batch, int i, Er
         if (s->parent >= i || batch->sequences[s->parent].parent >= 0 ||
             batch->sequences[s->parent].adapter != s->adapter ||
             (s->parent != i - 1 && batch->sequences[i - 1].parent != s->parent)) {
-            return error_set(error, STATUS_USAGE, "sequence %d: parent %d is not right before it", i,
-                             s->parent);
+            return error_set(error, STATUS_USAGE, "sequence %d: parent %d is not right before it",
+                             i, s->parent);
         }
         before = batch->sequences[s->parent].n_tokens;
     }
@@ -75,13 +75,14 @@ static Status check_sequence(const Engine *engine, const Batch *batch, int i, Er
         return error_set(error, STATUS_USAGE, "sequence %d: empty", i);
     }
     if (before + s->n_tokens > c->max_positions) {
-        return error_set(error, STATUS_USAGE, "sequence %d: %d tokens, the model's context is %d", i,
-                         before + s->n_tokens, c->max_positions);
+        return error_set(error, STATUS_USAGE, "sequence %d: %d tokens, the model's context is %d",
+                         i, before + s->n_tokens, c->max_positions);
     }
     for (int t = 0; t < s->n_tokens; t++) {
         if (s->tokens[t] < 0 || s->tokens[t] >= c->vocab_size) {
-            return error_set(error, STATUS_USAGE, "sequence %d: token id %d at %d, the vocabulary has %d",
-                             i, (int)s->tokens[t], t, c->vocab_size);
+            return error_set(error, STATUS_USAGE,
+                             "sequence %d: token id %d at %d, the vocabulary has %d", i,
+                             (int)s->tokens[t], t, c->vocab_size);
         }
     }
     return STATUS_OK;
@@ -130,12 +131,12 @@ static void list_scores(Chunk *chunk)
                 continue;
             }
             const Span *parent = span->parent >= 0 ? &chunk->pass.spans[span->parent] : NULL;
-            chunk->scores[n++] =
-                (Score){.sequence = i,
-                        .position = t,
-                        .row = t > 0 ? span->first_row + t - 1 : parent->first_row + parent->n_rows - 1,
-                        .token = s->tokens[t],
-                        .inverse_temperature = engine_inverse_temperature(s->temperature)};
+            chunk->scores[n++] = (Score){
+                .sequence = i,
+                .position = t,
+                .row = t > 0 ? span->first_row + t - 1 : parent->first_row + parent->n_rows - 1,
+                .token = s->tokens[t],
+                .inverse_temperature = engine_inverse_temperature(s->temperature)};
         }
     }
     chunk->n_scores = n;
@@ -177,7 +178,8 @@ static void differentiate_row(void *context, int i, int thread)
     logits[score->token] += (float)(w * (double)score->inverse_temperature);
 }
 
-/* From dlogits to dx of the rows that predicted, one after the other: children share their parent's last row. */
+/* From dlogits to dx of the rows that predicted, one after the other: children share their parent's
+ * last row. */
 static void backward_head(Chunk *chunk)
 {
     Pass *pass = &chunk->pass;
@@ -186,8 +188,8 @@ static void backward_head(Chunk *chunk)
     matrix_backward(chunk->dhidden, D, chunk->logits, stride, &model->head, chunk->n_now, 0,
                     pass->n_threads);
     if (pass->weight_gradient) {
-        size_t head = model_offset(model, model->config.tied_head ? PART_EMBEDDING : PART_HEAD, 0,
-                                   ROLE_Q);
+        size_t head =
+            model_offset(model, model->config.tied_head ? PART_EMBEDDING : PART_HEAD, 0, ROLE_Q);
         pass_weight_gradient(pass, pass->weight_gradient + head, chunk->logits, stride,
                              chunk->hidden, V, D, chunk->n_now);
         for (int i = 0; i < chunk->n_now; i++) { /* the rows before normalisation, in place */
@@ -199,13 +201,14 @@ static void backward_head(Chunk *chunk)
     }
     for (int i = 0; i < chunk->n_now; i++) {
         size_t row = (size_t)chunk->now[i].row * (size_t)D;
-        pass->kernels->rmsnorm_backward(pass->dx + row, NULL, chunk->dhidden + (size_t)i * (size_t)D,
-                                        pass->x_out + row, model->norm_final, D,
-                                        (float)model->config.rms_eps);
+        pass->kernels->rmsnorm_backward(pass->dx + row, NULL,
+                                        chunk->dhidden + (size_t)i * (size_t)D, pass->x_out + row,
+                                        model->norm_final, D, (float)model->config.rms_eps);
     }
 }
 
-/* Logits of the next rows_at_once scores: their log-probabilities, weights, and gradients into dx. */
+/* Logits of the next rows_at_once scores: their log-probabilities, weights, and gradients into dx.
+ */
 static int score_some(Chunk *chunk, int first)
 {
     Pass *pass = &chunk->pass;
@@ -302,7 +305,8 @@ static Status evaluate_chunk(Engine *engine, const Batch *batch, int first, int 
         int capacity = capacity_of(batch, i);
         n_rows += s->n_tokens;
         longest = capacity > longest ? capacity : longest;
-        kv_bytes += 2 * kv_floats(c, capacity) * (keep ? (size_t)c->n_layers : 1) * sizeof(float) + 64;
+        kv_bytes +=
+            2 * kv_floats(c, capacity) * (keep ? (size_t)c->n_layers : 1) * sizeof(float) + 64;
         for (int t = 0; t < s->n_tokens; t++) {
             n_scores += is_scored(s, t);
         }
@@ -315,9 +319,10 @@ static Status evaluate_chunk(Engine *engine, const Batch *batch, int first, int 
     size_t scratch = keep ? pass_backward_scratch(c, (size_t)longest, (size_t)longest)
                           : pass_forward_scratch((size_t)longest);
     scratch = (scratch + 15) / 16 * 16;
-    size_t bytes = workspace_pass_bytes(model, batch->hook, n_rows, n_spans, keep, weights) + kv_bytes +
-                   (size_t)n_spans * (sizeof(Span) + sizeof(RowSpan)) + (size_t)n_rows * sizeof(int32_t) +
-                   (size_t)n_scores * sizeof(Score) + (size_t)engine->n_threads * scratch * sizeof(float) +
+    size_t bytes = workspace_pass_bytes(model, batch->hook, n_rows, n_spans, keep, weights) +
+                   kv_bytes + (size_t)n_spans * (sizeof(Span) + sizeof(RowSpan)) +
+                   (size_t)n_rows * sizeof(int32_t) + (size_t)n_scores * sizeof(Score) +
+                   (size_t)engine->n_threads * scratch * sizeof(float) +
                    (size_t)rows_at_once * (2 * D + stride) * sizeof(float) + 16 * 64;
     Workspace *w = &engine->workspace;
     Status status = workspace_reset(w, bytes, error);
@@ -347,7 +352,8 @@ static Status evaluate_chunk(Engine *engine, const Batch *batch, int first, int 
     pass->spans = workspace_take(w, (size_t)n_spans * sizeof *pass->spans);
     pass->hook_spans = workspace_take(w, (size_t)n_spans * sizeof *pass->hook_spans);
     cut_spans(&chunk, w, tokens);
-    pass->attention_scratch = workspace_take(w, (size_t)engine->n_threads * scratch * sizeof(float));
+    pass->attention_scratch =
+        workspace_take(w, (size_t)engine->n_threads * scratch * sizeof(float));
     chunk.scores = workspace_take(w, (size_t)n_scores * sizeof *chunk.scores);
     chunk.hidden = workspace_take(w, (size_t)rows_at_once * D * sizeof(float));
     chunk.dhidden = workspace_take(w, (size_t)rows_at_once * D * sizeof(float));

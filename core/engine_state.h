@@ -12,7 +12,8 @@ struct Engine {
     Workspace workspace;
 };
 
-/* log p of `token` from the statistics of its row of logits: the trainer's and the sampler's one formula. */
+/* log p of `token` from the statistics of its row of logits: the trainer's and the sampler's one
+ * formula. */
 static inline double engine_logprob(const float *logits, int token, float inverse_temperature,
                                     float largest, double sum)
 {

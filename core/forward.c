@@ -1,4 +1,5 @@
-/* The transformer forward (Touvron et al. 2023: pre-norm, rotary positions, grouped-query attention, SwiGLU). */
+/* The transformer forward (Touvron et al. 2023: pre-norm, rotary positions, grouped-query
+ * attention, SwiGLU). */
 #include "core/pass.h"
 
 #include <string.h>
@@ -23,8 +24,7 @@ static void pass_linear(Pass *pass, int layer, Role role, float *y, const float 
 {
     const Layer *weights = &pass->model->layers[layer];
     const Matrix *w = &weights->weight[role];
-    matrix_forward(y, w->n_out, x, w->n_in, w, weights->bias[role], pass->n_rows,
-                   pass->n_threads);
+    matrix_forward(y, w->n_out, x, w->n_in, w, weights->bias[role], pass->n_rows, pass->n_threads);
     int module = layer * N_ROLES + (int)role;
     if (pass->hook && pass->hook->saved_width(pass->hook->context, module) > 0) {
         HookForward call = {x, y, pass->layers[layer].saved[role]};
@@ -71,7 +71,8 @@ static void run_elements(void *context, int i, int thread)
 }
 
 static void elements(Pass *pass, float *out, const float *a, const float *b, int width, float eps,
-                     void (*row)(const Kernels *, float *, const float *, const float *, int, float))
+                     void (*row)(const Kernels *, float *, const float *, const float *, int,
+                                 float))
 {
     ElementJob job = {pass, out, a, b, width, eps, row};
     parallel_for(n_row_tasks(pass), pass->n_threads, run_elements, &job);
@@ -168,10 +169,10 @@ static void attend(void *context, int i, int thread)
     if (span->parent >= 0) {
         copy_prefix(span, &pass->spans[span->parent], job->layer, head, hd);
     }
-    const float *keys = span->keys + (size_t)job->layer * span->layer_stride +
-                        (size_t)head * hd * span->capacity;
-    const float *values = span->values + (size_t)job->layer * span->layer_stride +
-                          (size_t)head * hd * span->capacity;
+    const float *keys =
+        span->keys + (size_t)job->layer * span->layer_stride + (size_t)head * hd * span->capacity;
+    const float *values =
+        span->values + (size_t)job->layer * span->layer_stride + (size_t)head * hd * span->capacity;
     float *out[QUERIES_AT_ONCE];
     const float *q[QUERIES_AT_ONCE];
     int limits[QUERIES_AT_ONCE], n = 0;

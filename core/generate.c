@@ -1,7 +1,9 @@
 /* Rollouts. Invariants:
- * 1. A slot holds the keys and values of one active sequence; its capacity fits the longest request.
+ * 1. A slot holds the keys and values of one active sequence; its capacity fits the longest
+ * request.
  * 2. `length` tokens of a sequence are in its slot; `last` is sampled but not yet in.
- * 3. What a request samples is a function of the request alone: slots, order and neighbours never enter. */
+ * 3. What a request samples is a function of the request alone: slots, order and neighbours never
+ * enter. */
 #include "core/generate.h"
 
 #include <math.h>
@@ -45,9 +47,9 @@ typedef struct {
     float *hidden, *logits;
     size_t stride;
     int rows_at_once;
-    float *terms;    /* (n_threads, stride) */
-    int32_t *order;  /* (n_threads, stride) */
-    Draw *now;       /* draws whose logits are there */
+    float *terms;   /* (n_threads, stride) */
+    int32_t *order; /* (n_threads, stride) */
+    Draw *now;      /* draws whose logits are there */
     long n_tokens;
 } Generation;
 
@@ -60,7 +62,8 @@ void completion_release(Completion *completion)
 
 /* ---- drawing ---- */
 
-/* Sort candidates by falling logit, then rising id: a heap sort of the ids, no library order to depend on. */
+/* Sort candidates by falling logit, then rising id: a heap sort of the ids, no library order to
+ * depend on. */
 static int comes_before(const float *logits, int32_t a, int32_t b)
 {
     return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
@@ -86,7 +89,8 @@ static void sift(int32_t *heap, int n, int i, const float *logits)
     }
 }
 
-/* Draw from e restricted to the top_k first, then to the smallest set of mass >= top_p of what is left. */
+/* Draw from e restricted to the top_k first, then to the smallest set of mass >= top_p of what is
+ * left. */
 static int32_t draw_restricted(const GenerateRequest *r, const float *logits, const float *e,
                                int32_t *order, int V, double u)
 {
@@ -183,7 +187,8 @@ static void draw_row(void *context, int i, int thread)
                                   (uint32_t)g->completions[slot->request].n);
         int restricted = (r->top_k > 0 && r->top_k < V) || r->top_p < 1.0f;
         if (restricted) {
-            draw->token = draw_restricted(r, logits, e, g->order + (size_t)thread * g->stride, V, u);
+            draw->token =
+                draw_restricted(r, logits, e, g->order + (size_t)thread * g->stride, V, u);
         } else {
             double mass = 0;
             for (int v = 0; v < V; v++) {
@@ -256,7 +261,8 @@ static void run_and_draw(Generation *g)
 
 /* ---- rows ---- */
 
-static void add_span(Generation *g, int slot, int adapter, const int32_t *tokens, int n, int position)
+static void add_span(Generation *g, int slot, int adapter, const int32_t *tokens, int n,
+                     int position)
 {
     Pass *pass = &g->pass;
     float *memory = g->cache + (size_t)slot * g->slot_floats;
@@ -271,8 +277,7 @@ static void add_span(Generation *g, int slot, int adapter, const int32_t *tokens
                                         .keys = memory,
                                         .values = memory + half,
                                         .layer_stride = 2 * half};
-    pass->hook_spans[pass->n_spans++] =
-        (RowSpan){g->slots[slot].request, adapter, pass->n_rows, n};
+    pass->hook_spans[pass->n_spans++] = (RowSpan){g->slots[slot].request, adapter, pass->n_rows, n};
     memcpy(g->tokens + pass->n_rows, tokens, (size_t)n * sizeof *tokens);
     pass->n_rows += n;
 }
@@ -282,7 +287,8 @@ static int shares_prompt(const GenerateRequest *a, const GenerateRequest *b)
     return a->prompt == b->prompt && a->n_prompt == b->n_prompt && a->adapter == b->adapter;
 }
 
-/* Waiting requests enter free slots: one prefill for those that share a prompt, its cache copied to the others. */
+/* Waiting requests enter free slots: one prefill for those that share a prompt, its cache copied to
+ * the others. */
 static void admit(Generation *g)
 {
     Pass *pass = &g->pass;
@@ -350,21 +356,24 @@ static Status check_requests(Generation *g, Error *error)
     for (int i = 0; i < g->n_requests; i++) {
         const GenerateRequest *r = &g->requests[i];
         if (r->n_prompt < 1 || most_new(g, r) < 1) {
-            return error_set(error, STATUS_USAGE,
-                             "request %d: a prompt of %d tokens leaves no room for %d more in a context of %d",
-                             i, r->n_prompt, r->max_new, c->max_positions);
+            return error_set(
+                error, STATUS_USAGE,
+                "request %d: a prompt of %d tokens leaves no room for %d more in a context of %d",
+                i, r->n_prompt, r->max_new, c->max_positions);
         }
         for (int t = 0; t < r->n_prompt; t++) {
             if (r->prompt[t] < 0 || r->prompt[t] >= c->vocab_size) {
-                return error_set(error, STATUS_USAGE, "request %d: token id %d is not in the vocabulary",
-                                 i, (int)r->prompt[t]);
+                return error_set(error, STATUS_USAGE,
+                                 "request %d: token id %d is not in the vocabulary", i,
+                                 (int)r->prompt[t]);
             }
         }
         Completion *completion = &g->completions[i];
         completion->ids = malloc((size_t)most_new(g, r) * sizeof *completion->ids);
         completion->logprobs = malloc((size_t)most_new(g, r) * sizeof *completion->logprobs);
         if (!completion->ids || !completion->logprobs) {
-            return error_set(error, STATUS_FAILED, "out of memory for %d completions", g->n_requests);
+            return error_set(error, STATUS_FAILED, "out of memory for %d completions",
+                             g->n_requests);
         }
         int length = (r->n_prompt + most_new(g, r) + 15) / 16 * 16;
         g->capacity = length > g->capacity ? length : g->capacity;
@@ -377,8 +386,8 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
     Engine *engine = g->engine;
     const ModelConfig *c = &engine->model->config;
     size_t D = (size_t)c->width;
-    g->slot_floats = 2 * (size_t)c->n_layers * (size_t)c->n_kv_heads * (size_t)c->head_dim *
-                     (size_t)g->capacity;
+    g->slot_floats =
+        2 * (size_t)c->n_layers * (size_t)c->n_kv_heads * (size_t)c->head_dim * (size_t)g->capacity;
     size_t slots = CACHE_BYTES / (g->slot_floats * sizeof(float));
     slots = slots < 1 ? 1 : slots > MOST_ACTIVE ? MOST_ACTIVE : slots;
     if (g->options->max_active > 0) {
@@ -438,8 +447,9 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
     return STATUS_OK;
 }
 
-Status generate(Engine *engine, const LinearHook *hook, const GenerateRequest *requests, int n_requests,
-                const GenerateOptions *options, Completion *completions, Error *error)
+Status generate(Engine *engine, const LinearHook *hook, const GenerateRequest *requests,
+                int n_requests, const GenerateOptions *options, Completion *completions,
+                Error *error)
 {
     parallel_float_mode();
     Generation g = {.engine = engine,

@@ -1,13 +1,13 @@
-/* The inner loops of the engine, compiled once per CPU family from kernels_impl.h and chosen at run time.
- * All families give the same bits (core/simd.h). One thread; callers split the work. */
+/* The inner loops of the engine, compiled once per CPU family from kernels_impl.h and chosen at run
+ * time. All families give the same bits (core/simd.h). One thread; callers split the work. */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
 
 #include "core/safetensors.h"
 
-/* A weight matrix as core/matrix packs it: panels of 32 outputs, packed[panel][k][32]; bf16 panels interleave columns
- * j and j + 16 in one 32-bit word. */
+/* A weight matrix as core/matrix packs it: panels of 32 outputs, packed[panel][k][32]; bf16 panels
+ * interleave columns j and j + 16 in one 32-bit word. */
 typedef struct {
     const void *packed;
     TensorType type;
@@ -20,7 +20,8 @@ typedef struct {
 typedef struct Kernels {
     const char *name; /* "avx512", "avx2", "portable" */
 
-    /* y[t, columns of panels first..last-1] = x[t] W^T + bias, for rows few enough to stream the weights once. */
+    /* y[t, columns of panels first..last-1] = x[t] W^T + bias, for rows few enough to stream the
+     * weights once. */
     void (*matmul_few)(float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,
                        const float *bias, int rows, int first_panel, int last_panel);
     /* The same numbers for many rows: panels are widened to f32 in scratch and reused. */
@@ -42,28 +43,31 @@ typedef struct Kernels {
     /* act = gate * sigmoid(gate) * up */
     void (*swiglu)(float *act, const float *gate, const float *up, int n);
     /* dact is overwritten by dgate; dup is written */
-    void (*swiglu_backward)(float *dact_dgate, float *dup, const float *gate, const float *up, int n);
+    void (*swiglu_backward)(float *dact_dgate, float *dup, const float *gate, const float *up,
+                            int n);
 
-    /* Softmax over scaled logits l = logits * inverse_temperature: *largest = max l, *sum = sum exp(l - max) and, unless
-     * NULL, *weighted = sum exp(l - max) (l - max). */
+    /* Softmax over scaled logits l = logits * inverse_temperature: *largest = max l, *sum = sum
+     * exp(l - max) and, unless NULL, *weighted = sum exp(l - max) (l - max). */
     void (*softmax_stats)(float *largest, double *sum, double *weighted, const float *logits, int n,
                           float inverse_temperature);
     /* e = exp(l - largest), (n) */
     void (*softmax_terms)(float *e, const float *logits, int n, float inverse_temperature,
                           float largest);
-    /* In place, logits become their own gradient: inverse_temperature * p * (a + b * (l - largest)), where p is the
-     * softmax; the caller subtracts the one-hot part. */
+    /* In place, logits become their own gradient: inverse_temperature * p * (a + b * (l -
+     * largest)), where p is the softmax; the caller subtracts the one-hot part. */
     void (*softmax_backward)(float *logits, int n, float inverse_temperature, float largest,
                              double sum, double a, double b);
 
-    /* Attention of `n_queries` query vectors (each head_dim, at q + i * ldq) on one key/value head. Query i sees
-     * positions 0 .. limits[i]-1. keys: (head_dim, capacity) transposed; values: (capacity, head_dim).
-     * out + i * ldo: (head_dim). scratch: 4 * capacity floats; capacity is a multiple of 16. */
+    /* Attention of `n_queries` query vectors (each head_dim, at q + i * ldq) on one key/value head.
+     * Query i sees positions 0 .. limits[i]-1. keys: (head_dim, capacity) transposed; values:
+     * (capacity, head_dim). out + i * ldo: (head_dim). scratch: 4 * capacity floats; capacity is a
+     * multiple of 16. */
     void (*attention)(float *const *out, const float *const *q, const int *limits, int n_queries,
                       const float *keys, const float *values, int capacity, int head_dim,
                       float scale, float *scratch);
     /* dq[i] written; dkeys, dvalues (capacity, head_dim) row-major, added to, queries in order.
-     * keys_rows: (capacity, head_dim); values_columns: (head_dim, capacity). scratch: 8 * capacity floats. */
+     * keys_rows: (capacity, head_dim); values_columns: (head_dim, capacity). scratch: 8 * capacity
+     * floats. */
     void (*attention_backward)(float *const *dq, float *dkeys, float *dvalues,
                                const float *const *dout, const float *const *out,
                                const float *const *q, const int *limits, int n_queries,

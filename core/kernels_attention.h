@@ -1,6 +1,7 @@
-/* Causal attention on one key/value head, forward and backward, over core/simd.h (part of kernels_impl.h).
- * Positions are summed in order from 0, lanes are anchored at absolute positions, so a query's numbers do not depend on
- * how many queries come with it or whether the keys came from a cache. */
+/* Causal attention on one key/value head, forward and backward, over core/simd.h (part of
+ * kernels_impl.h). Positions are summed in order from 0, lanes are anchored at absolute positions,
+ * so a query's numbers do not depend on how many queries come with it or whether the keys came from
+ * a cache. */
 #pragma once
 #include "core/simd.h"
 
@@ -57,7 +58,8 @@ SIMD_INLINE float softmax_row(float *scores, int limit)
     return 1.0f / v16_sum(total);
 }
 
-/* out_j[d] = sum_s weight_j[s] * rows[s][d], s in order; the first `shared` positions for all queries at once. */
+/* out_j[d] = sum_s weight_j[s] * rows[s][d], s in order; the first `shared` positions for all
+ * queries at once. */
 SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const int *limits, int n,
                                const float *rows, int capacity, int head_dim,
                                const float *final_scale)
@@ -76,7 +78,8 @@ SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const in
             for (int s = 0; s < shared; s++) {
                 V16 row = v16_load(rows + (size_t)s * (size_t)head_dim + d);
                 for (int j = 0; j < QUERY_BLOCK; j++) {
-                    acc[j] = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+                    acc[j] =
+                        v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
                 }
             }
         } else {
@@ -84,7 +87,8 @@ SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const in
                 const float *p = rows + (size_t)s * (size_t)head_dim + d;
                 V16 row = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
                 for (int j = 0; j < n; j++) {
-                    acc[j] = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+                    acc[j] =
+                        v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
                 }
             }
         }
@@ -141,8 +145,8 @@ SIMD_INLINE void outer_rows(float *target, const float *weights, const float *co
             V16 acc = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
             for (int j = 0; j < n; j++) {
                 if (s < limits[j]) {
-                    V16 vector = m == LANES ? v16_load(vectors[j] + d)
-                                            : v16_load_n(vectors[j] + d, m, 0.0f);
+                    V16 vector =
+                        m == LANES ? v16_load(vectors[j] + d) : v16_load_n(vectors[j] + d, m, 0.0f);
                     acc = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), vector, acc);
                 }
             }

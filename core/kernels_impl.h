@@ -1,6 +1,6 @@
-/* The inner loops, written over core/simd.h; included by kernels_avx512.c, kernels_avx2.c, kernels_portable.c after
- * they define KERNELS, KERNELS_NAME, TILE_ROWS and TILE_VECTORS.
- * Each output element of a product is one chain of fused multiply-adds in order of k: the law. */
+/* The inner loops, written over core/simd.h; included by kernels_avx512.c, kernels_avx2.c,
+ * kernels_portable.c after they define KERNELS, KERNELS_NAME, TILE_ROWS and TILE_VECTORS. Each
+ * output element of a product is one chain of fused multiply-adds in order of k: the law. */
 #include "core/kernels.h"
 #include "core/kernels_attention.h"
 #include "core/simd.h"
@@ -16,8 +16,10 @@
 SIMD_INLINE void tile_load(V16 (*acc)[2], const float *y, size_t ldy, int rows, int vectors,
                            int valid)
 {
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < vectors; v++) {
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        UNROLL for (int v = 0; v < vectors; v++)
+        {
             int n = valid - v * LANES;
             const float *p = y + r * ldy + v * LANES;
             acc[r][v] = n >= LANES ? v16_load(p) : n > 0 ? v16_load_n(p, n, 0.0f) : v16_zero();
@@ -28,8 +30,10 @@ SIMD_INLINE void tile_load(V16 (*acc)[2], const float *y, size_t ldy, int rows, 
 SIMD_INLINE void tile_store(float *y, size_t ldy, V16 (*acc)[2], int rows, int vectors, int valid,
                             const float *bias)
 {
-    UNROLL for (int r = 0; r < rows; r++) {
-        UNROLL for (int v = 0; v < vectors; v++) {
+    UNROLL for (int r = 0; r < rows; r++)
+    {
+        UNROLL for (int v = 0; v < vectors; v++)
+        {
             int n = valid - v * LANES;
             float *p = y + r * ldy + v * LANES;
             if (n >= LANES) {
@@ -48,8 +52,10 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, size_t ldx, cons
 {
     V16 acc[TILE_ROWS][2];
     if (fresh) {
-        UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int r = 0; r < rows; r++)
+        {
+            UNROLL for (int v = 0; v < vectors; v++)
+            {
                 acc[r][v] = v16_zero();
             }
         }
@@ -58,12 +64,15 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, size_t ldx, cons
     }
     for (int k = 0; k < n_k; k++) {
         V16 column[2];
-        UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int v = 0; v < vectors; v++)
+        {
             column[v] = v16_load(w + (size_t)k * PANEL + v * LANES);
         }
-        UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int r = 0; r < rows; r++)
+        {
             V16 a = v16_set(x[r * ldx + k]);
-            UNROLL for (int v = 0; v < vectors; v++) {
+            UNROLL for (int v = 0; v < vectors; v++)
+            {
                 acc[r][v] = v16_fma(a, column[v], acc[r][v]);
             }
         }
@@ -94,21 +103,26 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
     const char *base = (const char *)w->packed + (size_t)panel * panel_bytes;
     TensorType type = w->type;
     V16 acc[4][TILE_ROWS][2];
-    UNROLL for (int p = 0; p < panels; p++) {
-        UNROLL for (int r = 0; r < rows; r++) {
+    UNROLL for (int p = 0; p < panels; p++)
+    {
+        UNROLL for (int r = 0; r < rows; r++)
+        {
             acc[p][r][0] = acc[p][r][1] = v16_zero();
         }
     }
 #define REDUCE(TYPE)                                                                               \
     for (int k = 0; k < w->n_in; k++) {                                                            \
         V16 a[TILE_ROWS];                                                                          \
-        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+        UNROLL for (int r = 0; r < rows; r++)                                                      \
+        {                                                                                          \
             a[r] = v16_set(x[r * ldx + k]);                                                        \
         }                                                                                          \
-        UNROLL for (int p = 0; p < panels; p++) {                                                  \
+        UNROLL for (int p = 0; p < panels; p++)                                                    \
+        {                                                                                          \
             V16 column[2];                                                                         \
             load_packed(column, base + (size_t)p * panel_bytes, TYPE, (size_t)k);                  \
-            UNROLL for (int r = 0; r < rows; r++) {                                                \
+            UNROLL for (int r = 0; r < rows; r++)                                                  \
+            {                                                                                      \
                 acc[p][r][0] = v16_fma(a[r], column[0], acc[p][r][0]);                             \
                 acc[p][r][1] = v16_fma(a[r], column[1], acc[p][r][1]);                             \
             }                                                                                      \
@@ -122,7 +136,8 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
         REDUCE(TENSOR_F32)
     }
 #undef REDUCE
-    UNROLL for (int p = 0; p < panels; p++) {
+    UNROLL for (int p = 0; p < panels; p++)
+    {
         int column = (panel + p) * PANEL;
         tile_store(y + column, ldy, acc[p], rows, 2, w->n_out - column,
                    bias ? bias + column : NULL);
@@ -139,9 +154,9 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
 
 /* One function per number of rows, so that the accumulators stay in registers. */
 #define DEFINE_TILE(R)                                                                             \
-    static __attribute__((noinline)) void tile_rows_##R(                                           \
-        float *y, size_t ldy, const float *x, size_t ldx, const float *w, int n_k, int fresh,      \
-        int valid, const float *bias)                                                              \
+    static __attribute__((noinline)) void tile_rows_##R(float *y, size_t ldy, const float *x,      \
+                                                        size_t ldx, const float *w, int n_k,       \
+                                                        int fresh, int valid, const float *bias)   \
     {                                                                                              \
         for (int v = 0; v < 2; v += TILE_VECTORS) {                                                \
             tile_f32(y + v * LANES, ldy, x, ldx, w + v * LANES, n_k, R, TILE_VECTORS, fresh,       \
@@ -232,7 +247,8 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
     }
 }
 
-/* scratch[n][32] = W[n0 + n][32 * block ...] for n < n_n: turns packed panels round, 16 x 16 at a time. */
+/* scratch[n][32] = W[n0 + n][32 * block ...] for n < n_n: turns packed panels round, 16 x 16 at a
+ * time. */
 static void unpack_transposed(float *scratch, const PackedMatrix *w, int block, int n0, int n_n)
 {
     size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
@@ -286,8 +302,10 @@ static void matmul_transposed(float *dx, size_t ldx, const float *dy, size_t ldy
 
 /* ---- rows ---- */
 
-/* for (i = 0; i < n; i += 16) over full vectors, then the tail with m lanes; padding lanes read `fill`. */
-#define FOR_VECTORS(n) for (int i = 0, m = 0; i < (n) && (m = (n) - i < LANES ? (n) - i : LANES); i += LANES)
+/* for (i = 0; i < n; i += 16) over full vectors, then the tail with m lanes; padding lanes read
+ * `fill`. */
+#define FOR_VECTORS(n)                                                                             \
+    for (int i = 0, m = 0; i < (n) && (m = (n)-i < LANES ? (n)-i : LANES); i += LANES)
 SIMD_INLINE V16 load_lanes(const float *p, int m)
 {
     return m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
@@ -304,7 +322,8 @@ SIMD_INLINE void store_lanes(float *p, V16 a, int m)
 static float reciprocal_rms(const float *x, int n, float eps)
 {
     V16 squares = v16_zero();
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 a = load_lanes(x + i, m);
         squares = v16_fma(a, a, squares);
     }
@@ -315,7 +334,8 @@ static float rmsnorm(float *y, const float *x, const float *g, int n, float eps)
 {
     float rstd = reciprocal_rms(x, n, eps);
     V16 scale = v16_set(rstd);
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         store_lanes(y + i, v16_mul(load_lanes(g + i, m), v16_mul(load_lanes(x + i, m), scale)), m);
     }
     return rstd;
@@ -326,13 +346,15 @@ static void rmsnorm_backward(float *dx, double *dg, const float *dy, const float
 {
     float rstd = reciprocal_rms(x, n, eps);
     V16 dots = v16_zero();
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 weighted = v16_mul(load_lanes(dy + i, m), load_lanes(g + i, m));
         dots = v16_fma(weighted, load_lanes(x + i, m), dots);
     }
     float mean = v16_sum(dots) / (float)n;
     V16 scale = v16_set(rstd), pull = v16_set(-rstd * rstd * rstd * mean);
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 weighted = v16_mul(load_lanes(dy + i, m), load_lanes(g + i, m));
         V16 d = v16_fma(weighted, scale, v16_mul(load_lanes(x + i, m), pull));
         store_lanes(dx + i, v16_add(load_lanes(dx + i, m), d), m);
@@ -346,7 +368,8 @@ static void rmsnorm_backward(float *dx, double *dg, const float *dy, const float
 
 static void add(float *y, const float *a, const float *b, int n)
 {
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         store_lanes(y + i, v16_add(load_lanes(a + i, m), load_lanes(b + i, m)), m);
     }
 }
@@ -359,16 +382,19 @@ SIMD_INLINE V16 sigmoid(V16 x)
 
 static void swiglu(float *act, const float *gate, const float *up, int n)
 {
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 g = load_lanes(gate + i, m);
         store_lanes(act + i, v16_mul(v16_mul(g, sigmoid(g)), load_lanes(up + i, m)), m);
     }
 }
 
-static void swiglu_backward(float *dact_dgate, float *dup, const float *gate, const float *up, int n)
+static void swiglu_backward(float *dact_dgate, float *dup, const float *gate, const float *up,
+                            int n)
 {
     V16 one = v16_set(1.0f);
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 g = load_lanes(gate + i, m), s = sigmoid(g), d = load_lanes(dact_dgate + i, m);
         V16 silu = v16_mul(g, s);
         V16 slope = v16_mul(s, v16_fma(g, v16_sub(one, s), one));
@@ -385,7 +411,8 @@ static void softmax_stats(float *largest, double *sum, double *weighted, const f
                           float inverse_temperature)
 {
     V16 scale = v16_set(inverse_temperature), most = v16_set(-INFINITY);
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 a = m == LANES ? v16_load(logits + i) : v16_load_n(logits + i, m, logits[0]);
         most = v16_max(v16_mul(a, scale), most);
     }
@@ -399,7 +426,8 @@ static void softmax_stats(float *largest, double *sum, double *weighted, const f
     for (int block = 0; block < n; block += SUM_BLOCK) {
         int end = n - block < SUM_BLOCK ? n - block : SUM_BLOCK;
         V16 total = v16_zero(), weight = v16_zero();
-        FOR_VECTORS (end) {
+        FOR_VECTORS(end)
+        {
             V16 a = v16_sub(v16_mul(load_lanes(logits + block + i, m), scale), offset);
             V16 e = v16_exp(a);
             if (m < LANES) { /* lanes past the end add nothing */
@@ -421,7 +449,8 @@ static void softmax_terms(float *e, const float *logits, int n, float inverse_te
                           float largest)
 {
     V16 scale = v16_set(inverse_temperature), offset = v16_set(largest);
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 a = v16_sub(v16_mul(load_lanes(logits + i, m), scale), offset);
         store_lanes(e + i, v16_exp(a), m);
     }
@@ -433,7 +462,8 @@ static void softmax_backward(float *logits, int n, float inverse_temperature, fl
     V16 scale = v16_set(inverse_temperature), offset = v16_set(largest);
     V16 first = v16_set((float)(a / sum * (double)inverse_temperature));
     V16 second = v16_set((float)(b / sum * (double)inverse_temperature));
-    FOR_VECTORS (n) {
+    FOR_VECTORS(n)
+    {
         V16 l = v16_sub(v16_mul(load_lanes(logits + i, m), scale), offset);
         store_lanes(logits + i, v16_mul(v16_exp(l), v16_fma(second, l, first)), m);
     }

@@ -1,4 +1,5 @@
-/* Packing of frozen weights, and how a product is split over threads: by output columns, never by the sum. */
+/* Packing of frozen weights, and how a product is split over threads: by output columns, never by
+ * the sum. */
 #include "core/matrix.h"
 
 #include <assert.h>
@@ -28,9 +29,7 @@ typedef struct {
 /* Place of column j inside a panel row: bf16 interleaves j and j + 16 in one word. */
 static int packed_column(TensorType type, int j)
 {
-    return type != TENSOR_BF16           ? j
-           : j < LANES_PER_VECTOR        ? 2 * j
-                                         : 2 * (j - LANES_PER_VECTOR) + 1;
+    return type != TENSOR_BF16 ? j : j < LANES_PER_VECTOR ? 2 * j : 2 * (j - LANES_PER_VECTOR) + 1;
 }
 
 static void pack_panel(void *context, int panel, int thread)
@@ -64,8 +63,7 @@ Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out,
 {
     assert(type != TENSOR_OTHER && n_out > 0 && n_in > 0);
     *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = type};
-    size_t bytes =
-        (size_t)n_panels(matrix) * (size_t)n_in * MATRIX_PANEL * element_bytes(type);
+    size_t bytes = (size_t)n_panels(matrix) * (size_t)n_in * MATRIX_PANEL * element_bytes(type);
     /* Large blocks start on a huge page: the weights are read in one stream again and again. */
     size_t alignment = bytes >= (4u << 20) ? 2u << 20 : 64;
     matrix->packed = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
@@ -124,11 +122,12 @@ static void backward_task(void *context, int task, int thread)
     int first = task * p->per_task;
     int last = first + p->per_task < p->n_columns ? first + p->per_task : p->n_columns;
     _Alignas(64) float scratch[KERNEL_SCRATCH];
-    p->kernels->matmul_transposed(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->rows,
-                                  p->accumulate, first, last, scratch);
+    p->kernels->matmul_transposed(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->rows, p->accumulate,
+                                  first, last, scratch);
 }
 
-/* Two tasks a thread even out a busy machine; small products stay on one thread, where waking another costs more. */
+/* Two tasks a thread even out a busy machine; small products stay on one thread, where waking
+ * another costs more. */
 static void run_product(Product *p, int n_threads, void (*task)(void *, int, int))
 {
     double work = (double)p->rows * p->w.n_in * p->w.n_out;

@@ -1,5 +1,5 @@
-/* From a checked directory to packed weights. The file stays mapped for the rows of the embedding; the pages of what was
- * packed are given back. */
+/* From a checked directory to packed weights. The file stays mapped for the rows of the embedding;
+ * the pages of what was packed are given back. */
 #include "core/model.h"
 
 #include <assert.h>
@@ -91,9 +91,10 @@ static Status pack_tensor(Model *model, const Tensor *tensor, Place place, int n
             return STATUS_OK;
         }
     }
-    Matrix *matrix = place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
-                                                : &model->head;
-    Status status = matrix_pack(matrix, tensor->data, tensor->type, rows, columns, n_threads, error);
+    Matrix *matrix =
+        place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role] : &model->head;
+    Status status =
+        matrix_pack(matrix, tensor->data, tensor->type, rows, columns, n_threads, error);
     safetensors_forget(model->file, tensor);
     return status;
 }
@@ -142,10 +143,10 @@ static Status load(Model *model, int n_threads, Error *error)
             return status;
         }
         if (tokenizer_size(model->tokenizer) > model->config.vocab_size) {
-            return error_set(error, STATUS_REFUSED,
-                             "model \"%s\": tokenizer.json has ids up to %d, config.json says vocab_size %d",
-                             model->path, (int)tokenizer_size(model->tokenizer) - 1,
-                             model->config.vocab_size);
+            return error_set(
+                error, STATUS_REFUSED,
+                "model \"%s\": tokenizer.json has ids up to %d, config.json says vocab_size %d",
+                model->path, (int)tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
         }
     }
     snprintf(path, sizeof path, "%s/model.safetensors", model->path);
@@ -251,11 +252,11 @@ Status model_make_trainable(Model *model, Error *error)
         size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
         tensor_to_f32(weights + offset, tensor->data, tensor->type, n);
         Place place = place_of(specs[i].name);
-        Matrix *matrix = place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
-                         : place.kind == PART_HEAD ||
-                                 (place.kind == PART_EMBEDDING && model->config.tied_head)
-                             ? &model->head
-                             : NULL;
+        Matrix *matrix =
+            place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
+            : place.kind == PART_HEAD || (place.kind == PART_EMBEDDING && model->config.tied_head)
+                ? &model->head
+                : NULL;
         if (matrix && matrix->type != TENSOR_F32) {
             matrix_release(matrix);
             status = matrix_pack(matrix, weights + offset, TENSOR_F32, (int)specs[i].dims[0],

@@ -1,11 +1,14 @@
-/* One run of the transformer over rows of tokens (private to the engine: evaluate.c, generate.c; forward.c and backward.c
- * fill it in). The same forward serves prefill, decoding and training, so their numbers are the same.
+/* One run of the transformer over rows of tokens (private to the engine: evaluate.c, generate.c;
+ * forward.c and backward.c fill it in). The same forward serves prefill, decoding and training, so
+ * their numbers are the same.
  *
  * Invariants
- * 1. Rows of a span are consecutive tokens of one sequence, at positions `position`, `position` + 1, ...
- * 2. Keys and values of positions below `position` are in the span's own buffers before attention runs: they were there
- *    (decoding) or are copied from the parent span, layer by layer (training).
- * 3. Buffers of a layer are kept for the backward when there are n_layers of them; a pass without backward has one. */
+ * 1. Rows of a span are consecutive tokens of one sequence, at positions `position`, `position` +
+ * 1, ...
+ * 2. Keys and values of positions below `position` are in the span's own buffers before attention
+ * runs: they were there (decoding) or are copied from the parent span, layer by layer (training).
+ * 3. Buffers of a layer are kept for the backward when there are n_layers of them; a pass without
+ * backward has one. */
 #pragma once
 #include <stdint.h>
 
@@ -16,9 +19,9 @@
 typedef struct {
     int sequence, adapter;
     int first_row, n_rows;
-    int position; /* of the first row */
-    int parent;   /* index of the span whose positions 0 .. position-1 come before, or -1 */
-    int capacity; /* positions that keys and values hold, a multiple of 16 */
+    int position;  /* of the first row */
+    int parent;    /* index of the span whose positions 0 .. position-1 come before, or -1 */
+    int capacity;  /* positions that keys and values hold, a multiple of 16 */
     float *keys;   /* layer l at keys + l * layer_stride: (n_kv_heads, head_dim, capacity) */
     float *values; /* likewise: (n_kv_heads, capacity, head_dim) */
     size_t layer_stride;
@@ -26,11 +29,11 @@ typedef struct {
 
 /* Rows of one layer. */
 typedef struct {
-    float *x_in;  /* (rows, D) residual before the layer */
-    float *x_mid; /* (rows, D) after attention */
-    float *q;     /* (rows, n_heads * head_dim), rotated */
-    float *attention; /* (rows, n_heads * head_dim) */
-    float *gate, *up; /* (rows, ff) */
+    float *x_in;           /* (rows, D) residual before the layer */
+    float *x_mid;          /* (rows, D) after attention */
+    float *q;              /* (rows, n_heads * head_dim), rotated */
+    float *attention;      /* (rows, n_heads * head_dim) */
+    float *gate, *up;      /* (rows, ff) */
     float *saved[N_ROLES]; /* what the hook keeps */
 } LayerRows;
 
@@ -48,22 +51,22 @@ typedef struct {
     RowSpan *hook_spans; /* the same spans as the hook wants them */
     int n_spans;
 
-    LayerRows *layers; /* (n_layers); all the same buffers when !keep */
-    float *x_out;      /* (rows, D) residual after the last layer */
-    float *normed;     /* (rows, D) */
-    float *wide;       /* (rows, ff): the activation of the MLP */
+    LayerRows *layers;            /* (n_layers); all the same buffers when !keep */
+    float *x_out;                 /* (rows, D) residual after the last layer */
+    float *normed;                /* (rows, D) */
+    float *wide;                  /* (rows, ff): the activation of the MLP */
     float *keys_new, *values_new; /* (rows, n_kv_heads * head_dim) */
-    float *projected;  /* (rows, D) */
-    float *attention_scratch; /* (n_threads, scratch_stride) */
+    float *projected;             /* (rows, D) */
+    float *attention_scratch;     /* (n_threads, scratch_stride) */
     size_t scratch_stride;
 
     /* backward only */
-    float *dx;          /* (rows, D) */
-    float *dnormed;     /* (rows, D) */
-    float *dwide, *dup; /* (rows, ff) */
-    float *dq;          /* (rows, n_heads * head_dim) */
-    float *dk, *dv;     /* (rows, n_kv_heads * head_dim) */
-    float *dattention;  /* (rows, n_heads * head_dim) */
+    float *dx;              /* (rows, D) */
+    float *dnormed;         /* (rows, D) */
+    float *dwide, *dup;     /* (rows, ff) */
+    float *dq;              /* (rows, n_heads * head_dim) */
+    float *dk, *dv;         /* (rows, n_kv_heads * head_dim) */
+    float *dattention;      /* (rows, n_heads * head_dim) */
     float *weight_gradient; /* (n_parameters), or NULL */
     double *norm_gradient;  /* (D) scratch for weight gradients */
     int *roots;             /* (n_spans) scratch */
@@ -71,7 +74,8 @@ typedef struct {
 
 /* Fill x_out from tokens. */
 void pass_forward(Pass *pass);
-/* From dx = gradient by x_out, down to the lowest adapted layer; calls the hook's begin and end around it. */
+/* From dx = gradient by x_out, down to the lowest adapted layer; calls the hook's begin and end
+ * around it. */
 void pass_backward(Pass *pass);
 
 /* Floats of scratch a thread needs for trees of these capacities: (parent, longest child). */

@@ -1,6 +1,7 @@
-/* Sixteen float lanes on any CPU: one AVX-512 register, two AVX2 registers, or an array. Every operation gives the same
- * bits on all three (each lane is IEEE single, multiply-add is always fused), so kernels written over it do too.
- * Included only by the kernels_*.c files, each compiled with its own -m flags. */
+/* Sixteen float lanes on any CPU: one AVX-512 register, two AVX2 registers, or an array. Every
+ * operation gives the same bits on all three (each lane is IEEE single, multiply-add is always
+ * fused), so kernels written over it do too. Included only by the kernels_*.c files, each compiled
+ * with its own -m flags. */
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -31,17 +32,50 @@ SIMD_INLINE float half_to_float(uint16_t half)
 #include <immintrin.h>
 typedef __m512 V16;
 
-SIMD_INLINE V16 v16_zero(void) { return _mm512_setzero_ps(); }
-SIMD_INLINE V16 v16_set(float a) { return _mm512_set1_ps(a); }
-SIMD_INLINE V16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
-SIMD_INLINE void v16_store(float *p, V16 a) { _mm512_storeu_ps(p, a); }
-SIMD_INLINE V16 v16_add(V16 a, V16 b) { return _mm512_add_ps(a, b); }
-SIMD_INLINE V16 v16_sub(V16 a, V16 b) { return _mm512_sub_ps(a, b); }
-SIMD_INLINE V16 v16_mul(V16 a, V16 b) { return _mm512_mul_ps(a, b); }
-SIMD_INLINE V16 v16_div(V16 a, V16 b) { return _mm512_div_ps(a, b); }
-SIMD_INLINE V16 v16_max(V16 a, V16 b) { return _mm512_max_ps(a, b); }
-SIMD_INLINE V16 v16_min(V16 a, V16 b) { return _mm512_min_ps(a, b); }
-SIMD_INLINE V16 v16_fma(V16 a, V16 b, V16 c) { return _mm512_fmadd_ps(a, b, c); }
+SIMD_INLINE V16 v16_zero(void)
+{
+    return _mm512_setzero_ps();
+}
+SIMD_INLINE V16 v16_set(float a)
+{
+    return _mm512_set1_ps(a);
+}
+SIMD_INLINE V16 v16_load(const float *p)
+{
+    return _mm512_loadu_ps(p);
+}
+SIMD_INLINE void v16_store(float *p, V16 a)
+{
+    _mm512_storeu_ps(p, a);
+}
+SIMD_INLINE V16 v16_add(V16 a, V16 b)
+{
+    return _mm512_add_ps(a, b);
+}
+SIMD_INLINE V16 v16_sub(V16 a, V16 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+SIMD_INLINE V16 v16_mul(V16 a, V16 b)
+{
+    return _mm512_mul_ps(a, b);
+}
+SIMD_INLINE V16 v16_div(V16 a, V16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+SIMD_INLINE V16 v16_max(V16 a, V16 b)
+{
+    return _mm512_max_ps(a, b);
+}
+SIMD_INLINE V16 v16_min(V16 a, V16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+SIMD_INLINE V16 v16_fma(V16 a, V16 b, V16 c)
+{
+    return _mm512_fmadd_ps(a, b, c);
+}
 SIMD_INLINE V16 v16_load_n(const float *p, int n, float fill)
 {
     return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), (__mmask16)((1u << n) - 1u), p);
@@ -116,8 +150,14 @@ SIMD_INLINE V16 v16_pair(__m256 lo, __m256 hi)
     V16 a = {lo, hi};
     return a;
 }
-SIMD_INLINE V16 v16_set(float a) { return v16_pair(_mm256_set1_ps(a), _mm256_set1_ps(a)); }
-SIMD_INLINE V16 v16_zero(void) { return v16_set(0.0f); }
+SIMD_INLINE V16 v16_set(float a)
+{
+    return v16_pair(_mm256_set1_ps(a), _mm256_set1_ps(a));
+}
+SIMD_INLINE V16 v16_zero(void)
+{
+    return v16_set(0.0f);
+}
 SIMD_INLINE V16 v16_load(const float *p)
 {
     return v16_pair(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8));
@@ -204,20 +244,31 @@ typedef struct {
         r.lane[i] = (expression);                                                                  \
     }                                                                                              \
     return r;
-SIMD_INLINE V16 v16_set(float a) { V16_LANEWISE(a) }
-SIMD_INLINE V16 v16_zero(void) { return v16_set(0.0f); }
-SIMD_INLINE V16 v16_load(const float *p) { V16_LANEWISE(p[i]) }
-SIMD_INLINE void v16_store(float *p, V16 a) { memcpy(p, a.lane, sizeof a.lane); }
-SIMD_INLINE V16 v16_add(V16 a, V16 b) { V16_LANEWISE(a.lane[i] + b.lane[i]) }
-SIMD_INLINE V16 v16_sub(V16 a, V16 b) { V16_LANEWISE(a.lane[i] - b.lane[i]) }
-SIMD_INLINE V16 v16_mul(V16 a, V16 b) { V16_LANEWISE(a.lane[i] * b.lane[i]) }
-SIMD_INLINE V16 v16_div(V16 a, V16 b) { V16_LANEWISE(a.lane[i] / b.lane[i]) }
+SIMD_INLINE V16 v16_set(float a){V16_LANEWISE(a)} SIMD_INLINE V16 v16_zero(void)
+{
+    return v16_set(0.0f);
+}
+SIMD_INLINE V16 v16_load(const float *p){V16_LANEWISE(p[i])} SIMD_INLINE
+    void v16_store(float *p, V16 a)
+{
+    memcpy(p, a.lane, sizeof a.lane);
+}
+SIMD_INLINE V16 v16_add(V16 a, V16 b){V16_LANEWISE(a.lane[i] + b.lane[i])} SIMD_INLINE V16
+    v16_sub(V16 a, V16 b){V16_LANEWISE(a.lane[i] - b.lane[i])} SIMD_INLINE V16
+    v16_mul(V16 a, V16 b){V16_LANEWISE(a.lane[i] * b.lane[i])} SIMD_INLINE V16
+    v16_div(V16 a, V16 b){V16_LANEWISE(a.lane[i] / b.lane[i])}
 /* As x86 does it: the second operand when either is NaN. */
-SIMD_INLINE V16 v16_max(V16 a, V16 b) { V16_LANEWISE(a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]) }
-SIMD_INLINE V16 v16_min(V16 a, V16 b) { V16_LANEWISE(a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]) }
-SIMD_INLINE V16 v16_fma(V16 a, V16 b, V16 c) { V16_LANEWISE(fmaf(a.lane[i], b.lane[i], c.lane[i])) }
-SIMD_INLINE V16 v16_load_n(const float *p, int n, float fill) { V16_LANEWISE(i < n ? p[i] : fill) }
-SIMD_INLINE void v16_store_n(float *p, V16 a, int n) { memcpy(p, a.lane, (size_t)n * sizeof *p); }
+SIMD_INLINE V16 v16_max(V16 a, V16 b){
+    V16_LANEWISE(a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i])} SIMD_INLINE V16
+    v16_min(V16 a,
+            V16 b){V16_LANEWISE(a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i])} SIMD_INLINE V16
+    v16_fma(V16 a, V16 b,
+            V16 c){V16_LANEWISE(fmaf(a.lane[i], b.lane[i], c.lane[i]))} SIMD_INLINE V16
+    v16_load_n(const float *p, int n, float fill){V16_LANEWISE(i < n ? p[i] : fill)} SIMD_INLINE
+    void v16_store_n(float *p, V16 a, int n)
+{
+    memcpy(p, a.lane, (size_t)n * sizeof *p);
+}
 SIMD_INLINE void v16_load_bf16x2(V16 *low, V16 *high, const uint16_t *p)
 {
     for (int i = 0; i < LANES; i++) {
@@ -226,8 +277,8 @@ SIMD_INLINE void v16_load_bf16x2(V16 *low, V16 *high, const uint16_t *p)
         memcpy(&high->lane[i], &odd, 4);
     }
 }
-SIMD_INLINE V16 v16_load_f16(const uint16_t *p) { V16_LANEWISE(half_to_float(p[i])) }
-SIMD_INLINE V16 v16_power_of_two(V16 n)
+SIMD_INLINE V16 v16_load_f16(const uint16_t *p){V16_LANEWISE(half_to_float(p[i]))} SIMD_INLINE V16
+    v16_power_of_two(V16 n)
 {
     V16 r;
     for (int i = 0; i < LANES; i++) {
@@ -236,11 +287,9 @@ SIMD_INLINE V16 v16_power_of_two(V16 n)
     }
     return r;
 }
-SIMD_INLINE V16 v16_round(V16 a) { V16_LANEWISE(rintf(a.lane[i])) }
-SIMD_INLINE V16 v16_select_less(V16 a, V16 b, V16 x, V16 y)
-{
-    V16_LANEWISE(a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i])
-}
+SIMD_INLINE V16 v16_round(V16 a){V16_LANEWISE(rintf(a.lane[i]))} SIMD_INLINE V16
+    v16_select_less(V16 a, V16 b, V16 x,
+                    V16 y){V16_LANEWISE(a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i])}
 #undef V16_LANEWISE
 #define V16_TRANSPOSE_BY_MEMORY
 #endif

@@ -124,7 +124,8 @@ size_t workspace_pass_bytes(const Model *model, const LinearHook *hook, int n_ro
 
 void workspace_cut_pass(Workspace *workspace, Pass *pass, int weights)
 {
-    pass->layers = workspace_take(workspace, (size_t)pass->model->config.n_layers * sizeof(LayerRows));
+    pass->layers =
+        workspace_take(workspace, (size_t)pass->model->config.n_layers * sizeof(LayerRows));
     cut(workspace, pass, pass->layers, weights);
 }
 

@@ -1,4 +1,5 @@
-/* Memory of one pass (private to the engine): one block, cut into buffers, kept from call to call. */
+/* Memory of one pass (private to the engine): one block, cut into buffers, kept from call to call.
+ */
 #pragma once
 #include <stddef.h>
 

@@ -1,4 +1,5 @@
 /* The products against double precision, and the law on bits: rows, threads, CPU families. */
+#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "core/kernels.h"
 #include "core/matrix.h"
@@ -59,7 +59,8 @@ static Case make_case(int rows, int n_in, int n_out, TensorType type)
             memcpy(&bits, &value, 4);
             bits &= 0xffffe000u;
             memcpy(&c.w[i], &bits, 4);
-            uint16_t half = (uint16_t)(((bits >> 16) & 0x8000u) | (((bits & 0x7fffffffu) - 0x38000000u) >> 13));
+            uint16_t half =
+                (uint16_t)(((bits >> 16) & 0x8000u) | (((bits & 0x7fffffffu) - 0x38000000u) >> 13));
             memcpy((char *)c.data + 2 * i, &half, 2);
         } else {
             memcpy((char *)c.data + 4 * i, &c.w[i], 4);
@@ -91,12 +92,13 @@ static const TensorType types[] = {TENSOR_F32, TENSOR_F16, TENSOR_BF16};
 static void products_match_double_precision(void **state)
 {
     (void)state;
-    const int shapes[][3] = {{1, 17, 5},   {3, 300, 33},   {8, 64, 64},
+    const int shapes[][3] = {{1, 17, 5},   {3, 300, 33},  {8, 64, 64},
                              {13, 65, 70}, {37, 172, 31}, {50, 530, 96}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
         for (int t = 0; t < 3; t++) {
             Case c = make_case(shapes[s][0], shapes[s][1], shapes[s][2], types[t]);
-            float *y = malloc((size_t)c.rows * c.n_out * 4), *dx = malloc((size_t)c.rows * c.n_in * 4);
+            float *y = malloc((size_t)c.rows * c.n_out * 4),
+                  *dx = malloc((size_t)c.rows * c.n_in * 4);
             fill_nan(y, (size_t)c.rows * c.n_out);
             fill_nan(dx, (size_t)c.rows * c.n_in);
             matrix_forward(y, c.n_out, c.x, c.n_in, &c.matrix, c.bias, c.rows, 2);
