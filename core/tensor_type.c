@@ -49,7 +49,7 @@ static uint16_t f16_from_f32_bits(uint32_t bits)
     if (magnitude > 0x7f800000) {
         return (uint16_t)(sign | 0x7e00);
     }
-    if (magnitude >= 0x477ff000) { /* rounds to 65536 or more */
+    if (magnitude >= 0x47800000) { /* 65536 and above; from 65520 on the rounding below carries */
         return (uint16_t)(sign | 0x7c00);
     }
     if (magnitude >= 0x38800000) { /* 2^-14: a normal half; a carry may enter the exponent */

@@ -138,6 +138,17 @@ static void what_is_no_safetensors_file_is_called_by_its_name(void **state)
     assert_string_equal(error.message, "/dev/zero: is not a regular file");
 }
 
+static void a_header_above_the_limit_is_not_read(void **state)
+{
+    (void)state;
+    /* 100,000,001 bytes of header that do exist (as a hole in the file). */
+    const unsigned char length[9] = {0x01, 0xe1, 0xf5, 0x05, 0, 0, 0, 0, '{'};
+    assert_int_equal(file_write(PATH, length, sizeof length, NULL), STATUS_OK);
+    assert_int_equal(truncate(PATH, 100000001 + 8), 0);
+    assert_refused("header length 100000001 is above the limit of 100000000");
+    unlink(PATH);
+}
+
 static void odd_addresses_empty_tensors_and_any_order_are_read(void **state)
 {
     (void)state;
@@ -347,6 +358,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_broken_rule_of_the_header_is_named),
         cmocka_unit_test(what_is_no_safetensors_file_is_called_by_its_name),
+        cmocka_unit_test(a_header_above_the_limit_is_not_read),
         cmocka_unit_test(odd_addresses_empty_tensors_and_any_order_are_read),
         cmocka_unit_test(what_is_written_is_read_back),
         cmocka_unit_test(every_half_converts_exactly_and_rounds_to_even),
@@ -355,5 +367,8 @@ int main(void)
         cmocka_unit_test(cut_and_bent_headers_never_crash),
         cmocka_unit_test(real_models_are_read),
     };
+    if (chdir(BUILD_DIR) != 0) { /* temporary files go there */
+        return 1;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
