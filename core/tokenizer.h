@@ -1,5 +1,5 @@
-/* tokenizer.json (Hugging Face): byte-level BPE and SentencePiece-style BPE. Splits with hand-written scanners for
- * the known patterns; never runs a regular expression from a file. */
+/* tokenizer.json (Hugging Face): byte-level BPE and SentencePiece-style BPE. Splits with
+ * hand-written scanners for the known patterns; never runs a regular expression from a file. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,20 +19,28 @@ void token_list_release(TokenList *list);
 void token_list_add(TokenList *list, int32_t id);
 
 enum {
-    TOKENIZER_PARSE_SPECIAL = 1, /* special tokens written in the text become their ids; else they stay text */
-    TOKENIZER_ADD_SPECIAL = 2    /* what the post-processor adds (BOS) */
+    TOKENIZER_PARSE_SPECIAL =
+        1, /* special tokens written in the text become their ids; else they stay text */
+    TOKENIZER_ADD_SPECIAL = 2 /* what the post-processor adds (BOS) */
 };
 
-/* Errors: STATUS_REFUSED naming the file and the rule; e.g. a model that is not BPE, an unknown pre-tokenizer. */
+/* Errors: STATUS_REFUSED naming the file and the rule; e.g. a model that is not BPE, an unknown
+ * pre-tokenizer. */
 Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error);
 void tokenizer_free(Tokenizer *tokenizer);
 /* Appends to ids. text: (n) bytes; invalid UTF-8 is STATUS_REFUSED. */
-Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, unsigned flags, TokenList *ids,
-                        Error *error);
-/* Appends the text of ids, as the file's decoder says. skip_special drops special tokens. The bytes may be invalid
- * UTF-8 in the middle of a character; callers that need text pass it through text_json_string or keep the bytes. */
-void tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special, Text *out);
-int32_t tokenizer_size(const Tokenizer *tokenizer);  /* largest id + 1 */
-int32_t tokenizer_id(const Tokenizer *tokenizer, const char *token); /* -1 when absent; also added tokens */
-const char *tokenizer_token(const Tokenizer *tokenizer, int32_t id); /* as written in the file; NULL when absent */
+Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, unsigned flags,
+                        TokenList *ids, Error *error);
+/* Appends the text of ids, as the file's decoder says. skip_special drops special tokens. The bytes
+ * may be invalid UTF-8 in the middle of a character; callers that need text pass it through
+ * text_json_string or keep the bytes. */
+void tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
+                      Text *out);
+int32_t tokenizer_size(const Tokenizer *tokenizer); /* largest id + 1 */
+int32_t tokenizer_id(const Tokenizer *tokenizer,
+                     const char *token); /* -1 when absent; also added tokens */
+const char *tokenizer_token(const Tokenizer *tokenizer,
+                            int32_t id);           /* as written in the file; NULL when absent */
 int32_t tokenizer_bos(const Tokenizer *tokenizer); /* id the post-processor puts first, or -1 */
+/* For a caller who has the config: STATUS_REFUSED when an id has no row in the embedding. */
+Status tokenizer_check_vocab(const Tokenizer *tokenizer, int vocab_size, Error *error);
