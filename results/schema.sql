@@ -137,6 +137,7 @@ CREATE TABLE eval_sample (
     answer    TEXT NOT NULL, -- reference
     extracted TEXT,
     correct   INTEGER NOT NULL CHECK (correct IN (0, 1)),
+    score     REAL, -- under 'reward' and 'nll', which are no verdicts; 0 or 1 elsewhere
     n_tokens  INTEGER NOT NULL,
     PRIMARY KEY (run_id, step, task, extractor, row, sample),
     FOREIGN KEY (run_id, step, task, extractor) REFERENCES evaluation ON DELETE CASCADE

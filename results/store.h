@@ -148,6 +148,7 @@ typedef struct {
     const char *extracted;
     bool correct;
     int n_tokens;
+    double score; /* where the extractor is "reward" or "nll"; elsewhere 0 or 1 */
 } EvalSample;
 
 typedef struct {
@@ -179,6 +180,10 @@ Status store_has_evaluation(Store *store, const char *run_id, int64_t step, cons
 /* Per-row verdicts of a stored evaluation in order of (row, sample). correct: malloc'ed (n) 0/1. */
 Status store_eval_verdicts(Store *store, const char *run_id, int64_t step, const char *task,
                            const char *extractor, uint8_t **correct, size_t *n, Error *error);
+
+/* The same for scores: (n) malloc'ed; NaN where NULL is stored. */
+Status store_eval_scores(Store *store, const char *run_id, int64_t step, const char *task,
+                         const char *extractor, double **scores, size_t *n, Error *error);
 
 /* What is known of a run (strings malloc'ed in one block, free with free(info->block)). */
 typedef struct {

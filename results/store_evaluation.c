@@ -65,13 +65,14 @@ static Status insert_sample(Store *store, const Evaluation *evaluation, const Ev
     return database_run(store->database,
                         "INSERT INTO eval_sample (run_id, step, task, extractor, row, sample, "
                         "text, answer, extracted, "
-                        "correct, n_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        "correct, score, n_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                         BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
                              value_text(evaluation->task), value_text(sample->extractor),
                              value_integer(sample->row), value_integer(sample->sample),
                              value_bytes(VALUE_TEXT, sample->text, sample->n_text),
                              value_text(sample->answer), value_text(sample->extracted),
-                             value_integer(sample->correct), value_integer(sample->n_tokens)),
+                             value_integer(sample->correct), value_real(sample->score),
+                             value_integer(sample->n_tokens)),
                         error);
 }
 
@@ -126,33 +127,62 @@ Status store_has_evaluation(Store *store, const char *run_id, int64_t step, cons
     return store_fail(store, status, error);
 }
 
-Status store_eval_verdicts(Store *store, const char *run_id, int64_t step, const char *task,
-                           const char *extractor, uint8_t **correct, size_t *n, Error *error)
+/* Values of one column in order of (row, sample): bytes, or doubles when real. */
+static Status read_samples(Store *store, const char *sql, const char *run_id, int64_t step,
+                           const char *task, const char *extractor, bool real, Text *out,
+                           Error *error)
 {
     Statement *statement = NULL;
-    Text verdicts = {0};
     bool row = true;
-    text_append(&verdicts, "", 0); /* never NULL */
+    text_append(out, "", 0); /* never NULL */
     Status status = database_rows(
-        &statement, store->database,
-        "SELECT correct FROM eval_sample WHERE run_id = ? AND step = ? AND task = ? AND extractor "
-        "= ? "
-        "ORDER BY row, sample",
+        &statement, store->database, sql,
         BIND(value_text(run_id), value_integer(step), value_text(task), value_text(extractor)),
         error);
     while (status == STATUS_OK && row) {
         status = statement_next(statement, &row, error);
-        if (status == STATUS_OK && row) {
-            char verdict = (char)(statement_integer(statement, 0) != 0);
-            text_append(&verdicts, &verdict, 1);
+        if (status == STATUS_OK && row && real) {
+            double value = statement_real(statement, 0);
+            text_append(out, (const char *)&value, sizeof value);
+        } else if (status == STATUS_OK && row) {
+            uint8_t value = statement_integer(statement, 0) != 0;
+            text_append(out, (const char *)&value, 1);
         }
     }
     statement_reset(statement);
     if (status != STATUS_OK) {
-        text_release(&verdicts);
-        return store_fail(store, status, error);
+        text_release(out);
     }
-    *correct = (uint8_t *)verdicts.bytes;
-    *n = verdicts.n;
-    return STATUS_OK;
+    return store_fail(store, status, error);
+}
+
+Status store_eval_verdicts(Store *store, const char *run_id, int64_t step, const char *task,
+                           const char *extractor, uint8_t **correct, size_t *n, Error *error)
+{
+    Text verdicts = {0};
+    Status status =
+        read_samples(store,
+                     "SELECT correct FROM eval_sample WHERE run_id = ? AND step = ? AND "
+                     "task = ? AND extractor = ? ORDER BY row, sample",
+                     run_id, step, task, extractor, false, &verdicts, error);
+    if (status == STATUS_OK) {
+        *correct = (uint8_t *)verdicts.bytes;
+        *n = verdicts.n;
+    }
+    return status;
+}
+
+Status store_eval_scores(Store *store, const char *run_id, int64_t step, const char *task,
+                         const char *extractor, double **scores, size_t *n, Error *error)
+{
+    Text bytes = {0};
+    Status status = read_samples(store,
+                                 "SELECT score FROM eval_sample WHERE run_id = ? AND step = ? AND "
+                                 "task = ? AND extractor = ? ORDER BY row, sample",
+                                 run_id, step, task, extractor, true, &bytes, error);
+    if (status == STATUS_OK) {
+        *scores = (double *)(void *)bytes.bytes; /* malloc's alignment */
+        *n = bytes.n / sizeof **scores;
+    }
+    return status;
 }

@@ -650,7 +650,8 @@ static void the_base_stands_among_the_best_runs(void **state)
          .n_text = 1,
          .answer = "2",
          .extractor = "flexible",
-         .correct = true},
+         .correct = true,
+         .score = 1},
         {.row = 0, .text = "a", .n_text = 1, .answer = "2", .extractor = "flexible"},
         {.row = 0, .text = "a", .n_text = 1, .answer = "2", .extractor = "strict"}};
     assert_ok(store_evaluations(store, bases, 2, samples, 3, 5.0, error));
@@ -703,6 +704,10 @@ static void the_base_stands_among_the_best_runs(void **state)
     assert_int_equal(correct[0], 0);
     assert_int_equal(correct[1], 1);
     free(correct);
+    double *scores = NULL;
+    assert_ok(store_eval_scores(store, base, 0, "test", "flexible", &scores, &n, error));
+    assert_true(n == 2 && scores[0] == 0 && scores[1] == 1);
+    free(scores);
 
     Error told = {{0}};
     runs[0].run_id = "mistyped";
