@@ -1,0 +1,156 @@
+/* What a GRPO step tells: TRL's metrics and the completions. With several updates a step, loss, kl
+ * and clip ratios are means over the updates; entropy and the comparison with the sampler are of
+ * the first. */
+#include <math.h>
+#include <string.h>
+
+#include "rl/extract.h"
+#include "rl/grpo_work.h"
+
+typedef struct {
+    double sum, min, max;
+    int n;
+} Range;
+
+static void range_add(Range *range, double value)
+{
+    range->min = range->n ? fmin(range->min, value) : value;
+    range->max = range->n ? fmax(range->max, value) : value;
+    range->sum += value;
+    range->n++;
+}
+
+static double range_mean(const Range *range)
+{
+    return range->n ? range->sum / range->n : 0;
+}
+
+static double std_of_values(const Work *work, int term)
+{
+    double mean = 0, squares = 0;
+    for (int m = 0; m < work->n_members; m++) {
+        mean += work->members[m].values[term] / work->n_members;
+    }
+    for (int m = 0; m < work->n_members; m++) {
+        double d = work->members[m].values[term] - mean;
+        squares += d * d;
+    }
+    return work->n_members > 1 ? sqrt(squares / (work->n_members - 1)) : 0;
+}
+
+static void report_completions(const Work *work)
+{
+    StepResult *result = work->candidate->result;
+    Range all = {0}, terminated = {0};
+    for (int m = 0; m < work->n_members; m++) {
+        const Completion *completion = &work->members[m].rollout->completion;
+        range_add(&all, completion->n);
+        if (completion->finish == FINISH_STOP) {
+            range_add(&terminated, completion->n);
+        }
+    }
+    step_metric(result, "completions/mean_length", range_mean(&all));
+    step_metric(result, "completions/min_length", all.min);
+    step_metric(result, "completions/max_length", all.max);
+    step_metric(result, "completions/clipped_ratio", 1 - (double)terminated.n / work->n_members);
+    step_metric(result, "completions/mean_terminated_length", range_mean(&terminated));
+    step_metric(result, "completions/min_terminated_length", terminated.min);
+    step_metric(result, "completions/max_terminated_length", terminated.max);
+}
+
+static void report_rewards(const Work *work)
+{
+    StepResult *result = work->candidate->result;
+    const Reward *reward = work->candidate->learner->reward;
+    double sum = 0, std = 0;
+    int zero = 0;
+    for (int m = 0; m < work->n_members; m++) {
+        sum += work->members[m].reward;
+    }
+    for (int group = 0; group < work->n_groups; group++) {
+        std += work->group_std[group];
+        zero += work->group_std[group] == 0;
+    }
+    step_metric(result, "reward", sum / work->n_members);
+    step_metric(result, "reward_std", std / work->n_groups);
+    step_metric(result, "frac_reward_zero_std", (double)zero / work->n_groups);
+    for (int term = 0; term < reward_size(reward); term++) {
+        Text key = {0};
+        double mean = 0;
+        for (int m = 0; m < work->n_members; m++) {
+            mean += work->members[m].values[term];
+        }
+        text_printf(&key, "rewards/%s/mean", reward_name(reward, term));
+        step_metric(result, key.bytes, mean / work->n_members);
+        text_clear(&key);
+        text_printf(&key, "rewards/%s/std", reward_name(reward, term));
+        step_metric(result, key.bytes, std_of_values(work, term));
+        text_release(&key);
+    }
+}
+
+static void report_passes(const Work *work)
+{
+    StepResult *result = work->candidate->result;
+    double passes = work->settings->updates_per_batch, tokens = (double)work->batch.n_tokens;
+    const PassSums *sums = &work->sums;
+    step_metric(result, "loss", sums->loss / passes);
+    step_metric(result, "entropy", work->entropy / tokens);
+    if (work->settings->objective.kl_beta != 0) {
+        step_metric(result, "kl", sums->kl / passes / tokens);
+    }
+    step_metric(result, "clip_ratio/low_mean", sums->low / passes / tokens);
+    step_metric(result, "clip_ratio/low_min", work->low_min / tokens);
+    step_metric(result, "clip_ratio/high_mean", sums->high / passes / tokens);
+    step_metric(result, "clip_ratio/high_max", work->high_max / tokens);
+    step_metric(result, "clip_ratio/region_mean", (sums->low + sums->high) / passes / tokens);
+    step_metric(result, "sampling/sampling_logp_difference/mean", work->gap_sum / tokens);
+    step_metric(result, "sampling/sampling_logp_difference/max", work->gap_max);
+    step_metric(result, "sampling/importance_sampling_ratio/min", work->ratio_min);
+    step_metric(result, "sampling/importance_sampling_ratio/mean", work->ratio_sum / tokens);
+    step_metric(result, "sampling/importance_sampling_ratio/max", work->ratio_max);
+}
+
+void grpo_keep_completions(const Work *work)
+{
+    StepResult *result = work->candidate->result;
+    StepArena *arena = result->arena;
+    result->completions = arena_alloc(arena, (size_t)work->n_members, sizeof *result->completions);
+    result->n_completions = (size_t)work->n_members;
+    Text extracted = {0};
+    for (int m = 0; m < work->n_members; m++) {
+        const Member *member = &work->members[m];
+        const Rollout *rollout = member->rollout;
+        const Completion *completion = &rollout->completion;
+        int group = m / work->settings->group_size, row = work->rows[group];
+        const Prompt *prompt = &work->task->prompts[row];
+        int32_t *ids = arena_alloc(arena, (size_t)completion->n, sizeof *ids);
+        double *logprobs = arena_alloc(arena, (size_t)completion->n, sizeof *logprobs);
+        memcpy(ids, completion->ids, (size_t)completion->n * sizeof *ids);
+        memcpy(logprobs, completion->logprobs, (size_t)completion->n * sizeof *logprobs);
+        text_clear(&extracted);
+        extract_all_json(&extracted, rollout->text, rollout->n_text);
+        result->completions[m] =
+            (CompletionRow){.prompt_row = row,
+                            .prompt = group,
+                            .sample = m % work->settings->group_size,
+                            .prompt_text = arena_string(arena, prompt->text, prompt->n_text),
+                            .text = arena_string(arena, rollout->text, rollout->n_text),
+                            .n_text = rollout->n_text,
+                            .ids = ids,
+                            .n_ids = completion->n,
+                            .logprobs = logprobs,
+                            .reward = member->reward,
+                            .advantage = member->advantage,
+                            .extracted = arena_string(arena, extracted.bytes, extracted.n),
+                            .finish = completion->finish == FINISH_STOP ? "stop" : "length"};
+    }
+    text_release(&extracted);
+}
+
+void grpo_report(const Work *work)
+{
+    report_rewards(work);
+    report_completions(work);
+    report_passes(work);
+}
