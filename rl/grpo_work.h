@@ -30,8 +30,8 @@ typedef struct {
     PassSums sums; /* over passes */
     double low_min, high_max;
     double entropy;
-    double gap_sum, gap_max, ratio_sum, ratio_min,
-        ratio_max; /* trainer against sampler, first pass */
+    /* trainer against sampler, first pass */
+    double gap_sum, gap_max, ratio_sum, ratio_min, ratio_max;
 } Work;
 
 /* Metrics of the step into the learner's result. */
