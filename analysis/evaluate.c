@@ -56,7 +56,7 @@ static Score *add_score(Evaluated *evaluated, const char *name, int samples)
 /* Row means, then the mean over rows. */
 static void finish_score(Score *score, int n_rows)
 {
-    score->verdict = true;
+    score->verdict = strcmp(score->name, "nll") != 0;
     for (int i = 0; i < n_rows; i++) {
         double sum = 0;
         for (int s = 0; s < score->samples; s++) {

@@ -149,7 +149,7 @@ static size_t add_samples(EvalSample *samples, Text *read, const Evaluated *eval
         bool found = extractor && extractor->read(&read[i], rollout->text, rollout->n_text);
         samples[i] = (EvalSample){.row = row,
                                   .sample = (int)(i % (size_t)score->samples),
-                                  .text = rollout ? rollout->text : "",
+                                  .text = rollout ? rollout->text : NULL,
                                   .n_text = rollout ? rollout->n_text : 0,
                                   .answer = evaluated->task->dataset.rows[row].answer,
                                   .extractor = score->name,
