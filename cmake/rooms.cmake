@@ -3,8 +3,6 @@ file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cli/*.c)
 if(cli_sources)
   add_executable(tinylora ${cli_sources})
   target_link_libraries(tinylora PRIVATE experiments)
-  target_compile_definitions(tinylora PRIVATE TINYLORA_VERSION="${PROJECT_VERSION}"
-                             TINYLORA_MODELS_DIR="${CMAKE_SOURCE_DIR}/models")
 endif()
 
 enable_testing()
@@ -36,3 +34,7 @@ foreach(source ${bench_sources})
   list(APPEND bench_targets ${name})
 endforeach()
 add_custom_target(benches DEPENDS ${bench_targets})
+
+# What models/abacus/README.md tells to run: the problems that the embedded model is made of.
+add_executable(abacus_generate EXCLUDE_FROM_ALL ${CMAKE_SOURCE_DIR}/models/abacus/generate.c)
+target_link_libraries(abacus_generate PRIVATE core)
