@@ -54,8 +54,8 @@ Status model_config_read(ModelConfig *config, const char *path, Error *error);
  * _compute_llama3_parameters) */
 void rope_frequencies(double *frequency, const ModelConfig *config);
 
-/* path: that of the one weights file of a model directory. Errors: STATUS_REFUSED when there is
- * none, or a sharded index (not supported yet). */
+/* path: what safetensors_open wants for a model directory: its model.safetensors or its index.
+ * Errors: STATUS_REFUSED when there is neither, or both. */
 Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error *error);
 
 /* The tensors a model of this config must have, in the order Hugging Face writes them. */

@@ -211,16 +211,17 @@ Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error
     if (status != STATUS_OK) {
         return status;
     }
-    if (file_exists(index)) {
-        return error_set(
-            error, STATUS_REFUSED,
-            file_exists(path)
-                ? "%s: beside a model.safetensors: which one holds the weights is not clear"
-                : "%s: sharded models are not supported yet",
-            index);
+    bool is_sharded = file_exists(index);
+    if (is_sharded && file_exists(path)) {
+        return error_set(error, STATUS_REFUSED,
+                         "%s: beside a model.safetensors: which one holds the weights is not clear",
+                         index);
     }
-    if (!file_exists(path)) {
+    if (!is_sharded && !file_exists(path)) {
         return error_set(error, STATUS_REFUSED, "%s: has no model.safetensors", directory);
+    }
+    if (is_sharded) {
+        strcpy(path, index);
     }
     return STATUS_OK;
 }

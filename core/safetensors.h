@@ -1,12 +1,13 @@
-/* One safetensors file, memory-mapped read-only, checked by every rule of the format before a byte
- * of data is used (length field, UTF-8, JSON, duplicates, types, shape products with overflow,
- * sizes, holes, overlaps, end of file). */
+/* Safetensors, memory-mapped read-only: one file, or the shards of an index, checked by every rule
+ * of the format before a byte of data is used (length field, UTF-8, JSON, duplicates, types, shape
+ * products with overflow, sizes, holes, overlaps, end of file). */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "core/file.h"
+#include "core/sha256.h"
 #include "core/status.h"
 
 typedef enum { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_OTHER } TensorType;
@@ -23,8 +24,9 @@ typedef struct {
 
 typedef struct SafeTensors SafeTensors;
 
-/* Errors: STATUS_REFUSED naming the file, the place and the rule; STATUS_FAILED when it cannot be
- * read. */
+/* path: a .safetensors file, or a .safetensors.index.json, whose shards lie beside it and hold
+ * exactly the tensors that it lists. Errors: STATUS_REFUSED naming the file, the place and the
+ * rule; STATUS_FAILED when it cannot be read. */
 Status safetensors_open(SafeTensors **file, const char *path, Error *error);
 void safetensors_close(SafeTensors *file);
 size_t safetensors_count(const SafeTensors *file);
@@ -32,6 +34,9 @@ const Tensor *safetensors_at(const SafeTensors *file, size_t i);           /* in
 const Tensor *safetensors_find(const SafeTensors *file, const char *name); /* NULL when absent */
 /* Tell the kernel that the pages of this tensor are not needed any more (they stay in the file). */
 void safetensors_forget(const SafeTensors *file, const Tensor *tensor);
+
+/* SHA-256 of the bytes of the file, or of all shards in order of their names, one after another. */
+void safetensors_sha256(char hex[SHA256_HEX_SIZE], const SafeTensors *file);
 
 /* Write tensors in the order given (data pointers filled in), atomically: temporary file, fsync,
  * rename, fsync of the directory. The header is padded to 8 bytes. metadata: n_metadata pairs key,

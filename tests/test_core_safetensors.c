@@ -16,6 +16,7 @@
 #include "tests/shared.h"
 
 static const char *const PATH = "test_core_safetensors.tmp";
+static const char *const INDEX = "test_core_safetensors.tmp.index.json";
 
 /* A file of this header and n_data bytes 0, 1, 2, ... */
 static void write_raw(const char *header, size_t n_data)
@@ -217,6 +218,100 @@ static void what_is_written_is_read_back(void **state)
     assert_non_null(strstr(error.message, "cannot be created: No such file or directory"));
 }
 
+/* Two shards of one tensor each and an index of this text. */
+static void write_sharded(const char *index)
+{
+    float a[3] = {0.31f, -1.27f, 2.385f}, b[2] = {7, 8};
+    Tensor tensors[] = {
+        {.name = "a", .type = TENSOR_F32, .n_dims = 1, .dims = {3}, .data = a},
+        {.name = "b", .type = TENSOR_F32, .n_dims = 2, .dims = {1, 2}, .data = b},
+    };
+    assert_int_equal(safetensors_write("test_core_shard_1.tmp", &tensors[0], 1, NULL, 0, NULL),
+                     STATUS_OK);
+    assert_int_equal(safetensors_write("test_core_shard_2.tmp", &tensors[1], 1, NULL, 0, NULL),
+                     STATUS_OK);
+    assert_int_equal(file_write(INDEX, index, strlen(index), NULL), STATUS_OK);
+}
+
+static void remove_sharded(void)
+{
+    unlink("test_core_shard_1.tmp");
+    unlink("test_core_shard_2.tmp");
+    unlink(INDEX);
+}
+
+static void shards_are_read_as_one(void **state)
+{
+    (void)state;
+    write_sharded("{\"metadata\": {\"total_size\": 20}, \"weight_map\": "
+                  "{\"b\": \"test_core_shard_2.tmp\", \"a\": \"test_core_shard_1.tmp\"}}");
+    SafeTensors *file = NULL;
+    Error error = {0};
+    if (safetensors_open(&file, INDEX, &error) != STATUS_OK) {
+        fail_msg("%s", error.message);
+    }
+    assert_int_equal(safetensors_count(file), 2);
+    assert_string_equal(safetensors_at(file, 0)->name, "a");
+    float values[2];
+    tensor_to_f32(values, safetensors_find(file, "b")->data, TENSOR_F32, 2);
+    assert_true(values[0] == 7 && values[1] == 8);
+    char hex[SHA256_HEX_SIZE], expected[SHA256_HEX_SIZE], *bytes[2];
+    size_t n[2];
+    safetensors_sha256(hex, file);
+    assert_int_equal(file_read(&bytes[0], &n[0], "test_core_shard_1.tmp", 1000, NULL), STATUS_OK);
+    assert_int_equal(file_read(&bytes[1], &n[1], "test_core_shard_2.tmp", 1000, NULL), STATUS_OK);
+    Sha256 *all = sha256_new();
+    sha256_update(all, bytes[0], n[0]);
+    sha256_update(all, bytes[1], n[1]);
+    sha256_finish(all, expected);
+    assert_string_equal(hex, expected);
+    free(bytes[0]);
+    free(bytes[1]);
+    safetensors_close(file);
+    remove_sharded();
+}
+
+static void an_index_that_lies_is_refused(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"[]", "\"weight_map\" is missing, empty or not an object"},
+        {"{\"weight_map\": {}}", "\"weight_map\" is missing, empty or not an object"},
+        {"{\"weight_map\": {\"a\": 3}}",
+         "\"weight_map\": tensor \"a\": its shard is a number, not a string"},
+        {"{\"weight_map\": {\"a\": \"../x\"}}",
+         "\"weight_map\": tensor \"a\": \"../x\" is not the plain name of a file beside the index"},
+        {"{\"weight_map\": {\"a\": \"x\\u0000y\"}}",
+         "\"weight_map\": tensor \"a\": \"x\" is not the plain name of a file beside the index"},
+        {"{\"weight_map\": {\"a\": \"..\"}}",
+         "\"weight_map\": tensor \"a\": \"..\" is not the plain name of a file beside the index"},
+        {"{\"weight_map\": {\"c\": \"test_core_shard_1.tmp\"}}",
+         "\"weight_map\": tensor \"a\" lies in \"test_core_shard_1.tmp\", the map has it in no "
+         "shard"},
+        {"{\"weight_map\": {\"a\": \"test_core_shard_2.tmp\", \"b\": \"test_core_shard_1.tmp\"}}",
+         "\"weight_map\": tensor \"a\" lies in \"test_core_shard_1.tmp\", the map has it in "
+         "test_core_shard_2.tmp"},
+        {"{\"weight_map\": {\"a\": \"test_core_shard_1.tmp\", \"c\": \"test_core_shard_1.tmp\"}}",
+         "\"weight_map\": tensor \"c\" is not in \"test_core_shard_1.tmp\""},
+        {"{\"metadata\": {\"total_size\": 21}, \"weight_map\": {\"a\": \"test_core_shard_1.tmp\", "
+         "\"b\": \"test_core_shard_2.tmp\"}}",
+         "\"total_size\" is 21, the tensors have 20 bytes"},
+        {"{\"weight_map\": {\"a\": \"absent.tmp\"}}",
+         "./absent.tmp: cannot be opened: No such file or directory"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        write_sharded(cases[i][0]);
+        SafeTensors *file = NULL;
+        Error error = {0};
+        char expected[1000];
+        snprintf(expected, sizeof expected, "%s: %s", INDEX, cases[i][1]);
+        Status status = safetensors_open(&file, INDEX, &error);
+        assert_string_equal(error.message, expected);
+        assert_int_not_equal(status, STATUS_OK);
+    }
+    remove_sharded();
+}
+
 __extension__ typedef _Float16 Half;
 
 /* Against the compiler's own half type; the whole range of halves, and every f32 of a set of hard
@@ -361,6 +456,8 @@ int main(void)
         cmocka_unit_test(a_header_above_the_limit_is_not_read),
         cmocka_unit_test(odd_addresses_empty_tensors_and_any_order_are_read),
         cmocka_unit_test(what_is_written_is_read_back),
+        cmocka_unit_test(shards_are_read_as_one),
+        cmocka_unit_test(an_index_that_lies_is_refused),
         cmocka_unit_test(every_half_converts_exactly_and_rounds_to_even),
         cmocka_unit_test(bf16_rounds_to_nearest_even),
         cmocka_unit_test(the_first_value_that_is_not_finite_is_found),

@@ -1,0 +1,16 @@
+/* Inside core/safetensors: one file of a set. Nobody else includes this. */
+#pragma once
+#include "core/json.h"
+#include "core/safetensors.h"
+
+typedef struct {
+    JsonDocument *header; /* the names live in it */
+    unsigned char *mapping;
+    size_t n_mapping;
+    Tensor *tensors; /* (n) in order of offset */
+    size_t n;
+} Shard;
+
+/* Errors: as safetensors_open, the path in front. */
+Status shard_open(Shard *shard, const char *path, Error *error);
+void shard_close(Shard *shard); /* also of a shard that is all zeros */
