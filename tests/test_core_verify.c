@@ -63,7 +63,7 @@ static void pair(const char *control, const char *file, VerifyKind kind)
                                               : "config.json");
 }
 
-/* Right: the expected verdict, in words that name a path below the one that was given. */
+/* Right: the expected verdict, in words that name the file. */
 static bool is_right(const Json *item, const char *root)
 {
     const char *file = json_string(json_get(item, "file"), NULL);
@@ -82,7 +82,7 @@ static bool is_right(const Json *item, const char *root)
     Status status = verify_path(path, kind, &error);
     bool right = strcmp(expected, "accept") == 0
                      ? status == STATUS_OK
-                     : status == STATUS_REFUSED && strncmp(error.message, path, strlen(path)) == 0;
+                     : status == STATUS_REFUSED && strstr(error.message, path);
     if (!right) {
         print_error("%s: expected %s, got %d %s\n", file, expected, status, error.message);
     }
