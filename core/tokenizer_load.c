@@ -138,6 +138,12 @@ static Status load_token(Tokenizer *tokenizer, const char *token, int32_t id, Er
     if (n == 0) {
         return error_set(error, STATUS_REFUSED, "model.vocab: id %d is an empty token", id);
     }
+    if (n > TOKENIZER_MAX_TOKEN) {
+        return error_set(error, STATUS_REFUSED,
+                         "model.vocab: the token of id %d has %zu bytes; %d "
+                         "are allowed",
+                         id, n, TOKENIZER_MAX_TOKEN);
+    }
     if (strstr(token, "\xc0\x80")) {
         return error_set(error, STATUS_REFUSED, "model.vocab: the token of id %d contains NUL", id);
     }
@@ -421,20 +427,40 @@ static void decode_token(const Tokenizer *tokenizer, Text *out, const char *toke
     text_release(&to);
 }
 
-static void load_decoded(Tokenizer *tokenizer)
+static Status set_decoded(Tokenizer *tokenizer, int32_t id, const char *token, size_t n,
+                          Error *error)
 {
-    Text one = {0};
-    for (int32_t id = 0; id < tokenizer->n_ids; id++) {
+    Text decoded = {0};
+    decode_token(tokenizer, &decoded, token, n);
+    tokenizer->decoded[id] = (Span){(uint32_t)tokenizer->bytes.n, (uint32_t)decoded.n};
+    text_append(&tokenizer->bytes, text_string(&decoded), decoded.n);
+    text_release(&decoded);
+    return tokenizer->bytes.n <= TOKENIZER_MAX_TEXT
+               ? STATUS_OK
+               : error_set(error, STATUS_REFUSED, "the decoded tokens exceed %d bytes",
+                           TOKENIZER_MAX_TEXT);
+}
+
+static Status load_decoded(Tokenizer *tokenizer, Error *error)
+{
+    Text copy = {0};
+    Status status = STATUS_OK;
+    for (int32_t id = 0; id < tokenizer->n_ids && !status; id++) {
         Span written = tokenizer->written[id];
         if (!(tokenizer->flags[id] & TOKEN_EXISTS) || tokenizer->decoded[id].n) {
             continue;
         }
-        text_clear(&one);
-        decode_token(tokenizer, &one, tokenizer->bytes.bytes + written.at, written.n);
-        tokenizer->decoded[id] = (Span){(uint32_t)tokenizer->bytes.n, (uint32_t)one.n};
-        text_append(&tokenizer->bytes, text_string(&one), one.n);
+        text_clear(&copy); /* tokenizer->bytes moves as it grows */
+        text_append(&copy, tokenizer->bytes.bytes + written.at, written.n);
+        status = set_decoded(tokenizer, id, copy.bytes, copy.n, error);
     }
-    text_release(&one);
+    text_release(&copy);
+    /* A token that was found in normalized text decodes to that text. */
+    for (size_t i = 0; i < tokenizer->normalized.n && !tokenizer->byte_level && !status; i++) {
+        const AddedToken *token = &tokenizer->normalized.tokens[i];
+        status = set_decoded(tokenizer, token->id, token->content, token->n, error);
+    }
+    return status;
 }
 
 Status tokenizer_load(Tokenizer *tokenizer, const Json *root, Error *error)
@@ -448,9 +474,9 @@ Status tokenizer_load(Tokenizer *tokenizer, const Json *root, Error *error)
     status = status ? status : check_alphabet(tokenizer, error);
     status =
         status ? status : tokenizer_load_post(tokenizer, json_get(root, "post_processor"), error);
+    status = status ? status : load_decoded(tokenizer, error);
     if (status) {
         return status;
     }
-    load_decoded(tokenizer);
     return tokenizer->n_split ? tokenizer_bpe_mark_whole(tokenizer, error) : STATUS_OK;
 }

@@ -7,10 +7,12 @@
 
 enum {
     TOKENIZER_MAX_ID = (1 << 22) - 1,
-    TOKENIZER_MAX_TEXT = 1 << 30, /* bytes */
-    TOKENIZER_MAX_STEPS = 8,      /* of a normalizer, a pre-tokenizer, a decoder */
-    TOKENIZER_MAX_SHORT = 16,     /* bytes of a string that a normalizer or decoder puts in */
-    TOKENIZER_MAX_ADDED = 256     /* bytes of an added token: matching takes text x this at worst */
+    TOKENIZER_MAX_TEXT = 1 << 30,  /* bytes */
+    TOKENIZER_MAX_STEPS = 8,       /* of a normalizer, a pre-tokenizer, a decoder */
+    TOKENIZER_MAX_SHORT = 16,      /* bytes of a string that a normalizer or decoder puts in */
+    TOKENIZER_MAX_REPLACE = 2,     /* Replace steps of a decoder */
+    TOKENIZER_MAX_TOKEN = 1 << 16, /* bytes of a token */
+    TOKENIZER_MAX_ADDED = 256 /* bytes of an added token: matching takes text x this at worst */
 };
 
 /* ---- strings of tokens ------------------------------------------------------------------- */
@@ -103,7 +105,7 @@ struct Tokenizer {
     int32_t before[TOKENIZER_MAX_STEPS], after[TOKENIZER_MAX_STEPS]; /* the post-processor's */
     int n_before, n_after;
 
-    DecodeReplace replace[TOKENIZER_MAX_STEPS];
+    DecodeReplace replace[TOKENIZER_MAX_REPLACE];
     int n_replace;
     bool decode_bytes; /* <0xNN> becomes a byte */
     bool decode_byte_level;
@@ -123,8 +125,8 @@ Status tokenizer_load_post(Tokenizer *tokenizer, const Json *post, Error *error)
 Status tokenizer_normalize(const Tokenizer *tokenizer, Text *out, const char *text, size_t n,
                            Error *error);
 
-/* text with each `from` replaced, appended to out. */
-void tokenizer_replace(Text *out, const char *text, size_t n, const ShortString *from,
+/* text with each `from` replaced, appended to out; false when that exceeds TOKENIZER_MAX_TEXT. */
+bool tokenizer_replace(Text *out, const char *text, size_t n, const ShortString *from,
                        const ShortString *to);
 
 /* Reads a boolean member that may be missing or null. */

@@ -120,7 +120,7 @@ static Status load_normalizer(Tokenizer *tokenizer, const Json *value, Error *er
     return status;
 }
 
-void tokenizer_replace(Text *out, const char *text, size_t n, const ShortString *from,
+bool tokenizer_replace(Text *out, const char *text, size_t n, const ShortString *from,
                        const ShortString *to)
 {
     size_t copied = 0, i = 0;
@@ -138,16 +138,21 @@ void tokenizer_replace(Text *out, const char *text, size_t n, const ShortString 
         text_append(out, to->bytes, to->n);
         i += from->n;
         copied = i;
+        if (out->n > TOKENIZER_MAX_TEXT) {
+            return false;
+        }
     }
     text_append(out, text + copied, n - copied);
+    return out->n <= TOKENIZER_MAX_TEXT;
 }
 
 Status tokenizer_normalize(const Tokenizer *tokenizer, Text *out, const char *text, size_t n,
                            Error *error)
 {
     Text from = {0}, to = {0};
+    bool fits = true;
     text_append(&from, text, n);
-    for (int i = 0; i < tokenizer->n_normalize; i++) {
+    for (int i = 0; i < tokenizer->n_normalize && fits; i++) {
         const NormalizeStep *step = &tokenizer->normalize[i];
         if (step->kind == NORMALIZE_NFC && !unicode_nfc_may_change(from.bytes, from.n)) {
             continue;
@@ -159,16 +164,12 @@ Status tokenizer_normalize(const Tokenizer *tokenizer, Text *out, const char *te
             text_append(&to, step->to.bytes, from.n ? step->to.n : 0);
             text_append(&to, from.bytes, from.n);
         } else {
-            tokenizer_replace(&to, from.bytes, from.n, &step->from, &step->to);
+            fits = tokenizer_replace(&to, from.bytes, from.n, &step->from, &step->to);
         }
         Text swap = from;
         from = to;
         to = swap;
-        if (from.n > TOKENIZER_MAX_TEXT) {
-            break;
-        }
     }
-    bool fits = from.n <= TOKENIZER_MAX_TEXT;
     if (fits) {
         text_append(out, text_string(&from), from.n);
     }
@@ -298,7 +299,7 @@ static Status load_decoder(Tokenizer *tokenizer, const Json *value, Error *error
             tokenizer->decode_byte_level = true;
             stage = CLOSED;
         } else if (is_type(step, "Replace")) {
-            in_order = stage == REPLACE;
+            in_order = stage == REPLACE && tokenizer->n_replace < TOKENIZER_MAX_REPLACE;
             if (in_order) {
                 DecodeReplace *replace = &tokenizer->replace[tokenizer->n_replace++];
                 status = read_replace(&replace->from, &replace->to, step, place, error);

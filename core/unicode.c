@@ -10,6 +10,42 @@ enum {
     LONG_PIECE = 1 << 16     /* bytes normalised at once, where the text allows it */
 };
 
+typedef struct {
+    int32_t first, last;
+} Range;
+
+/* Letters and numbers of Unicode 15.1 and 16.0, which utf8proc 2.8 does not know and the readers of
+ * tokenizer.json do. */
+static const Range new_letters[] = {
+    {0x1c89, 0x1c8a},   {0xa7cb, 0xa7cd},   {0xa7da, 0xa7dc},   {0x105c0, 0x105f3},
+    {0x10d4a, 0x10d65}, {0x10d6f, 0x10d85}, {0x10ec2, 0x10ec4}, {0x11380, 0x11389},
+    {0x1138b, 0x1138b}, {0x1138e, 0x1138e}, {0x11390, 0x113b5}, {0x113b7, 0x113b7},
+    {0x113d1, 0x113d1}, {0x113d3, 0x113d3}, {0x11bc0, 0x11be0}, {0x13460, 0x143fa},
+    {0x16100, 0x1611d}, {0x16d40, 0x16d6c}, {0x18cff, 0x18cff}, {0x1e5d0, 0x1e5ed},
+    {0x1e5f0, 0x1e5f0}, {0x2ebf0, 0x2ee5d}};
+static const Range new_numbers[] = {{0x10d40, 0x10d49}, {0x116d0, 0x116e3}, {0x11bf0, 0x11bf9},
+                                    {0x16130, 0x16139}, {0x16d70, 0x16d79}, {0x1ccf0, 0x1ccf9},
+                                    {0x1e5f1, 0x1e5fa}};
+
+static bool in_ranges(int32_t c, const Range *ranges, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (c >= ranges[i].first && c <= ranges[i].last) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static UnicodeClass class_of_unassigned(int32_t c)
+{
+    if (in_ranges(c, new_letters, sizeof new_letters / sizeof *new_letters)) {
+        return UNICODE_LETTER;
+    }
+    return in_ranges(c, new_numbers, sizeof new_numbers / sizeof *new_numbers) ? UNICODE_NUMBER
+                                                                               : UNICODE_OTHER;
+}
+
 UnicodeClass unicode_class(int32_t c)
 {
     switch (c) {
@@ -40,6 +76,8 @@ UnicodeClass unicode_class(int32_t c)
     case UTF8PROC_CATEGORY_NL:
     case UTF8PROC_CATEGORY_NO:
         return UNICODE_NUMBER;
+    case UTF8PROC_CATEGORY_CN:
+        return class_of_unassigned(c);
     default:
         return UNICODE_OTHER;
     }
