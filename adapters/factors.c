@@ -6,7 +6,6 @@
  * run. */
 #include "adapters/factors.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 
 #include "adapters/svd.h"
 #include "core/file.h"
+#include "core/parallel.h"
 
 #define ALGORITHM "tinylora-factors-1" /* change when other bits come out of the same weights */
 enum { START_SEED = 0, KEY_SIZE = 256 };
@@ -173,6 +173,42 @@ static Status open_module(Factors *out, const Model *model, const Module *module
     return status;
 }
 
+/* Modules divided among threads. */
+typedef struct {
+    Factors *factors;
+    const Model *model;
+    const Module *modules;
+    int n_modules, rank;
+    const char *directory;
+    void (*progress)(void *, int, int);
+    void *progress_context;
+    int n_done;
+    int failed; /* the first module that failed, whoever was faster; n_modules: none */
+    Status status;
+    Error error;
+} Work;
+
+static void work_on_module(void *context, int i, int thread)
+{
+    (void)thread;
+    Work *w = context;
+    Error error = {{0}};
+    Status status =
+        open_module(&w->factors[i], w->model, &w->modules[i], w->rank, w->directory, &error);
+#pragma omp critical(adapters_factors)
+    {
+        if (status != STATUS_OK && i < w->failed) {
+            w->failed = i;
+            w->status = status;
+            w->error = error;
+        }
+        w->n_done++;
+        if (w->progress) {
+            w->progress(w->progress_context, w->n_done, w->n_modules);
+        }
+    }
+}
+
 Status factors_open(Factors *factors, const Model *model, const Module *modules, int n_modules,
                     int rank, int n_threads, const char *cache_directory,
                     void (*progress)(void *, int, int), void *progress_context, Error *error)
@@ -181,37 +217,18 @@ Status factors_open(Factors *factors, const Model *model, const Module *modules,
         (void)mkdir(cache_directory, 0777);
     }
     memset(factors, 0, (size_t)n_modules * sizeof *factors);
+    Work work = {factors,          model, modules,   n_modules, rank, cache_directory, progress,
+                 progress_context, 0,     n_modules, STATUS_OK, {{0}}};
     int blas_threads = svd_begin();
-    int done = 0,
-        failed = n_modules; /* the first module that failed: the same for any number of threads */
-    Status status = STATUS_OK;
-    Error first_error = {{0}};
-#pragma omp parallel for num_threads(n_threads) schedule(dynamic)
-    for (int i = 0; i < n_modules; i++) {
-        Error module_error = {{0}};
-        Status module_status =
-            open_module(&factors[i], model, &modules[i], rank, cache_directory, &module_error);
-#pragma omp critical(adapters_factors)
-        {
-            if (module_status != STATUS_OK && i < failed) {
-                failed = i;
-                status = module_status;
-                first_error = module_error;
-            }
-            done++;
-            if (progress) {
-                progress(progress_context, done, n_modules);
-            }
-        }
-    }
+    parallel_for(n_modules, n_threads, work_on_module, &work);
     svd_end(blas_threads);
-    if (status != STATUS_OK) {
+    if (work.status != STATUS_OK) {
         for (int i = 0; i < n_modules; i++) {
             factors_release(&factors[i]);
         }
         char name[96];
-        module_name(name, modules[failed].layer, modules[failed].role);
-        return error_set(error, status, "module \"%s\": %s", name, first_error.message);
+        module_name(name, modules[work.failed].layer, modules[work.failed].role);
+        return error_set(error, work.status, "module \"%s\": %s", name, work.error.message);
     }
     return STATUS_OK;
 }

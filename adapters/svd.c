@@ -13,7 +13,8 @@
 enum {
     OVERSAMPLING = 14, /* block = rank + this */
     POWER_STEPS = 6,   /* blocks of a Krylov space */
-    MAX_RESTARTS = 20
+    MAX_RESTARTS = 20,
+    MAX_PASSES = 6 /* of orthogonalisation */
 };
 /* A residual below GAP_PART of the gap to the nearest singular value bounds the angle by that part;
  * below FLOOR_PART of the largest singular value it is rounding. */
@@ -77,18 +78,23 @@ static void disturb(float *block, const float *noise, int n, int b, int step)
     }
 }
 
-/* Make block (n, b) orthonormal, and orthogonal to basis (n, k). Twice is enough (Parlett, Kahan).
- */
+/* Make block (n, b) orthonormal, and orthogonal to basis (n, k): projected until a pass finds next
+ * to nothing, which is the second (Kahan: twice is enough) unless the space is exhausted. */
 static bool extend_basis(float *block, const float *basis, int n, int k, int b, float *inner,
                          float *tau)
 {
-    for (int pass = 0; pass < 2; pass++) {
+    float found = 1;
+    for (int pass = 0; pass < MAX_PASSES && found > 0.01f; pass++) {
         cblas_sgemm(CblasColMajor, CblasTrans, CblasNoTrans, k, b, n, 1, basis, n, block, n, 0,
                     inner, k);
         cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, n, b, k, -1, basis, n, inner, k, 1,
                     block, n);
         if (!orthonormalise(block, n, b, NULL, tau)) {
             return false;
+        }
+        found = pass == 0 ? 1 : 0;
+        for (size_t i = 0; pass > 0 && i < (size_t)k * b; i++) {
+            found = fmaxf(found, fabsf(inner[i]));
         }
     }
     return true;

@@ -15,6 +15,7 @@
 #include "adapters/factors.h"
 #include "adapters/method.h"
 #include "adapters/thin.h"
+#include "core/parallel.h"
 #include "core/random.h"
 
 enum {
@@ -59,12 +60,13 @@ static int saved_width(const void *context, int module)
     return t->slot[module] < 0 ? 0 : t->plan.rank;
 }
 
-/* The rows [first, last) of a call (counted over its spans) that a thread takes. */
-static void share_of_thread(int *first, int *last, int n_rows, int thread, int n_threads)
+/* The rows [first, last) of n_rows (counted over the spans of a call) that are one share of them.
+ */
+static void share_of_rows(int *first, int *last, int n_rows, int share, int n_shares)
 {
     int blocks = (n_rows + ROW_BLOCK - 1) / ROW_BLOCK;
-    *first = (int)((long)blocks * thread / n_threads) * ROW_BLOCK;
-    *last = (int)((long)blocks * (thread + 1) / n_threads) * ROW_BLOCK;
+    *first = (int)((long)blocks * share / n_shares) * ROW_BLOCK;
+    *last = (int)((long)blocks * (share + 1) / n_shares) * ROW_BLOCK;
     *last = *last < n_rows ? *last : n_rows;
 }
 
@@ -125,6 +127,37 @@ static bool worth_threads(const Factors *f, int n_rows)
     return (double)n_rows * f->rank * (f->n_in + f->n_out) > PARALLEL_WORK;
 }
 
+/* A call of the hook, cut into shares of its rows. */
+typedef struct {
+    const TinyLora *t;
+    int slot, n_shares;
+    const HookForward *forward;
+    const HookBackward *backward;
+    const RowSpan *spans;
+    int n_spans;
+    int first, n_rows; /* of the rows counted over the spans: all, or one tile of them */
+    float *g;          /* backward: (n_rows, rank) U^T dy */
+} Work;
+
+static void forward_share(void *context, int share, int thread)
+{
+    (void)thread;
+    const Work *w = context;
+    const Factors *f = &w->t->factors[w->slot];
+    int first, last;
+    share_of_rows(&first, &last, w->n_rows, share, w->n_shares);
+    for (int i = 0, start = 0; i < w->n_spans; start += w->spans[i].n_rows, i++) {
+        RowSpan span = w->spans[i];
+        if (span.adapter == 0 || !clip(&span, start, first, last)) {
+            continue;
+        }
+        const HookForward *call = w->forward;
+        size_t row = (size_t)span.first_row;
+        forward_rows(w->t, w->slot, call->x + row * f->n_in, call->y + row * f->n_out,
+                     call->saved ? call->saved + row * f->rank : NULL, span.adapter, span.n_rows);
+    }
+}
+
 static void forward(void *context, int module, const HookForward *call, const RowSpan *spans,
                     int n_spans, int n_threads)
 {
@@ -133,24 +166,15 @@ static void forward(void *context, int module, const HookForward *call, const Ro
     if (slot < 0) {
         return;
     }
-    const Factors *f = &t->factors[slot];
     int n_rows = count_rows(spans, n_spans);
-    int n_shares = worth_threads(f, n_rows) ? n_threads : 1;
-#pragma omp parallel for num_threads(n_shares) schedule(static) if (n_shares > 1)
-    for (int thread = 0; thread < n_shares; thread++) {
-        int first, last;
-        share_of_thread(&first, &last, n_rows, thread, n_shares);
-        for (int i = 0, start = 0; i < n_spans; start += spans[i].n_rows, i++) {
-            RowSpan span = spans[i];
-            if (span.adapter == 0 || !clip(&span, start, first, last)) {
-                continue;
-            }
-            size_t row = (size_t)span.first_row;
-            forward_rows(t, slot, call->x + row * f->n_in, call->y + row * f->n_out,
-                         call->saved ? call->saved + row * f->rank : NULL, span.adapter,
-                         span.n_rows);
-        }
-    }
+    Work work = {.t = t,
+                 .slot = slot,
+                 .n_shares = worth_threads(&t->factors[slot], n_rows) ? n_threads : 1,
+                 .forward = call,
+                 .spans = spans,
+                 .n_spans = n_spans,
+                 .n_rows = n_rows};
+    parallel_for(work.n_shares, n_threads, forward_share, &work);
 }
 
 /* g = U^T dy, and dx += V M^T g, of rows under one adapter. g: (n_rows, rank) out; dx may be NULL.
@@ -207,6 +231,48 @@ static void finish_sequence(TinyLora *t, int slot, int adapter)
     }
 }
 
+static void backward_share(void *context, int share, int thread)
+{
+    (void)thread;
+    const Work *w = context;
+    const Factors *f = &w->t->factors[w->slot];
+    int first, last;
+    share_of_rows(&first, &last, w->n_rows, share, w->n_shares);
+    for (int i = 0, start = -w->first; i < w->n_spans; start += w->spans[i].n_rows, i++) {
+        RowSpan span = w->spans[i];
+        if (span.adapter == 0 || !clip(&span, start, first, last)) {
+            continue;
+        }
+        const HookBackward *call = w->backward;
+        size_t row = (size_t)span.first_row;
+        int at = start + span.first_row - w->spans[i].first_row; /* in g */
+        backward_rows(w->t, w->slot, w->g + (size_t)at * f->rank,
+                      call->dx ? call->dx + row * f->n_in : NULL, call->dy + row * f->n_out,
+                      span.adapter, span.n_rows);
+    }
+}
+
+/* Add the tile's rows to the sums, sequence after sequence. open: the span whose sequence is being
+ * summed. */
+static const RowSpan *sum_tile(TinyLora *t, const Work *w, const RowSpan *open)
+{
+    int rank = t->plan.rank;
+    for (int i = 0, start = -w->first; i < w->n_spans; start += w->spans[i].n_rows, i++) {
+        RowSpan span = w->spans[i];
+        if (span.adapter == 0 || !clip(&span, start, 0, w->n_rows)) {
+            continue;
+        }
+        if (open && (open->sequence != span.sequence || open->adapter != span.adapter)) {
+            finish_sequence(t, w->slot, open->adapter);
+        }
+        open = &w->spans[i];
+        int at = start + span.first_row - open->first_row;
+        add_rows(t, w->g + (size_t)at * rank, w->backward->saved + (size_t)span.first_row * rank,
+                 span.n_rows);
+    }
+    return open;
+}
+
 static void backward(void *context, int module, const HookBackward *call, const RowSpan *spans,
                      int n_spans, int n_threads)
 {
@@ -215,43 +281,16 @@ static void backward(void *context, int module, const HookBackward *call, const 
     if (slot < 0) {
         return;
     }
-    const Factors *f = &t->factors[slot];
-    int n_rows = count_rows(spans, n_spans);
-    int tile = TILE_FLOATS / f->rank;
+    int n_rows = count_rows(spans, n_spans), tile = TILE_FLOATS / t->plan.rank;
     float g[TILE_FLOATS];
-    const RowSpan *open = NULL; /* the span whose sequence is being summed */
-    for (int tile_first = 0; tile_first < n_rows; tile_first += tile) {
-        int tile_rows = n_rows - tile_first < tile ? n_rows - tile_first : tile;
-        int n_shares = worth_threads(f, tile_rows) ? n_threads : 1;
-#pragma omp parallel for num_threads(n_shares) schedule(static) if (n_shares > 1)
-        for (int thread = 0; thread < n_shares; thread++) {
-            int first, last;
-            share_of_thread(&first, &last, tile_rows, thread, n_shares);
-            for (int i = 0, start = -tile_first; i < n_spans; start += spans[i].n_rows, i++) {
-                RowSpan span = spans[i];
-                if (span.adapter == 0 || !clip(&span, start, first, last)) {
-                    continue;
-                }
-                size_t row = (size_t)span.first_row;
-                int at = start + span.first_row - spans[i].first_row;
-                backward_rows(t, slot, g + (size_t)at * f->rank,
-                              call->dx ? call->dx + row * f->n_in : NULL, call->dy + row * f->n_out,
-                              span.adapter, span.n_rows);
-            }
-        }
-        for (int i = 0, start = -tile_first; i < n_spans; start += spans[i].n_rows, i++) {
-            RowSpan span = spans[i];
-            if (span.adapter == 0 || !clip(&span, start, 0, tile_rows)) {
-                continue;
-            }
-            if (open && (open->sequence != span.sequence || open->adapter != span.adapter)) {
-                finish_sequence(t, slot, open->adapter);
-            }
-            open = &spans[i];
-            int at = start + span.first_row - spans[i].first_row;
-            add_rows(t, g + (size_t)at * f->rank, call->saved + (size_t)span.first_row * f->rank,
-                     span.n_rows);
-        }
+    Work work = {
+        .t = t, .slot = slot, .backward = call, .spans = spans, .n_spans = n_spans, .g = g};
+    const RowSpan *open = NULL;
+    for (; work.first < n_rows; work.first += tile) {
+        work.n_rows = n_rows - work.first < tile ? n_rows - work.first : tile;
+        work.n_shares = worth_threads(&t->factors[slot], work.n_rows) ? n_threads : 1;
+        parallel_for(work.n_shares, n_threads, backward_share, &work);
+        open = sum_tile(t, &work, open);
     }
     if (open) {
         finish_sequence(t, slot, open->adapter);
@@ -406,6 +445,7 @@ static void initial_tinylora(const AdapterBank *bank, float *v)
 static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_threads)
 {
     (void)n_threads;
+    parallel_float_mode();
     TinyLora *t = bank->state;
     int u = t->plan.u, rank = t->plan.rank;
     for (int m = 0; m < t->n_modules; m++) {

@@ -3,6 +3,8 @@ file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cli/*.c)
 if(cli_sources)
   add_executable(tinylora ${cli_sources})
   target_link_libraries(tinylora PRIVATE experiments)
+  target_compile_definitions(tinylora PRIVATE TINYLORA_VERSION="${PROJECT_VERSION}"
+                             TINYLORA_MODELS_DIR="${CMAKE_SOURCE_DIR}/models")
 endif()
 
 enable_testing()

@@ -198,7 +198,7 @@ static Status read_rewards(Reader *reader, const Json *value, Error *error)
     }
     config->base.n_rewards = (int)json_size(value);
     for (size_t i = 0; i < json_size(value); i++) {
-        char path[16];
+        char path[32];
         snprintf(path, sizeof path, "reward.%zu", i);
         if (json_kind(json_at(value, i)) != JSON_OBJECT) {
             error_set(error, STATUS_USAGE, "%s where an object is expected",
@@ -324,6 +324,26 @@ Status config_read(Config **config_out, const char *path, const char *const *ove
     }
     *config_out = config;
     return STATUS_OK;
+}
+
+Status spec_from_json(RunSpec *spec, const char *json, Error *error)
+{
+    JsonDocument *document = NULL;
+    Config *config = calloc(1, sizeof *config);
+    Status status = config ? json_parse(&document, json, strlen(json), error)
+                           : error_set(error, STATUS_FAILED, "out of memory");
+    if (!status) {
+        Reader reader = {config, false};
+        strcpy(config->path, "stored in results.db");
+        strcpy(config->folder, ".");
+        settings_default(&config->base);
+        status = read_object(&reader, json_root(document), "", error);
+        status = status ? status : config_settle(config, &config->base, error);
+        *spec = config->base;
+    }
+    json_free(document);
+    free(config);
+    return status == STATUS_USAGE ? STATUS_REFUSED : status;
 }
 
 void config_free(Config *config)

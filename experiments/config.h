@@ -28,6 +28,9 @@ typedef struct Config {
 Status config_read(Config **config, const char *path, const char *const *overrides,
                    size_t n_overrides, const char *models, Error *error);
 void config_free(Config *config);
+/* The settings of a stored run from its config's JSON, as config_show wrote it. Errors:
+ * STATUS_REFUSED. */
+Status spec_from_json(RunSpec *spec, const char *json, Error *error);
 
 /* Set one setting of spec from a JSON value (a cell of a sweep). Errors: STATUS_USAGE with the
  * path. */

@@ -17,8 +17,8 @@ typedef struct {
     const char *held_out_sha256; /* of the rows that give the objective; "" without */
 } IdentityInputs;
 
-/* Append the canonical JSON: keys sorted, no blanks, numbers as %.17g. spec: settled, with its plan
- * filled in. */
+/* Append the canonical JSON: keys sorted, no blanks, numbers with the fewest digits that read back
+ * the same. spec: settled, with its plan filled in. */
 void identity_json(Text *out, const RunSpec *spec, const IdentityInputs *inputs);
 /* run_id: the first 16 hex digits of the SHA-256 of the canonical JSON. */
 void identity_run_id(char run_id[RUN_ID_SIZE], const Text *identity);

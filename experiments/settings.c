@@ -1,7 +1,7 @@
 /* The table of settings, and what can be done to one of them. */
 #include "experiments/settings.h"
 
-#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -28,7 +28,7 @@ static const Setting table[] = {
     {"adapter.tie", SETTING_CHOICE, FIELD(adapter.tie), "\"tiled\"", 0, 0, "tiled|structured|all|none", 0, "which modules share scalars"},
     {"adapter.u", SETTING_INTEGER, FIELD(adapter.u), "0", 0, 1e9, NULL, 0, "scalars a group; 0: chosen by the planner"},
     {"adapter.groups", SETTING_INTEGER, FIELD(adapter.groups), "0", 0, 1e9, NULL, 0, "tie groups; 0: chosen by the planner"},
-    {"adapter.balanced", SETTING_SWITCH, FIELD(adapter.balanced), "false", 0, 0, NULL, 0, "groups of even size instead of the paper's chunks"},
+    {"adapter.grouping", SETTING_CHOICE, FIELD(adapter.grouping), "\"auto\"", 0, 0, "auto|chunks|balanced", 0, "how modules are cut into groups: the paper's chunks, the last one short, or even sizes; auto: chunks where they fit"},
     {"adapter.seed", SETTING_SEED, FIELD(adapter.seed), "13", 0, SEED_MAX, NULL, 0, "of the frozen random P"},
     {"adapter.targets", SETTING_TARGETS, FIELD(adapter.targets), ALL_TARGETS, 0, 0, NULL, 0, "linear layers that are adapted"},
     {"adapter.scale", SETTING_NUMBER, FIELD(adapter.scale), "1", 0, 1e6, NULL, SETTING_OPEN_LOW, "s in W' = W + s U S R V^T"},
@@ -153,6 +153,19 @@ static void targets_json(unsigned targets, Text *out)
     text_add(out, "]");
 }
 
+/* The fewest digits that read back as the same number. */
+static void shortest_json(double number, Text *out)
+{
+    char digits[32];
+    for (int precision = 1; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, number);
+        if (strtod(digits, NULL) == number) {
+            break;
+        }
+    }
+    text_add(out, digits);
+}
+
 void setting_value_json(const RunSpec *spec, const Setting *setting, int reward, Text *out)
 {
     const char *field = setting_field((RunSpec *)(uintptr_t)spec, setting, reward);
@@ -178,7 +191,7 @@ void setting_value_json(const RunSpec *spec, const Setting *setting, int reward,
         break;
     case SETTING_NUMBER:
         memcpy(&number, field, sizeof number);
-        text_json_number(out, number);
+        shortest_json(number, out);
         break;
     case SETTING_SWITCH:
         memcpy(&on, field, sizeof on);

@@ -24,10 +24,9 @@ typedef struct {
     char experiment[128];
     char model[CONFIG_PATH]; /* a directory, or the name of an embedded model */
     struct {
-        char method[16], tie[16];
+        char method[16], tie[16], grouping[16];
         int budget;          /* 0: u * groups */
         int rank, u, groups; /* u, groups 0: chosen by the planner */
-        bool balanced;
         int64_t seed;
         unsigned targets; /* bit per Role */
         double scale;

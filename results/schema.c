@@ -22,11 +22,9 @@ Status schema_check(Database *database, int *version, Error *error)
         "SELECT count(*) FROM sqlite_schema WHERE (type = 'table' AND name IN ('experiment', "
         "'run', "
         "'experiment_run', 'attempt', 'param', 'metric', 'checkpoint', 'completion', 'evaluation', "
-        "'eval_sample', 'surface', 'surface_row', 'surface_point', 'artifact', 'event')) OR (type "
-        "= "
-        "'view' AND name IN ('run_list', 'best_runs', 'run_show', 'sweep_summary', "
-        "'learning_curve', "
-        "'surface_grid'))";
+        "'eval_completion', 'eval_verdict', 'surface', 'surface_row', 'surface_point', 'artifact', "
+        "'event')) OR (type = 'view' AND name IN ('run_list', 'best_runs', 'run_show', "
+        "'sweep_summary', 'eval_sample', 'learning_curve', 'surface_grid'))";
     int64_t id = 0, user_version = 0, n_found = 0;
     Status status = database_number(database, "PRAGMA application_id", &id, error);
     if (status == STATUS_OK && id != SCHEMA_APPLICATION_ID) {
@@ -49,9 +47,9 @@ Status schema_check(Database *database, int *version, Error *error)
     if (status == STATUS_OK) {
         status = database_number(database, tables, &n_found, error);
     }
-    if (status == STATUS_OK && n_found != 21) {
+    if (status == STATUS_OK && n_found != 23) {
         return error_set(error, STATUS_REFUSED,
-                         "not a results.db (%" PRId64 " of its 21 tables and views)", n_found);
+                         "not a results.db (%" PRId64 " of its 23 tables and views)", n_found);
     }
     *version = (int)user_version;
     return status;

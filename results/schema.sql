@@ -110,6 +110,7 @@ CREATE TABLE completion (
 
 -- A score with its standard error.
 CREATE TABLE evaluation (
+    evaluation_id  INTEGER PRIMARY KEY,
     run_id         TEXT NOT NULL REFERENCES run(run_id),
     step           INTEGER NOT NULL,
     task           TEXT NOT NULL,
@@ -122,26 +123,31 @@ CREATE TABLE evaluation (
     p_value        REAL, -- paired, against the base
     detail         TEXT, -- JSON
     created_at     REAL NOT NULL,
-    PRIMARY KEY (run_id, step, task, extractor)
+    UNIQUE (run_id, step, task, extractor)
 ) STRICT;
 
--- Per-row answers of an evaluation under every extractor.
-CREATE TABLE eval_sample (
-    run_id    TEXT NOT NULL,
-    step      INTEGER NOT NULL,
-    task      TEXT NOT NULL,
-    extractor TEXT NOT NULL,
-    row       INTEGER NOT NULL, -- of the data file, from 0
-    sample    INTEGER NOT NULL,
-    text      TEXT NOT NULL, -- completion
-    answer    TEXT NOT NULL, -- reference
-    extracted TEXT,
-    correct   INTEGER NOT NULL CHECK (correct IN (0, 1)),
-    score     REAL, -- under 'reward' and 'nll', which are no verdicts; 0 or 1 elsewhere
-    n_tokens  INTEGER NOT NULL,
-    PRIMARY KEY (run_id, step, task, extractor, row, sample),
-    FOREIGN KEY (run_id, step, task, extractor) REFERENCES evaluation ON DELETE CASCADE
-) STRICT;
+-- What an evaluation sampled, once; what each extractor made of it. The view eval_sample has them side by side.
+CREATE TABLE eval_completion (
+    run_id   TEXT NOT NULL REFERENCES run(run_id),
+    step     INTEGER NOT NULL,
+    task     TEXT NOT NULL,
+    row      INTEGER NOT NULL, -- of the data file, from 0
+    sample   INTEGER NOT NULL,
+    text     TEXT NOT NULL,
+    answer   TEXT NOT NULL, -- reference
+    n_tokens INTEGER NOT NULL,
+    PRIMARY KEY (run_id, step, task, row, sample)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE eval_verdict (
+    evaluation_id INTEGER NOT NULL REFERENCES evaluation(evaluation_id) ON DELETE CASCADE,
+    row           INTEGER NOT NULL,
+    sample        INTEGER NOT NULL,
+    extracted     TEXT,
+    correct       INTEGER NOT NULL CHECK (correct IN (0, 1)),
+    score         REAL, -- under 'reward' and 'nll', which are no verdicts; 0 or 1 elsewhere
+    PRIMARY KEY (evaluation_id, row, sample)
+) STRICT, WITHOUT ROWID;
 
 -- A scan of the loss over a plane of adapters: nx rows of ny points.
 CREATE TABLE surface (
@@ -265,6 +271,14 @@ SELECT experiment, method, adapter, budget, lr, count(*) AS runs, sum(state = 'd
 FROM cell
 GROUP BY experiment, method, adapter, budget, lr
 ORDER BY experiment, method, adapter, budget, lr;
+
+-- Per-row answers of every evaluation under every extractor.
+CREATE VIEW eval_sample AS
+SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.correct, v.score, c.n_tokens,
+       c.text, c.answer
+FROM evaluation e JOIN eval_verdict v USING (evaluation_id)
+LEFT JOIN eval_completion c ON c.run_id = e.run_id AND c.step = e.step AND c.task = e.task AND c.row = v.row
+                               AND c.sample = v.sample;
 
 -- The usual metrics side by side, one row a step.
 CREATE VIEW learning_curve AS

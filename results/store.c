@@ -398,7 +398,8 @@ static Status delete_later(Store *store, const char *run_id, int64_t step, Error
         "DELETE FROM metric WHERE run_id = ? AND step > ?",
         "DELETE FROM completion WHERE run_id = ? AND step > ?",
         "DELETE FROM event WHERE run_id = ? AND step > ?",
-        "DELETE FROM evaluation WHERE run_id = ? AND step > ?", /* and its eval_samples */
+        "DELETE FROM evaluation WHERE run_id = ? AND step > ?", /* and its verdicts */
+        "DELETE FROM eval_completion WHERE run_id = ? AND step > ?",
         "UPDATE run SET last_step = ?2 WHERE run_id = ?1"};
     Status status = database_begin(store->database, error);
     for (size_t i = 0; status == STATUS_OK && i < sizeof statements / sizeof *statements; i++) {

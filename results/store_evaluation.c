@@ -59,21 +59,48 @@ static Status insert_evaluation(Store *store, const Evaluation *evaluation, doub
     return status;
 }
 
+static Status insert_completion(Store *store, const Evaluation *evaluation,
+                                const EvalSample *sample, Error *error)
+{
+    return database_run(
+        store->database,
+        "INSERT INTO eval_completion (run_id, step, task, row, sample, text, answer, n_tokens) "
+        "VALUES "
+        "(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text, answer = "
+        "excluded.answer, n_tokens = excluded.n_tokens WHERE text <> excluded.text",
+        BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
+             value_text(evaluation->task), value_integer(sample->row),
+             value_integer(sample->sample), value_bytes(VALUE_TEXT, sample->text, sample->n_text),
+             value_text(sample->answer), value_integer(sample->n_tokens)),
+        error);
+}
+
 static Status insert_sample(Store *store, const Evaluation *evaluation, const EvalSample *sample,
                             Error *error)
 {
-    return database_run(store->database,
-                        "INSERT INTO eval_sample (run_id, step, task, extractor, row, sample, "
-                        "text, answer, extracted, "
-                        "correct, score, n_tokens) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
-                             value_text(evaluation->task), value_text(sample->extractor),
-                             value_integer(sample->row), value_integer(sample->sample),
-                             value_bytes(VALUE_TEXT, sample->text, sample->n_text),
-                             value_text(sample->answer), value_text(sample->extracted),
-                             value_integer(sample->correct), value_real(sample->score),
-                             value_integer(sample->n_tokens)),
-                        error);
+    Status status = STATUS_OK;
+    if (sample->text) {
+        status = insert_completion(store, evaluation, sample, error);
+    }
+    if (status == STATUS_OK) {
+        status = database_run(
+            store->database,
+            "INSERT INTO eval_verdict (evaluation_id, row, sample, extracted, correct, score) "
+            "SELECT "
+            "evaluation_id, ?5, ?6, ?7, ?8, ?9 FROM evaluation WHERE run_id = ?1 AND step = ?2 AND "
+            "task = ?3 AND extractor = ?4",
+            BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
+                 value_text(evaluation->task), value_text(sample->extractor),
+                 value_integer(sample->row), value_integer(sample->sample),
+                 value_text(sample->extracted), value_integer(sample->correct),
+                 value_real(sample->score)),
+            error);
+    }
+    if (status == STATUS_OK && database_changes(store->database) != 1) {
+        status = error_set(error, STATUS_FAILED, "samples under \"%s\", which was not evaluated",
+                           sample->extractor);
+    }
+    return status;
 }
 
 Status store_evaluations(Store *store, const Evaluation *evaluations, size_t n_evaluations,

@@ -194,7 +194,8 @@ static void every_view_answers_on_an_empty_store(void **state)
 {
     (void)state;
     static const char *const views[] = {"run_list",     "best_runs",      "run_show",
-                                        "surface_grid", "learning_curve", "sweep_summary"};
+                                        "surface_grid", "learning_curve", "sweep_summary",
+                                        "eval_sample"};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
         char sql[64];
         snprintf(sql, sizeof sql, "SELECT * FROM %s", views[i]);

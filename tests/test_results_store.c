@@ -280,8 +280,9 @@ static void resuming_drops_what_is_later_than_the_checkpoint(void **state)
     assert_string_equal(
         ask(store, "SELECT (SELECT max(step) FROM metric), (SELECT max(step) FROM completion), "
                    "(SELECT max(step) FROM event), (SELECT max(step) FROM evaluation), "
-                   "(SELECT max(step) FROM eval_sample), (SELECT last_step FROM run)"),
-        "4,4,4,4,4,4\r\n");
+                   "(SELECT max(step) FROM eval_sample), (SELECT max(step) FROM eval_completion), "
+                   "(SELECT count(*) FROM eval_verdict), (SELECT last_step FROM run)"),
+        "4,4,4,4,4,4,1,4\r\n");
     assert_string_equal(ask(store, "SELECT n, how FROM attempt"), "1,lost\r\n2,\r\n");
     assert_ok(store_checkpoint_at(store, info.run_id, 2, &blob, &n, error));
     assert_memory_equal(blob, "state2", 6);
@@ -397,7 +398,7 @@ static void files_that_are_not_ours_are_refused(void **state)
     execute("PRAGMA application_id = 1953264177");
     refused("schema version 0 never existed");
     execute("PRAGMA user_version = 1");
-    refused("not a results.db (0 of its 21 tables and views)");
+    refused("not a results.db (0 of its 23 tables and views)");
     execute("PRAGMA user_version = 2");
     refused("schema version 2 is newer than this program's 1");
     execute("PRAGMA user_version = -5");
@@ -709,7 +710,15 @@ static void the_base_stands_among_the_best_runs(void **state)
     assert_true(n == 2 && scores[0] == 0 && scores[1] == 1);
     free(scores);
 
+    assert_string_equal(ask(store, "SELECT extractor, row, text, answer, correct FROM eval_sample "
+                                   "ORDER BY extractor, row"),
+                        "flexible,0,a,2,0\r\nflexible,1,b,2,1\r\nstrict,0,a,2,0\r\n");
+    assert_string_equal(ask(store, "SELECT count(*) FROM eval_completion"), "2\r\n");
+
     Error told = {{0}};
+    samples[1].extractor = "boxed";
+    assert_int_equal(store_evaluations(store, bases, 2, samples, 3, 5.0, &told), STATUS_FAILED);
+    assert_says(&told, "samples under \"boxed\", which was not evaluated");
     runs[0].run_id = "mistyped";
     assert_int_equal(store_evaluations(store, runs, 1, NULL, 0, 7.0, &told), STATUS_FAILED);
     assert_says(&told, "evaluation of mistyped, step 50: FOREIGN KEY");

@@ -1,0 +1,67 @@
+/* What verbs share: writing results, opening a model or results.db, tables. */
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "core/file.h"
+#include "experiments/config.h"
+
+Status cli_write(const char *bytes, size_t n, Error *error)
+{
+    if (fwrite(bytes, 1, n, stdout) != n) {
+        return error_set(error, STATUS_FAILED, "writing the result: %s", strerror(errno));
+    }
+    return STATUS_OK;
+}
+
+void cli_note(const Cli *cli, const char *format, ...)
+{
+    if (!cli->quiet) {
+        va_list arguments;
+        va_start(arguments, format);
+        vfprintf(stderr, format, arguments);
+        va_end(arguments);
+        fputc('\n', stderr);
+    }
+}
+
+Status cli_model_directory(const Cli *cli, char directory[CONFIG_PATH], const char *name,
+                           Error *error)
+{
+    if (!name) {
+        return error_set(error, STATUS_USAGE, "--model: a model is missing");
+    }
+    return model_find(directory, name, cli->models, error);
+}
+
+Status cli_open_store(const Cli *cli, Store **store, Error *error)
+{
+    if (!file_exists(cli->db)) {
+        return error_set(error, STATUS_FAILED, "\"%s\": there are no results yet", cli->db);
+    }
+    return store_open(store, cli->db, STORE_READ, 0, error);
+}
+
+static int interrupted(void *context)
+{
+    (void)context;
+    return cli_stopping();
+}
+
+Status cli_query(const Cli *cli, const char *sql, const char *const *binds, size_t n_binds,
+                 Error *error)
+{
+    Store *store;
+    Text out = {0};
+    Status status = cli_open_store(cli, &store, error);
+    if (status) {
+        return status;
+    }
+    store_interrupt(store, interrupted, NULL);
+    status = query_run(store, sql, binds, n_binds, cli->format, &out, error);
+    status = status ? status : cli_write(text_string(&out), out.n, error);
+    text_release(&out);
+    store_close(store);
+    return status;
+}

@@ -1,0 +1,40 @@
+/* tinylora best */
+#include "cli/options.h"
+
+/* Scripts get whole rows of the view, people the columns that tell runs apart. */
+#define ROWS                                                                                       \
+    " FROM best_runs WHERE experiment = coalesce(?1, experiment) AND (?2 = 'all' OR extractor IS " \
+    "NULL OR extractor = ?2)"
+static const char whole[] = "SELECT *" ROWS;
+static const char readable[] =
+    "SELECT experiment, place, CASE kind WHEN 'base' THEN '(base model)' ELSE run_id END AS run, "
+    "method, adapter, nullif(budget, 0) AS budget, lr, seed, nullif(step, 0) AS step, "
+    "round(value, 4) AS value, round(standard_error, 4) AS se, round(gain, 4) AS gain, "
+    "round(p_value, 4) AS p, n, extractor AS metric, task" ROWS;
+
+static Status run(Cli *cli, int argc, char **argv, Error *error)
+{
+    const char *binds[2] = {NULL, "reward"};
+    const Option options[] = {
+        {"--experiment", OPTION_TEXT, &binds[0], 0, 0},
+        {"--metric", OPTION_TEXT, &binds[1], 0, 0},
+    };
+    Status status = options_parse(cli, options, 2, argc, argv, NULL, 0, 0, error);
+    bool for_people = cli->format == FORMAT_TABLE || cli->format == FORMAT_MD;
+    return status ? status : cli_query(cli, for_people ? readable : whole, binds, 2, error);
+}
+
+extern const Verb verb_best;
+const Verb verb_best = {
+    .name = "best",
+    .summary = "runs by their score on held-out rows, the base model among them",
+    .usage = "[--experiment E] [--metric M]",
+    .help = "  --experiment E   runs of one experiment\n"
+            "  --metric M       reward (unless given), nll, the name of an extractor (strict, "
+            "flexible, "
+            "...), or all\n\n"
+            "examples:\n"
+            "  tinylora best --experiment budget13-lr\n"
+            "  tinylora best --metric flexible -o md\n",
+    .run = run,
+};

@@ -1,0 +1,155 @@
+/* tinylora eval */
+#include <stdlib.h>
+
+#include "cli/options.h"
+#include "cli/world.h"
+#include "core/file.h"
+#include "experiments/cell.h"
+#include "experiments/evaluation.h"
+
+enum { WAIT_MS = 10000 };
+
+/* Prints the rows of one task: the base's, and those of a run (NULL: of all runs). */
+static Status print_task(const Cli *cli, Store *store, const char *task, const char *base,
+                         const char *run_id, Error *error)
+{
+    const char *binds[] = {task, base, run_id};
+    Text out = {0};
+    Status status = query_run(
+        store,
+        "SELECT e.extractor, r.kind, e.run_id, r.method, r.adapter, r.budget, r.lr, r.seed, "
+        "e.step, "
+        "e.n, e.value, e.standard_error, e.base_value, e.value - e.base_value AS gain, e.p_value "
+        "FROM evaluation e JOIN run r USING (run_id) WHERE e.task = ?1 AND (e.run_id = ?2 OR "
+        "(r.kind = 'run' AND e.run_id = coalesce(?3, e.run_id))) "
+        "AND e.step = (SELECT max(l.step) FROM evaluation l WHERE l.run_id = e.run_id AND l.task = "
+        "e.task AND l.extractor = e.extractor) "
+        "ORDER BY e.extractor, r.kind, e.value DESC, e.run_id",
+        binds, 3, cli->format, &out, error);
+    status = status ? status : cli_write(text_string(&out), out.n, error);
+    text_release(&out);
+    return status;
+}
+
+static Status eval_run(const Cli *cli, Store *store, const World *world, const char *id,
+                       const EvaluationOptions *options, Error *error)
+{
+    RunAdapter adapter;
+    char directory[CONFIG_PATH];
+    Text task = {0}, base = {0};
+    Status status = run_adapter_open(&adapter, store, id, error);
+    status = status ? status : model_find(directory, adapter.spec.model, cli->models, error);
+    status = status ? status
+                    : evaluation_run(&task, &base, store, world, directory, &adapter.spec, &adapter,
+                                     options, error);
+    status = status ? status
+                    : print_task(cli, store, text_string(&task), text_string(&base), adapter.run_id,
+                                 error);
+    run_adapter_close(&adapter);
+    text_release(&task);
+    text_release(&base);
+    return status;
+}
+
+/* Every cell that has been trained, or the base model where none has. */
+static Status eval_cells(const Cli *cli, Store *store, const World *world, Cell *cells, size_t n,
+                         const EvaluationOptions *options, Error *error)
+{
+    Text task = {0}, base = {0};
+    bool any = false;
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n && !status; i++) {
+        StoredRun run = {0};
+        RunAdapter adapter;
+        bool trained = store_find_run(store, cells[i].run_id, &run, NULL) == STATUS_OK;
+        free(run.block);
+        if (!trained) {
+            continue;
+        }
+        any = true;
+        text_clear(&task);
+        text_clear(&base);
+        status = run_adapter_open(&adapter, store, cells[i].run_id, error);
+        status = status ? status
+                        : evaluation_run(&task, &base, store, world, cells[i].directory,
+                                         &cells[i].spec, &adapter, options, error);
+        run_adapter_close(&adapter);
+    }
+    if (!status && !any) {
+        status = evaluation_run(&task, &base, store, world, cells[0].directory, &cells[0].spec,
+                                NULL, options, error);
+    }
+    status = status ? status
+                    : print_task(cli, store, text_string(&task), text_string(&base), NULL, error);
+    text_release(&task);
+    text_release(&base);
+    return status;
+}
+
+static Status run(Cli *cli, int argc, char **argv, Error *error)
+{
+    const char *path, *run_id = NULL;
+    OptionList overrides = {0};
+    EvaluationOptions choices = {0};
+    const Option options[] = {
+        {"--run", OPTION_TEXT, &run_id, 0, 0},
+        {"--set", OPTION_LIST, &overrides, 0, 0},
+        {"--data", OPTION_TEXT, &choices.data, 0, 0},
+        {"--rows", OPTION_INT, &choices.n_rows, 0, 1e9},
+        {"--samples", OPTION_INT, &choices.samples, 1, 1000},
+        {"--greedy", OPTION_FLAG, &choices.greedy, 0, 0},
+    };
+    Config *config = NULL;
+    Cell *cells = NULL;
+    size_t n = 0;
+    Store *store = NULL;
+    CliWorld world;
+    Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
+                                  &path, 1, 0, error);
+    if (!status && !path == !run_id) {
+        status = error_set(error, STATUS_USAGE, "one of CONFIG and --run RUN is expected");
+    }
+    if (!status && path) {
+        status = config_read(&config, path, overrides.values, overrides.n, cli->models, error);
+        status = status ? status : cells_open(&cells, &n, config, cli->models, error);
+    }
+    if (!status && run_id && !file_exists(cli->db)) {
+        status = error_set(error, STATUS_FAILED, "\"%s\": there are no results yet", cli->db);
+    }
+    status = status ? status : store_open(&store, cli->db, STORE_WRITE, WAIT_MS, error);
+    cli_world_init(&world, cli);
+    cli_arm_time_limit(cli);
+    if (!status && run_id) {
+        status = eval_run(cli, store, &world.world, run_id, &choices, error);
+    } else if (!status) {
+        status = eval_cells(cli, store, &world.world, cells, n, &choices, error);
+    }
+    if (status == STATUS_STOPPED) {
+        error_set(error, status, "stopped; scores that were complete are in \"%s\"", cli->db);
+    }
+    cli_world_release(&world);
+    store_close(store);
+    cells_close(cells, n);
+    config_free(config);
+    return status;
+}
+
+extern const Verb verb_eval;
+const Verb verb_eval = {
+    .name = "eval",
+    .summary = "the base model and an adapter scored on the same rows by every extractor",
+    .usage = "(CONFIG | --run RUN) [--data FILE] [--rows N] [--samples N] [--greedy]",
+    .help = "Scores go into results.db, with a standard error and a paired test against the base "
+            "model;\n"
+            "what is there already is not computed again. CONFIG means every cell that was "
+            "trained.\n\n"
+            "  --data FILE   rows; else the config's data.eval\n"
+            "  --rows N      the first N rows; else all\n"
+            "  --samples N   completions a row; else the config's eval.samples\n"
+            "  --greedy      the likeliest token instead of a sample\n"
+            "  --set K=V     override a setting of CONFIG\n\n"
+            "examples:\n"
+            "  tinylora eval --run 3f2a\n"
+            "  tinylora eval experiments/presets/budget13-lr.json --rows 1000 -o md\n",
+    .run = run,
+};

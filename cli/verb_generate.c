@@ -1,0 +1,183 @@
+/* tinylora generate */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/options.h"
+#include "cli/use.h"
+#include "core/generate.h"
+
+typedef struct {
+    const char *prompt;
+    bool greedy;
+    double temperature, top_p;
+    int top_k, max_new, samples;
+    uint64_t seed;
+} Request;
+
+static int on_progress(void *context, int n_finished, int n_requests, long n_tokens)
+{
+    const World *world = context;
+    Progress progress = {.n_cells = n_requests,
+                         .n_done = n_finished,
+                         .phase = "completions",
+                         .phase_done = n_finished,
+                         .phase_total = n_requests,
+                         .tokens = n_tokens,
+                         .reward = 0.0 / 0.0};
+    world->progress(world->context, &progress);
+    return world->stopping(world->context);
+}
+
+/* The prompt's ids; an empty prompt is the model's BOS alone. */
+static Status encode_prompt(const Model *model, const char *prompt, TokenList *ids, Error *error)
+{
+    Status status = tokenizer_encode(model->tokenizer, prompt, strlen(prompt),
+                                     TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, ids, error);
+    if (!status && ids->n == 0) {
+        if (model->config.bos_id < 0) {
+            return error_set(error, STATUS_USAGE,
+                             "--prompt: empty, and the model has no BOS to start from");
+        }
+        token_list_add(ids, model->config.bos_id);
+    }
+    if (!status && ids->n >= (size_t)model->config.max_positions) {
+        status = error_set(error, STATUS_USAGE,
+                           "--prompt: %zu tokens leave no room in the model's context of %d",
+                           ids->n, model->config.max_positions);
+    }
+    return status;
+}
+
+static void print_json(const Model *model, const TokenList *prompt, const Completion *completions,
+                       int n, Text *out)
+{
+    text_add(out, "{\"prompt_ids\": [");
+    for (size_t i = 0; i < prompt->n; i++) {
+        text_printf(out, "%s%d", i ? ", " : "", prompt->ids[i]);
+    }
+    text_add(out, "], \"samples\": [");
+    for (int i = 0; i < n; i++) {
+        const Completion *completion = &completions[i];
+        Text text = {0};
+        tokenizer_decode(model->tokenizer, completion->ids, (size_t)completion->n, true, &text);
+        text_add(out, i ? ", {\"text\": " : "{\"text\": ");
+        text_json_string(out, text_string(&text), text.n);
+        text_add(out, ", \"ids\": [");
+        for (int j = 0; j < completion->n; j++) {
+            text_printf(out, "%s%d", j ? ", " : "", completion->ids[j]);
+        }
+        text_add(out, "], \"logprobs\": [");
+        for (int j = 0; j < completion->n; j++) {
+            text_add(out, j ? ", " : "");
+            text_json_number(out, completion->logprobs[j]);
+        }
+        text_printf(out, "], \"finish\": \"%s\"}",
+                    completion->finish == FINISH_STOP ? "stop" : "length");
+        text_release(&text);
+    }
+    text_add(out, "]}\n");
+}
+
+static void print_text(const Model *model, const Completion *completions, int n, Text *out)
+{
+    for (int i = 0; i < n; i++) {
+        text_add(out, i ? "\n" : "");
+        tokenizer_decode(model->tokenizer, completions[i].ids, (size_t)completions[i].n, true, out);
+        text_add(out, "\n");
+    }
+}
+
+static Status generate_samples(const Cli *cli, const Use *use, const Request *request, Error *error)
+{
+    const Model *model = use->session.bench.model;
+    TokenList prompt = {0};
+    Text out = {0};
+    int n = request->samples;
+    GenerateRequest *requests = calloc((size_t)n, sizeof *requests);
+    Completion *completions = calloc((size_t)n, sizeof *completions);
+    Status status =
+        requests && completions ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    status = status ? status : encode_prompt(model, request->prompt, &prompt, error);
+    for (int i = 0; i < n && !status; i++) {
+        requests[i] = (GenerateRequest){.prompt = prompt.ids,
+                                        .n_prompt = (int)prompt.n,
+                                        .adapter = use->session.adapter,
+                                        .greedy = request->greedy,
+                                        .temperature = (float)request->temperature,
+                                        .top_k = request->top_k,
+                                        .top_p = (float)request->top_p,
+                                        .max_new = request->max_new,
+                                        .key = {request->seed, RANDOM_SAMPLE},
+                                        .sample = (uint32_t)i};
+    }
+    GenerateOptions options = {.stop_ids = model->config.eos_ids,
+                               .n_stop = model->config.n_eos,
+                               .progress = on_progress,
+                               .progress_context = (void *)(uintptr_t)&use->world.world};
+    if (!status) {
+        status = generate(use->session.bench.engine, session_hook(&use->session), requests, n,
+                          &options, completions, error);
+    }
+    if (!status && (cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL)) {
+        print_json(model, &prompt, completions, n, &out);
+    } else if (!status) {
+        print_text(model, completions, n, &out);
+    }
+    status = status ? status : cli_write(text_string(&out), out.n, error);
+    for (int i = 0; completions && i < n; i++) {
+        completion_release(&completions[i]);
+    }
+    free(completions);
+    free(requests);
+    token_list_release(&prompt);
+    text_release(&out);
+    return status;
+}
+
+static Status run(Cli *cli, int argc, char **argv, Error *error)
+{
+    const char *model = NULL, *run_id = NULL;
+    Request request = {.temperature = 1, .top_p = 1, .max_new = 128, .samples = 1, .seed = 1};
+    const Option options[] = {
+        {"--model", OPTION_TEXT, &model, 0, 0},
+        {"--run", OPTION_TEXT, &run_id, 0, 0},
+        {"--prompt", OPTION_TEXT, &request.prompt, 0, 0},
+        {"--greedy", OPTION_FLAG, &request.greedy, 0, 0},
+        {"--temperature", OPTION_NUMBER, &request.temperature, 1e-6, 1e6},
+        {"--top-p", OPTION_NUMBER, &request.top_p, 1e-12, 1},
+        {"--top-k", OPTION_INT, &request.top_k, 0, 1e9},
+        {"--max-new", OPTION_INT, &request.max_new, 1, 1e9},
+        {"--seed", OPTION_SEED, &request.seed, 0, 0},
+        {"--samples", OPTION_INT, &request.samples, 1, 1e6},
+    };
+    Use use = {0};
+    Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
+                                  NULL, 0, 0, error);
+    if (!status && !request.prompt) {
+        status = error_set(error, STATUS_USAGE, "--prompt: a text is missing");
+    }
+    status = status ? status : use_open(&use, cli, model, run_id, error);
+    status = status ? status : generate_samples(cli, &use, &request, error);
+    use_close(&use);
+    return status;
+}
+
+extern const Verb verb_generate;
+const Verb verb_generate = {
+    .name = "generate",
+    .summary = "completions of a prompt",
+    .usage =
+        "--model MODEL [--run RUN] --prompt S [--greedy | --temperature T --top-p P --top-k K] "
+        "[--max-new N] [--seed N] [--samples N]",
+    .help = "Prints the text; with -o json text, ids and log-probabilities.\n\n"
+            "  --run RUN         with the adapter of a run (then --model may be left out)\n"
+            "  --greedy          the likeliest token each time\n"
+            "  --temperature T   1 unless given; --top-p P and --top-k K cut the tail\n"
+            "  --max-new N       tokens at most (128)\n"
+            "  --seed N          of the random draws (1)\n"
+            "  --samples N       completions (1)\n\n"
+            "examples:\n"
+            "  tinylora generate --model abacus --prompt \"Tom has 3 apples.\" --greedy\n"
+            "  tinylora generate --run 3f2a --prompt \"Tom has 3 apples.\" --samples 4 -o json\n",
+    .run = run,
+};

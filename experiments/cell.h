@@ -1,0 +1,31 @@
+/* A cell made ready to run: settings, plan, the hashes of its inputs, and so its identity. Needs no
+ * weights in memory. */
+#pragma once
+#include "adapters/adapter.h"
+#include "experiments/grid.h"
+#include "experiments/identity.h"
+#include "results/store.h"
+
+typedef struct {
+    RunSpec spec;                /* settled, planned, paths absolute */
+    char directory[CONFIG_PATH]; /* of the model */
+    char held_out[CONFIG_PATH];  /* the rows that give the objective: dev, else eval, else train */
+    ModelConfig model;
+    char weights_sha256[SHA256_HEX_SIZE];
+    AdapterSpec adapter; /* method points into adapters' own names */
+    int64_t budget;      /* trained scalars */
+    Text identity, label;
+    char run_id[RUN_ID_SIZE];
+    RunState state; /* in the store; RUN_WAITING where it is not there */
+    int64_t last_step;
+} Cell;
+
+/* The cells of a config in the grid's order, those of equal identity once. Errors: STATUS_USAGE
+ * (settings, plan), STATUS_REFUSED (files), with the cell named. */
+Status cells_open(Cell **cells, size_t *n, const Config *config, const char *models, Error *error);
+void cells_close(Cell *cells, size_t n);
+
+/* The plan that the settings choose. Errors: STATUS_USAGE. */
+Status cell_plan(Plan *plan, const RunSpec *spec, const ModelConfig *model, Error *error);
+/* What adapter_bank_new wants; spec gets the plan's u, groups, grouping and budget. */
+Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *model, Error *error);

@@ -1,0 +1,245 @@
+/* Puts cells into batches, opens the store when the first batch has been accepted, and keeps count.
+ */
+#include "experiments/runner.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/file.h"
+#include "experiments/fusion.h"
+
+static Status states_from(Store *store, Cell *cells, size_t n, Error *error)
+{
+    for (size_t i = 0; i < n; i++) {
+        StoredRun run = {0};
+        Error missing = {0};
+        Status status = store_find_run(store, cells[i].run_id, &run, &missing);
+        if (status == STATUS_OK) {
+            cells[i].state = run.state;
+            cells[i].last_step = run.last_step;
+            free(run.block);
+        } else if (status != STATUS_USAGE) {
+            return error_set(error, status, "%s", missing.message);
+        }
+    }
+    return STATUS_OK;
+}
+
+Status runner_states(Cell *cells, size_t n, const char *db, Error *error)
+{
+    Store *store;
+    if (!file_exists(db)) {
+        return STATUS_OK;
+    }
+    Status status = store_open(&store, db, STORE_READ, 0, error);
+    if (!status) {
+        status = states_from(store, cells, n, error);
+        store_close(store);
+    }
+    return status;
+}
+
+typedef struct {
+    const Config *config;
+    const World *world;
+    const RunnerOptions *options;
+    Store *store; /* NULL until the first batch has been accepted */
+    Cell *cells;
+    size_t n;
+    Progress progress;
+} Runner;
+
+static bool wants_to_run(const Runner *runner, const Cell *cell)
+{
+    return cell->state == RUN_WAITING || cell->state == RUN_RUNNING ||
+           (cell->state == RUN_FAILED && runner->options->retry_failed);
+}
+
+/* The resolved settings as the rows of `param`. values: owns the JSON. */
+static size_t make_params(Param *params, Text *values, const RunSpec *spec)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < settings_count(); i++) {
+        const Setting *setting = setting_at(i);
+        if (setting_applies(spec, setting)) {
+            setting_value_json(spec, setting, 0, &values[n]);
+            params[n] = (Param){setting->path, text_string(&values[n])};
+            n++;
+        }
+    }
+    return n;
+}
+
+static Status insert_run(Runner *runner, Cell *cell, Error *error)
+{
+    const RunSpec *spec = &cell->spec;
+    Text config = {0};
+    Param *params = calloc(settings_count(), sizeof *params);
+    Text *values = calloc(settings_count(), sizeof *values);
+    if (!params || !values) {
+        free(params);
+        free(values);
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    size_t n_params = make_params(params, values, spec);
+    config_show(spec, NULL, &config);
+    RunInfo info = {.run_id = cell->run_id,
+                    .experiment = spec->experiment,
+                    .identity = text_string(&cell->identity),
+                    .config = text_string(&config),
+                    .model = spec->model,
+                    .method = spec->method,
+                    .adapter = spec->adapter.method,
+                    .budget = cell->budget,
+                    .lr = spec->optimizer.lr,
+                    .seed = spec->seed,
+                    .steps = spec->steps,
+                    .params = params,
+                    .n_params = n_params};
+    double now_s = runner->world->now_s(runner->world->context);
+    Status status = store_run(runner->store, &info, now_s, &cell->state, &cell->last_step, error);
+    for (size_t i = 0; i < n_params; i++) {
+        text_release(&values[i]);
+    }
+    free(values);
+    free(params);
+    text_release(&config);
+    return status;
+}
+
+/* Open the store, unless it is, and put the experiment and all its runs into it. */
+static Status begin_store(Runner *runner, Error *error)
+{
+    Status status = STATUS_OK;
+    if (!runner->store) {
+        status = store_open(&runner->store, runner->options->db, STORE_WRITE,
+                            runner->options->wait_ms, error);
+    }
+    Text frozen = {0};
+    config_show(&runner->config->base, runner->config, &frozen);
+    for (size_t i = 0; i < runner->n && !status; i++) {
+        Cell *cell = &runner->cells[i];
+        bool first = true; /* of its experiment: "experiment" may be an axis too */
+        for (size_t j = 0; j < i; j++) {
+            first &= strcmp(runner->cells[j].spec.experiment, cell->spec.experiment) != 0;
+        }
+        if (first) {
+            status = store_experiment(runner->store, cell->spec.experiment, text_string(&frozen),
+                                      runner->world->now_s(runner->world->context), error);
+        }
+        status = status ? status : insert_run(runner, cell, error);
+    }
+    text_release(&frozen);
+    return status;
+}
+
+/* A batch that cannot be opened after others have run: its cells fail, the sweep goes on. */
+static Status fail_cells(Runner *runner, Cell **batch, size_t n, const char *reason, Error *error)
+{
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n && !status; i++) {
+        status = store_run_end(runner->store, batch[i]->run_id, RUN_FAILED, reason, NAN, NAN,
+                               runner->world->now_s(runner->world->context), error);
+        batch[i]->state = RUN_FAILED;
+        runner->progress.n_failed++;
+        runner->progress.steps_total -= batch[i]->spec.steps;
+    }
+    runner->world->note(runner->world->context, reason);
+    return status;
+}
+
+static Status run_batch(Runner *runner, Workbench *bench, Cell **batch, size_t n, bool first,
+                        Error *error)
+{
+    Fusion *fusion;
+    Error why = {0};
+    runner->progress.measure = strcmp(batch[0]->spec.method, "sft") == 0 ? "loss" : "reward";
+    runner->progress.reward = NAN;
+    Status status = fusion_open(&fusion, bench, batch, n, &runner->progress, &why);
+    if (status && !first && status != STATUS_STOPPED) {
+        return fail_cells(runner, batch, n, why.message, error);
+    }
+    if (status) {
+        return error_set(error, status, "%s", why.message);
+    }
+    if (first) {
+        status = begin_store(runner, error);
+    }
+    status = status ? status : fusion_run(fusion, runner->store, error);
+    fusion_close(fusion);
+    return status;
+}
+
+static Status run_all(Runner *runner, Error *error)
+{
+    Workbench bench;
+    Cell **batch = malloc((runner->n + 1) * sizeof *batch);
+    bool *taken = calloc(runner->n + 1, sizeof *taken);
+    bool first = true;
+    Status status = batch && taken ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    workbench_init(&bench, runner->world);
+    for (size_t i = 0; i < runner->n && !status; i++) {
+        size_t n = 0;
+        if (taken[i] || !wants_to_run(runner, &runner->cells[i])) {
+            continue;
+        }
+        size_t limit = fusion_limit(&runner->cells[i]);
+        for (size_t j = i; j < runner->n && n < limit; j++) {
+            Cell *cell = &runner->cells[j];
+            if (!taken[j] && wants_to_run(runner, cell) && fusion_fits(&runner->cells[i], cell)) {
+                taken[j] = true;
+                batch[n++] = cell;
+            }
+        }
+        status = run_batch(runner, &bench, batch, n, first, error);
+        first = false;
+    }
+    if (!status && first && runner->store) {
+        status = begin_store(runner, error); /* another experiment may ask for runs that exist */
+    }
+    workbench_release(&bench);
+    free(taken);
+    free(batch);
+    return status;
+}
+
+static void count(RunnerResult *result, const Cell *cells, size_t n, size_t n_done_before)
+{
+    *result = (RunnerResult){.n = n};
+    for (size_t i = 0; i < n; i++) {
+        result->n_done += cells[i].state == RUN_DONE;
+        result->n_failed += cells[i].state == RUN_FAILED;
+    }
+    result->n_new = result->n_done - n_done_before;
+}
+
+Status runner_run(RunnerResult *result, const Config *config, Cell *cells, size_t n,
+                  const World *world, const RunnerOptions *options, Error *error)
+{
+    Runner runner = {.config = config, .world = world, .options = options, .cells = cells, .n = n};
+    Status status = STATUS_OK;
+    size_t n_done_before = 0;
+    if (file_exists(options->db)) {
+        status = store_open(&runner.store, options->db, STORE_WRITE, options->wait_ms, error);
+        status = status ? status : states_from(runner.store, cells, n, error);
+    }
+    runner.progress.n_cells = (int)n;
+    for (size_t i = 0; i < n; i++) {
+        n_done_before += cells[i].state == RUN_DONE;
+        runner.progress.n_done += cells[i].state == RUN_DONE;
+        if (wants_to_run(&runner, &cells[i])) {
+            runner.progress.steps_total += cells[i].spec.steps;
+        } else {
+            runner.progress.n_failed += cells[i].state == RUN_FAILED;
+        }
+    }
+    status = status ? status : run_all(&runner, error);
+    store_close(runner.store);
+    count(result, cells, n, n_done_before);
+    if (!status && result->n_failed) {
+        status = error_set(error, STATUS_FAILED, "%zu of %zu runs failed%s", result->n_failed, n,
+                           options->retry_failed ? "" : "; --retry-failed tries them again");
+    }
+    return status;
+}

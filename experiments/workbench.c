@@ -1,0 +1,101 @@
+/* Models and tasks are opened once and found again by path and settings. */
+#include "experiments/workbench.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void workbench_init(Workbench *bench, const World *world)
+{
+    memset(bench, 0, sizeof *bench);
+    bench->world = world;
+}
+
+static void close_tasks(Workbench *bench)
+{
+    for (int i = 0; i < bench->n_tasks; i++) {
+        task_close(bench->tasks[i].task);
+        text_release(&bench->tasks[i].key);
+    }
+    bench->n_tasks = 0;
+}
+
+void workbench_forget(Workbench *bench)
+{
+    close_tasks(bench);
+    engine_free(bench->engine);
+    model_free(bench->model);
+    bench->engine = NULL;
+    bench->model = NULL;
+    bench->directory[0] = 0;
+}
+
+void workbench_release(Workbench *bench)
+{
+    workbench_forget(bench);
+}
+
+Status workbench_model(Workbench *bench, const char *directory, Error *error)
+{
+    if (bench->model && strcmp(bench->directory, directory) == 0) {
+        return STATUS_OK;
+    }
+    workbench_forget(bench);
+    int n_threads = bench->world->n_threads;
+    Status status = model_open(&bench->model, directory, n_threads, error);
+    status = status ? status : model_identity(bench->model, error);
+    status = status ? status : engine_new(&bench->engine, bench->model, n_threads, 0, error);
+    if (status) {
+        workbench_forget(bench);
+        return status;
+    }
+    snprintf(bench->directory, sizeof bench->directory, "%s", directory);
+    return STATUS_OK;
+}
+
+Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, const char *path,
+                      int max_rows, Error *error)
+{
+    Text key = {0};
+    text_printf(&key, "%s\n%s\n%s\n%s\n%d", path, spec->data.question, spec->data.answer,
+                spec->data.template, max_rows);
+    for (int i = 0; i < bench->n_tasks; i++) {
+        if (strcmp(text_string(&bench->tasks[i].key), text_string(&key)) == 0) {
+            text_release(&key);
+            *task = bench->tasks[i].task;
+            return STATUS_OK;
+        }
+    }
+    Task *opened = NULL;
+    Status status = STATUS_OK;
+    if (bench->n_tasks == WORKBENCH_TASKS) {
+        status = error_set(error, STATUS_FAILED, "more than %d data files in one batch of cells",
+                           WORKBENCH_TASKS);
+    }
+    status = status ? status
+                    : task_open(&opened, bench->model, path, spec->data.question, spec->data.answer,
+                                spec->data.template, max_rows, error);
+    if (status) {
+        text_release(&key);
+        return status;
+    }
+    bench->tasks[bench->n_tasks].task = opened;
+    bench->tasks[bench->n_tasks++].key = key;
+    *task = opened;
+    return STATUS_OK;
+}
+
+Status reward_from_spec(Reward **reward, const RunSpec *spec, Error *error)
+{
+    RewardTerm terms[MAX_REWARDS];
+    for (int i = 0; i < spec->n_rewards; i++) {
+        const RewardSetting *setting = &spec->reward[i];
+        bool exact = strcmp(setting->name, "exact_match") == 0;
+        bool regex = strcmp(setting->name, "regex") == 0;
+        terms[i] = (RewardTerm){.name = setting->name,
+                                .extractor = exact ? setting->extractor : NULL,
+                                .pattern = regex ? setting->pattern : NULL,
+                                .weight = setting->weight};
+    }
+    Status status = reward_new(reward, terms, spec->n_rewards, error);
+    return status ? error_context(error, status, "reward") : STATUS_OK;
+}

@@ -1,0 +1,240 @@
+/* A GRPO step's metrics, advantages and rewards, worked out again from the completions it reports;
+ * groups without a gradient; what the random numbers depend on. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/json.h"
+#include "tests/tiny_task.h"
+
+static void close_to(const StepResult *result, const char *key, double expected)
+{
+    double value = tiny_metric(result, key);
+    if (!(fabs(value - expected) <= 1e-12 * (1 + fabs(expected)))) { /* sums in another order */
+        fail_msg("%s is %.17g, expected %.17g", key, value, expected);
+    }
+}
+
+static StepResult step(const Trainer *trainer, Learner *learner)
+{
+    StepResult result;
+    Error error;
+    tiny_require(learner_step(trainer, &learner, 1, &result, &error), &error);
+    tiny_require(result.status, &result.error);
+    return result;
+}
+
+static void check_lengths(const StepResult *result)
+{
+    double n = (double)result->n_completions, sum = 0, shortest = 1e9, longest = 0, ended = 0;
+    double ended_sum = 0;
+    for (size_t c = 0; c < result->n_completions; c++) {
+        const CompletionRow *row = &result->completions[c];
+        bool stopped = row->ids[row->n_ids - 1] == 2;
+        assert_string_equal(row->finish, stopped ? "stop" : "length");
+        assert_true(stopped ? row->n_ids <= 12 : row->n_ids == 12);
+        sum += row->n_ids;
+        shortest = fmin(shortest, row->n_ids);
+        longest = fmax(longest, row->n_ids);
+        ended += stopped;
+        ended_sum += stopped ? row->n_ids : 0;
+    }
+    close_to(result, "completions/mean_length", sum / n);
+    close_to(result, "completions/min_length", shortest);
+    close_to(result, "completions/max_length", longest);
+    close_to(result, "completions/clipped_ratio", 1 - ended / n);
+    close_to(result, "completions/mean_terminated_length", ended ? ended_sum / ended : 0);
+}
+
+static void check_rewards(const StepResult *result, const TinyTask *tiny, int group_size)
+{
+    size_t n_groups = result->n_completions / (size_t)group_size;
+    double sum = 0, std_sum = 0, equal = 0, loss = 0, first = 0;
+    for (size_t g = 0; g < n_groups; g++) {
+        const CompletionRow *group = &result->completions[g * (size_t)group_size];
+        double mean = 0, squares = 0;
+        for (int i = 0; i < group_size; i++) {
+            const DataRow *data = &tiny->task->dataset.rows[group[i].prompt_row];
+            double values[2];
+            double reward = reward_score(tiny->reward, values, group[i].text, group[i].n_text,
+                                         data->answer, data->n_answer);
+            assert_true(group[i].reward == reward && group[i].prompt == (int)g);
+            assert_int_equal(group[i].sample, i);
+            mean += reward / group_size;
+            sum += reward;
+            first += values[0];
+        }
+        for (int i = 0; i < group_size; i++) {
+            squares += pow(group[i].reward - mean, 2);
+        }
+        double std = sqrt(squares / (group_size - 1));
+        std_sum += std;
+        equal += std < 1e-9;
+        for (int i = 0; i < group_size; i++) {
+            double advantage = (group[i].reward - mean) / (std + 1e-4);
+            assert_true(fabs(group[i].advantage - advantage) < 1e-9);
+            loss -= advantage * group[i].n_ids; /* on-policy every ratio is 1 */
+        }
+    }
+    double n = (double)result->n_completions;
+    close_to(result, "reward", sum / n);
+    close_to(result, "reward_std", std_sum / (double)n_groups);
+    close_to(result, "frac_reward_zero_std", equal / (double)n_groups);
+    close_to(result, "rewards/regex/mean", first / n);
+    if (fabs(tiny_metric(result, "loss") - loss / (n * 12)) > 1e-9) {
+        fail_msg("loss %g, expected %g", tiny_metric(result, "loss"), loss / (n * 12));
+    }
+}
+
+static void metrics_are_those_of_the_completions_reported(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 3);
+    Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    settings.grpo.prompts_per_step = 4;
+    Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+    double seen = 0;
+    for (int k = 1; k <= 3; k++) {
+        StepResult result = step(&trainer, learner);
+        assert_int_equal(result.step, k);
+        assert_int_equal(result.n_completions, 16);
+        check_lengths(&result);
+        check_rewards(&result, &tiny, 4);
+        for (size_t c = 0; c < result.n_completions; c++) {
+            const CompletionRow *row = &result.completions[c];
+            seen += row->n_ids + tiny.task->prompts[row->prompt_row].n;
+            assert_string_equal(row->prompt_text, tiny.task->prompts[row->prompt_row].text);
+            JsonDocument *document;
+            Error error;
+            tiny_require(json_parse(&document, row->extracted, strlen(row->extracted), &error),
+                         &error);
+            json_free(document);
+        }
+        close_to(&result, "num_tokens", seen);
+        close_to(&result, "epoch", k * 4 / 5.0);
+        close_to(&result, "learning_rate", 0.05);
+        assert_true(tiny_metric(&result, "sampling/sampling_logp_difference/max") == 0);
+        assert_true(tiny_metric(&result, "sampling/importance_sampling_ratio/min") == 1);
+        assert_true(tiny_metric(&result, "sampling/importance_sampling_ratio/max") == 1);
+        assert_true(tiny_metric(&result, "entropy") > 0.1);
+        assert_true(tiny_metric(&result, "entropy") < log(37));
+        step_result_release(&result);
+    }
+    learner_free(learner);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+/* All rewards equal: nothing to learn, yet every metric is there, and v moves by weight decay
+ * alone. */
+static void groups_of_equal_rewards_have_no_gradient_but_all_metrics(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 3);
+    Error error;
+    reward_free(tiny.reward);
+    tiny_require(reward_new(&tiny.reward, &(RewardTerm){.name = "none", .weight = 1}, 1, &error),
+                 &error);
+    Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    settings.grpo.updates_per_batch = 2;
+    Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+    float before[6];
+    memcpy(before, learner->v, sizeof before);
+    StepResult result = step(&trainer, learner);
+    assert_memory_equal(before, learner->v, sizeof before);
+    assert_true(tiny_metric(&result, "loss") == 0 && tiny_metric(&result, "grad_norm") == 0);
+    assert_true(tiny_metric(&result, "frac_reward_zero_std") == 1);
+    assert_true(tiny_metric(&result, "entropy") > 0.1);
+    assert_true(tiny_metric(&result, "sampling/sampling_logp_difference/max") == 0);
+    assert_int_equal(learner->updates, 2);
+    step_result_release(&result);
+    learner_free(learner);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+static void all_text(Text *out, const StepResult *result)
+{
+    for (size_t c = 0; c < result->n_completions; c++) {
+        text_printf(out, "%d:", (int)result->completions[c].prompt_row);
+        text_append(out, result->completions[c].text, result->completions[c].n_text);
+        text_add(out, "|");
+    }
+}
+
+/* Learning rate 0: the policy is the same, so only the random numbers can differ. */
+static void samples_differ_by_seed_and_step_and_sample_but_not_by_history(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_QWEN2, false, 3);
+    Trainer trainer = tiny_trainer(&tiny, "none", 1, 1);
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    settings.grpo.prompts_per_step = 5; /* every step has every row */
+    Text texts[4] = {{0}};
+    for (int run = 0; run < 4; run++) {
+        settings.seed = run == 1 ? 6 : 5;
+        Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+        learner->step = run == 2 ? 1 : 0;
+        if (run == 3) { /* step 2 after step 1 is step 2 */
+            StepResult result = step(&trainer, learner);
+            step_result_release(&result);
+        }
+        StepResult result = step(&trainer, learner);
+        const CompletionRow *rows = result.completions;
+        assert_true(rows[0].n_text != rows[1].n_text ||
+                    memcmp(rows[0].text, rows[1].text, rows[0].n_text));
+        all_text(&texts[run], &result);
+        step_result_release(&result);
+        learner_free(learner);
+    }
+    assert_string_not_equal(texts[0].bytes, texts[1].bytes);
+    assert_string_not_equal(texts[0].bytes, texts[2].bytes);
+    assert_string_equal(texts[2].bytes, texts[3].bytes);
+    for (int run = 0; run < 4; run++) {
+        text_release(&texts[run]);
+    }
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+static void rewarded_behaviour_becomes_frequent(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, true, 9);
+    Trainer trainer = tiny_trainer(&tiny, "full", 1, 2);
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    settings.grpo.prompts_per_step = 5;
+    settings.grpo.group_size = 8;
+    settings.lr = 0.01;
+    settings.grpo.sampling.temperature = 2; /* at 1 this model hardly explores */
+    Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+    double first = 0, last = 0;
+    for (int k = 0; k < 40; k++) {
+        StepResult result = step(&trainer, learner);
+        first += k < 5 ? tiny_metric(&result, "reward") / 5 : 0;
+        last += k >= 35 ? tiny_metric(&result, "reward") / 5 : 0;
+        step_result_release(&result);
+    }
+    print_message("reward %.3f to %.3f of 1.5\n", first, last);
+    assert_true(last > 1.3 && first < 1);
+    learner_free(learner);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(metrics_are_those_of_the_completions_reported),
+        cmocka_unit_test(groups_of_equal_rewards_have_no_gradient_but_all_metrics),
+        cmocka_unit_test(samples_differ_by_seed_and_step_and_sample_but_not_by_history),
+        cmocka_unit_test(rewarded_behaviour_becomes_frequent),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
