@@ -149,16 +149,19 @@ static Status load(Model *model, int n_threads, Error *error)
                 model->path, (int)tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
         }
     }
-    snprintf(path, sizeof path, "%s/model.safetensors", model->path);
-    status = safetensors_open(&model->file, path, error);
+    status = model_weights_path(path, model->path, error);
     if (status == STATUS_OK) {
-        status = model_config_check(&model->config, model->file, error);
-        if (status != STATUS_OK) {
-            return error_context(error, status, "%s", path);
-        }
+        status = safetensors_open(&model->file, path, error);
     }
     if (status != STATUS_OK) {
         return status;
+    }
+    status = model_config_check(&model->config, model->file, error);
+    if (status == STATUS_OK) {
+        status = model_weights_check(&model->config, model->file, error);
+    }
+    if (status != STATUS_OK) {
+        return error_context(error, status, "%s", path);
     }
     model->layers = calloc((size_t)model->config.n_layers, sizeof *model->layers);
     size_t n_offsets = (size_t)N_PARTS * (size_t)model->config.n_layers * N_ROLES;
@@ -219,10 +222,10 @@ void model_free(Model *model)
 Status model_identity(Model *model, Error *error)
 {
     char path[sizeof model->path + 64];
-    snprintf(path, sizeof path, "%s/model.safetensors", model->path);
-    Status status = sha256_file(model->weights_sha256, path, error);
+    Status status = STATUS_OK;
+    safetensors_sha256(model->weights_sha256, model->file);
     model->tokenizer_sha256[0] = 0;
-    if (status == STATUS_OK && model->tokenizer) {
+    if (model->tokenizer) {
         snprintf(path, sizeof path, "%s/tokenizer.json", model->path);
         status = sha256_file(model->tokenizer_sha256, path, error);
     }

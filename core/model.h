@@ -32,7 +32,7 @@ typedef struct Model {
     ModelConfig config;
     Tokenizer *tokenizer; /* NULL when the directory has none */
     SafeTensors *file;    /* mapped; the embedding rows are read from here */
-    char weights_sha256[SHA256_HEX_SIZE];   /* of model.safetensors; filled by model_identity */
+    char weights_sha256[SHA256_HEX_SIZE];   /* of the weights (safetensors_sha256); filled by model_identity */
     char tokenizer_sha256[SHA256_HEX_SIZE]; /* of tokenizer.json, "" without one */
     Layer *layers;
     float *norm_final; /* (D) */

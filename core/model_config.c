@@ -141,7 +141,7 @@ static Status read_sizes(ModelConfig *config, const Json *root, Error *error)
         {&config->head_dim, "head_dim", 1024, 0},
         {&config->ff_width, "intermediate_size", 1 << 22, REQUIRED},
         {&config->vocab_size, "vocab_size", 1 << 24, REQUIRED},
-        {&config->max_positions, "max_position_embeddings", 1 << 24, REQUIRED},
+        {&config->max_positions, "max_position_embeddings", 1 << 21, REQUIRED},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         Status status =

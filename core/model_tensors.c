@@ -159,9 +159,6 @@ static bool is_stray(const Tensor *tensor, const ModelConfig *config, const Tens
 
 Status model_config_check(const ModelConfig *config, const SafeTensors *file, Error *error)
 {
-    if (config->rope_factor != 0) {
-        return error_set(error, STATUS_REFUSED, "rope_scaling \"llama3\" is not supported yet");
-    }
     TensorSpec *specs;
     size_t n = model_config_tensors(&specs, config);
     Status status = STATUS_OK;
@@ -191,6 +188,9 @@ Status model_weights_check(const ModelConfig *config, const SafeTensors *file, E
         size_t size = tensor ? tensor_type_size(tensor->type) : 0;
         size_t n_elements = size ? tensor->n_bytes / size : 0;
         size_t bad = size ? tensor_find_nonfinite(tensor->data, tensor->type, n_elements) : 0;
+        if (tensor) {
+            safetensors_forget(file, tensor);
+        }
         if (bad < n_elements) {
             status = error_set(error, STATUS_REFUSED,
                                "tensor \"%s\": element %zu is infinite or not a number",

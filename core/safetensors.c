@@ -263,23 +263,34 @@ const Tensor *safetensors_find(const SafeTensors *file, const char *name)
     return found ? *found : NULL;
 }
 
-void safetensors_forget(const SafeTensors *file, const Tensor *tensor)
+/* Whole pages of n bytes at start: the edges may be shared with a neighbour. */
+static void forget_pages(const void *start, size_t n)
 {
-    (void)file;
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = (uintptr_t)tensor->data, end = begin + tensor->n_bytes;
-    begin = (begin + page - 1) / page * page; /* whole pages only: the edges are shared */
-    end = end / page * page;
+    uintptr_t begin = ((uintptr_t)start + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)start + n) / page * page;
     if (begin < end) {
         madvise((void *)begin, end - begin, MADV_DONTNEED);
     }
 }
 
+void safetensors_forget(const SafeTensors *file, const Tensor *tensor)
+{
+    (void)file;
+    forget_pages(tensor->data, tensor->n_bytes);
+}
+
 void safetensors_sha256(char hex[SHA256_HEX_SIZE], const SafeTensors *file)
 {
+    static const size_t PIECE = 1 << 24; /* so much of the file is in memory at a time */
     Sha256 *all = sha256_new();
     for (size_t i = 0; i < file->n_shards; i++) {
-        sha256_update(all, file->shards[i].mapping, file->shards[i].n_mapping);
+        const Shard *shard = &file->shards[i];
+        for (size_t start = 0; start < shard->n_mapping; start += PIECE) {
+            size_t n = shard->n_mapping - start < PIECE ? shard->n_mapping - start : PIECE;
+            sha256_update(all, shard->mapping + start, n);
+            forget_pages(shard->mapping + start, n);
+        }
     }
     sha256_finish(all, hex);
 }

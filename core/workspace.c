@@ -133,12 +133,20 @@ float *rope_table(const ModelConfig *config)
 {
     int hd = config->head_dim, half = hd / 2;
     float *table = malloc((size_t)config->max_positions * (size_t)hd * sizeof *table);
-    for (int i = 0; table && i < half; i++) {
-        double frequency = pow(config->rope_theta, -2.0 * i / hd);
+    double *frequencies = malloc((size_t)half * sizeof *frequencies);
+    if (!table || !frequencies) {
+        free(table);
+        free(frequencies);
+        return NULL;
+    }
+    rope_frequencies(frequencies, config);
+    for (int i = 0; i < half; i++) {
+        double frequency = frequencies[i];
         for (int p = 0; p < config->max_positions; p++) {
             table[(size_t)p * (size_t)hd + (size_t)i] = (float)cos(p * frequency);
             table[(size_t)p * (size_t)hd + (size_t)(i + half)] = (float)sin(p * frequency);
         }
     }
+    free(frequencies);
     return table;
 }

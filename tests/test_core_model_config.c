@@ -323,11 +323,6 @@ static void a_written_directory_is_read_back(void **state)
         assert_int_equal(model_config_read(&back, FOLDER, &error), STATUS_OK);
         assert_memory_equal(&back, &config, sizeof config);
         SafeTensors *file = open_weights();
-        if (back.rope_factor != 0) {
-            assert_int_equal(model_config_check(&back, file, &error), STATUS_REFUSED);
-            assert_string_equal(error.message, "rope_scaling \"llama3\" is not supported yet");
-            back.rope_factor = 0;
-        }
         assert_int_equal(model_config_check(&back, file, &error), STATUS_OK);
         assert_int_equal(model_weights_check(&back, file, &error), STATUS_OK);
         for (size_t i = 0; i < n; i++) {

@@ -16,6 +16,7 @@
 
 #include "core/file.h"
 #include "core/json.h"
+#include "core/model.h"
 #include "tests/shared.h"
 
 static const char *const FOLDER = "test_core_verify.tmp";
@@ -170,12 +171,41 @@ static void ids_beyond_the_vocabulary_are_refused(void **state)
     remove_folder();
 }
 
+static void a_sharded_model_opens_like_any_other(void **state)
+{
+    (void)state;
+    char directory[4096];
+    shared_path(directory, "badfiles/controls/qwen2-tiny-f32-sharded3");
+    Model *model = NULL;
+    Error error = {0};
+    if (model_open(&model, directory, 1, &error) != STATUS_OK) {
+        fail_msg("%s", error.message);
+    }
+    TensorSpec *specs;
+    size_t n_specs = model_config_tensors(&specs, &model->config), n = 0;
+    for (size_t i = 0; i < n_specs; i++) {
+        n += specs[i].dims[0] * (specs[i].n_dims == 2 ? specs[i].dims[1] : 1);
+    }
+    free(specs);
+    assert_int_equal(model->n_parameters, n);
+    assert_non_null(model->tokenizer);
+    model_free(model);
+    shared_path(directory, "badfiles/safetensors/st_143_reject_nan_weight.safetensors");
+    char control[4096];
+    shared_path(control, "badfiles/controls/llama-micro-f16");
+    pair(control, directory, VERIFY_SAFETENSORS);
+    assert_int_equal(model_open(&model, FOLDER, 1, &error), STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "is infinite or not a number"));
+    remove_folder();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_corpus_gets_its_verdicts),
         cmocka_unit_test(kinds_are_found_and_guessed),
         cmocka_unit_test(what_cannot_be_checked_is_said),
+        cmocka_unit_test(a_sharded_model_opens_like_any_other),
         cmocka_unit_test(ids_beyond_the_vocabulary_are_refused),
     };
     if (chdir(BUILD_DIR) != 0) { /* temporary files go there */
