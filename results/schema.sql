@@ -278,7 +278,7 @@ SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.co
        c.text, c.answer
 FROM evaluation e JOIN eval_verdict v USING (evaluation_id)
 LEFT JOIN eval_completion c ON c.run_id = e.run_id AND c.step = e.step AND c.task = e.task AND c.row = v.row
-                               AND c.sample = v.sample;
+                               AND c.sample = v.sample AND e.extractor <> 'nll';
 
 -- The usual metrics side by side, one row a step.
 CREATE VIEW learning_curve AS
