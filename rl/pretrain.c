@@ -15,6 +15,8 @@
 #include "core/model.h"
 #include "core/random.h"
 #include "core/sha256.h"
+#include "core/text.h"
+#include "core/tokenizer_train.h"
 #include "rl/corpus.h"
 #include "rl/optimizer.h"
 #include "rl/recipe.h"
@@ -107,6 +109,41 @@ static Status open_model(Pretrain *p, Error *error)
     return status;
 }
 
+/* A tokenizer of the config's size whose last token is the end of an answer. */
+static Status ensure_tokenizer(const Pretrain *p, Error *error)
+{
+    static const char *const special[] = {"<|endoftext|>"};
+    if (file_exists(p->recipe.tokenizer)) {
+        return STATUS_OK;
+    }
+    TokenizerTraining training = {.vocab_size = p->config.vocab_size,
+                                  .special_tokens = special,
+                                  .n_special = 1,
+                                  .single_digits = true};
+    Text text = {0};
+    Status status = corpus_text(&text, p->recipe.corpus, error);
+    if (status == STATUS_OK) {
+        const char *all = text_string(&text);
+        status = tokenizer_train(p->recipe.tokenizer, &all, 1, &training, error);
+    }
+    text_release(&text);
+    return status;
+}
+
+static Status check_tokenizer(const Pretrain *p, const Tokenizer *tokenizer, Error *error)
+{
+    if (tokenizer_size(tokenizer) > p->config.vocab_size) {
+        return error_set(error, STATUS_USAGE, "%s: %d tokens, vocab_size of %s is %d",
+                         p->recipe.tokenizer, (int)tokenizer_size(tokenizer), p->recipe.config,
+                         p->config.vocab_size);
+    }
+    if (!tokenizer_token(tokenizer, p->config.eos_ids[0])) {
+        return error_set(error, STATUS_USAGE, "%s: eos_token_id %d is no token of %s",
+                         p->recipe.config, (int)p->config.eos_ids[0], p->recipe.tokenizer);
+    }
+    return STATUS_OK;
+}
+
 static Status open_corpus(Pretrain *p, Error *error)
 {
     const ModelConfig *config = &p->config;
@@ -115,15 +152,15 @@ static Status open_corpus(Pretrain *p, Error *error)
         return error_set(error, STATUS_USAGE, "%s: no eos_token_id to end answers with",
                          p->recipe.config);
     }
-    Status status = tokenizer_open(&tokenizer, p->recipe.tokenizer, error);
+    Status status = ensure_tokenizer(p, error);
+    if (status == STATUS_OK) {
+        status = tokenizer_open(&tokenizer, p->recipe.tokenizer, error);
+    }
     if (status != STATUS_OK) {
         return status;
     }
-    if (tokenizer_size(tokenizer) > config->vocab_size) {
-        status = error_set(error, STATUS_USAGE, "%s: %d tokens, vocab_size of %s is %d",
-                           p->recipe.tokenizer, (int)tokenizer_size(tokenizer), p->recipe.config,
-                           config->vocab_size);
-    } else {
+    status = check_tokenizer(p, tokenizer, error);
+    if (status == STATUS_OK) {
         status = corpus_open(&p->corpus, p->recipe.corpus, tokenizer, config->eos_ids[0],
                              p->recipe.question_weight, config->max_positions, error);
     }

@@ -302,6 +302,41 @@ static void a_vocabulary_smaller_than_the_tokenizer_is_refused(void **state)
     assert_non_null(strstr(error.message, " is 300"));
 }
 
+static void a_missing_tokenizer_is_trained_on_the_corpus(void **state)
+{
+    (void)state;
+    put_files();
+    put_recipe("recipe.json", "own", 5, "1e-2");
+    unlink(in_folder("tokenizer.json"));
+    Tokenizer *tokenizer;
+    Error error;
+    assert_int_equal(pretrain_run(in_folder("recipe.json"), 1, NULL, NULL, &error), STATUS_OK);
+    assert_int_equal(tokenizer_open(&tokenizer, in_folder("own/tokenizer.json"), &error),
+                     STATUS_OK);
+    int32_t end = tokenizer_id(tokenizer, "<|endoftext|>");
+    assert_int_equal(end, tokenizer_size(tokenizer) - 1);
+    assert_true(end > 256 && end < 400);
+    assert_true(tokenizer_id(tokenizer, "####") > 255);
+    tokenizer_free(tokenizer);
+}
+
+static void an_end_of_sequence_that_is_no_token_is_refused(void **state)
+{
+    (void)state;
+    put_files();
+    char *bytes;
+    size_t n;
+    Error error;
+    assert_int_equal(file_read(&bytes, &n, in_folder("config.json"), 1 << 20, &error), STATUS_OK);
+    char *place = strstr(bytes, "\"eos_token_id\": 0,");
+    memcpy(place, "\"eos_token_id\":399,", strlen("\"eos_token_id\":399,"));
+    put("config.json", bytes);
+    free(bytes);
+    put_recipe("recipe.json", "endless", 5, "1e-2");
+    assert_int_equal(pretrain_run(in_folder("recipe.json"), 1, NULL, NULL, &error), STATUS_USAGE);
+    assert_non_null(strstr(error.message, "config.json: eos_token_id 399 is no token of "));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +347,8 @@ int main(void)
         cmocka_unit_test(threads_and_interruptions_change_no_bit),
         cmocka_unit_test(a_diverged_loss_fails_and_writes_no_model),
         cmocka_unit_test(a_vocabulary_smaller_than_the_tokenizer_is_refused),
+        cmocka_unit_test(a_missing_tokenizer_is_trained_on_the_corpus),
+        cmocka_unit_test(an_end_of_sequence_that_is_no_token_is_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
