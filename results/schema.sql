@@ -318,10 +318,11 @@ UNION ALL SELECT run_id, 1, 'run', 11, 'objective', objective FROM run WHERE obj
 UNION ALL SELECT run_id, 1, 'run', 12, 'objective_se', objective_se FROM run WHERE objective_se IS NOT NULL
 UNION ALL SELECT run_id, 1, 'run', 13, 'created', datetime(created_at, 'unixepoch') FROM run
 UNION ALL SELECT run_id, 1, 'run', 14, 'ended', datetime(ended_at, 'unixepoch') FROM run WHERE ended_at IS NOT NULL
-UNION ALL SELECT run_id, 2, 'evaluation', step, task || ' ' || extractor,
-                 printf('%.4f +- %.4f (n %d)', value, standard_error, n) ||
+UNION ALL SELECT run_id, 2, 'evaluation', step, 'step ' || step || ' ' || extractor,
+                 printf('%.4f +- %.4f', value, standard_error) ||
                  CASE WHEN base_value IS NULL THEN '' ELSE printf(', base %.4f', base_value) END ||
-                 CASE WHEN p_value IS NULL THEN '' ELSE printf(', p %.2g', p_value) END FROM evaluation
+                 CASE WHEN p_value IS NULL THEN '' ELSE printf(', p %.2g', p_value) END ||
+                 printf(' (n %d, %s)', n, task) FROM evaluation
 UNION ALL SELECT k.run_id, 3, 'metric', 0, k.key, k.value FROM metric k JOIN run r USING (run_id)
           WHERE k.step = r.last_step
 UNION ALL SELECT run_id, 4, 'param', 0, key, value FROM param

@@ -751,6 +751,68 @@ static void runs_are_found_by_the_start_of_their_id(void **state)
     store_close(store);
 }
 
+static void seeds_of_a_cell_are_taken_together(void **state)
+{
+    (void)state;
+    int64_t attempt, last;
+    RunState run_state;
+    Store *store = open_with_run(&attempt);
+    RunInfo other = info;
+    other.run_id = "11bb";
+    other.seed = 8;
+    assert_ok(store_run(store, &other, 2.0, &run_state, &last, error));
+    assert_ok(store_run_end(store, info.run_id, RUN_DONE, NULL, 0.2, 0.01, 9.0, error));
+    assert_ok(store_run_end(store, "11bb", RUN_DONE, NULL, 0.4, 0.01, 9.0, error));
+    other.run_id = "22cc";
+    other.lr = 0.5;
+    assert_ok(store_run(store, &other, 2.0, &run_state, &last, error));
+    assert_ok(store_run_end(store, "22cc", RUN_FAILED, "NaN", NAN, NAN, 9.0, error));
+    assert_string_equal(ask(store, "SELECT lr, runs, done, failed, round(objective, 12), "
+                                   "round(seed_se, 12), lowest, highest FROM sweep_summary"),
+                        "0.00020000000000000001,2,2,0,0.29999999999999999,0.10000000000000001,"
+                        "0.20000000000000001,0.40000000000000002\r\n0.5,1,0,1,,,,\r\n");
+    assert_string_equal(ask(store, "SELECT value FROM run_show WHERE run_id = '22cc' AND key IN "
+                                   "('state', 'reason')"),
+                        "failed\r\nNaN\r\n");
+    store_close(store);
+}
+
+static void a_reader_never_checkpoints(void **state)
+{
+    (void)state;
+    int64_t attempt;
+    store_close(open_with_run(&attempt));
+    pid_t child = fork();
+    if (child == 0) { /* a writer that dies with a step in the log */
+        Store *store = NULL;
+        Error told = {{0}};
+        Status status = store_open(&store, path, STORE_WRITE, 0, &told);
+        _exit(status || store_event(store, NULL, -1, "note", "x", 1.0, &told));
+    }
+    int code = 0;
+    waitpid(child, &code, 0);
+    assert_int_equal(code, 0);
+    char wal[128];
+    snprintf(wal, sizeof wal, "%s-wal", path);
+    struct stat before, after, database_before, database_after;
+    assert_int_equal(stat(wal, &before), 0);
+    assert_int_equal(stat(path, &database_before), 0);
+    assert_true(before.st_size > 0);
+    Store *reader = NULL;
+    assert_ok(store_open(&reader, path, STORE_READ, 0, error));
+    assert_string_equal(ask(reader, "SELECT message FROM event"), "x\r\n");
+    store_close(reader);
+    assert_int_equal(stat(wal, &after), 0);
+    assert_int_equal(stat(path, &database_after), 0);
+    assert_int_equal(after.st_size, before.st_size);
+    assert_true(database_after.st_mtim.tv_sec == database_before.st_mtim.tv_sec &&
+                database_after.st_mtim.tv_nsec == database_before.st_mtim.tv_nsec);
+    /* the next writer does, when it is the last to close */
+    assert_ok(store_open(&reader, path, STORE_WRITE, 0, error));
+    store_close(reader);
+    assert_int_equal(stat(wal, &after), -1);
+}
+
 static void network_file_systems_are_known_by_their_magic(void **state)
 {
     (void)state;
@@ -781,6 +843,8 @@ int main(void)
         TEST(a_database_that_nobody_may_write_can_be_read),
         TEST(the_base_stands_among_the_best_runs),
         TEST(runs_are_found_by_the_start_of_their_id),
+        TEST(seeds_of_a_cell_are_taken_together),
+        TEST(a_reader_never_checkpoints),
         TEST(network_file_systems_are_known_by_their_magic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
