@@ -1,13 +1,13 @@
 /* Block Krylov iteration on a tall matrix M (m x n, m >= n): W itself or its transpose. */
 #include "adapters/svd.h"
 
-#include <cblas.h>
 #include <lapacke.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/blas.h"
 #include "core/random.h"
 
 enum {
@@ -29,14 +29,14 @@ typedef struct {
 /* y (m, k) = M x (n, k), all column-major. */
 static void multiply(float *y, const Tall *a, const float *x, int k)
 {
-    cblas_sgemm(CblasColMajor, a->transposed ? CblasTrans : CblasNoTrans, CblasNoTrans, a->m, k,
+    blas_gemm(a->transposed, false, a->m, k,
                 a->n, 1, a->w, a->ld, x, a->n, 0, y, a->m);
 }
 
 /* x (n, k) = M^T y (m, k). */
 static void multiply_transposed(float *x, const Tall *a, const float *y, int k)
 {
-    cblas_sgemm(CblasColMajor, a->transposed ? CblasNoTrans : CblasTrans, CblasNoTrans, a->n, k,
+    blas_gemm(!a->transposed, false, a->n, k,
                 a->m, 1, a->w, a->ld, y, a->m, 0, x, a->n);
 }
 
@@ -85,9 +85,9 @@ static bool extend_basis(float *block, const float *basis, int n, int k, int b, 
 {
     float found = 1;
     for (int pass = 0; pass < MAX_PASSES && found > 0.01f; pass++) {
-        cblas_sgemm(CblasColMajor, CblasTrans, CblasNoTrans, k, b, n, 1, basis, n, block, n, 0,
+        blas_gemm(true, false, k, b, n, 1, basis, n, block, n, 0,
                     inner, k);
-        cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, n, b, k, -1, basis, n, inner, k, 1,
+        blas_gemm(false, false, n, b, k, -1, basis, n, inner, k, 1,
                     block, n);
         if (!orthonormalise(block, n, b, NULL, tau)) {
             return false;
@@ -186,9 +186,9 @@ static bool krylov_cycle(Krylov *k, const Tall *t)
                        width)) {
         return false;
     }
-    cblas_sgemm(CblasColMajor, CblasNoTrans, CblasNoTrans, t->m, b, width, 1, k->q, t->m, k->a,
+    blas_gemm(false, false, t->m, b, width, 1, k->q, t->m, k->a,
                 width, 0, k->left, t->m);
-    cblas_sgemm(CblasColMajor, CblasNoTrans, CblasTrans, t->n, b, width, 1, k->basis, t->n, k->bt,
+    blas_gemm(false, true, t->n, b, width, 1, k->basis, t->n, k->bt,
                 width, 0, k->right, t->n);
     return true;
 }
@@ -322,12 +322,10 @@ Status svd_top(float *u, float *s, float *v, const float *w, int n_out, int n_in
 
 int svd_begin(void)
 {
-    int n_threads = openblas_get_num_threads();
-    openblas_set_num_threads(1);
-    return n_threads;
+    return blas_set_threads(1);
 }
 
 void svd_end(int n_threads)
 {
-    openblas_set_num_threads(n_threads);
+    blas_set_threads(n_threads);
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/blas.h"
+#include "core/kernels.h"
 #include "experiments/identity.h"
 
 static const double TERMINAL_INTERVAL_S = 0.2, PLAIN_INTERVAL_S = 10;
@@ -144,7 +146,8 @@ void cli_world_init(CliWorld *world, const Cli *cli)
                 "{\"version\":\"%s\",\"numerics\":%d,\"threads\":%d,\"cpu\":", TINYLORA_VERSION,
                 NUMERICS_VERSION, cli->n_threads);
     describe_cpu(&world->environment);
-    text_add(&world->environment, "}");
+    text_printf(&world->environment, ",\"kernels\":\"%s\",\"openblas\":\"%s\"}",
+                kernels_best()->name, blas_core_name());
     world->world = (World){.context = world,
                            .now_s = now_s,
                            .stopping = stopping,

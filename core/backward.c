@@ -3,9 +3,9 @@
  * layers are recomputed, not stored. */
 #include "core/pass.h"
 
-#include <cblas.h>
 #include <string.h>
 
+#include "core/blas.h"
 #include "core/parallel.h"
 
 enum { ROWS_PER_TASK = 16, WEIGHT_ROWS_PER_TASK = 64 };
@@ -25,9 +25,9 @@ static void weight_block(void *context, int i, int thread)
     const WeightJob *job = context;
     int first = i * WEIGHT_ROWS_PER_TASK;
     int n = job->n_out - first < WEIGHT_ROWS_PER_TASK ? job->n_out - first : WEIGHT_ROWS_PER_TASK;
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, n, job->n_in, job->rows, 1.0f,
-                job->dy + first, job->ld_dy, job->x, job->n_in, 1.0f,
-                job->gradient + (size_t)first * (size_t)job->n_in, job->n_in);
+    /* gradient (n, n_in) += dy^T x; row-major, so its transpose is what BLAS sees */
+    blas_gemm(false, true, job->n_in, n, job->rows, 1, job->x, job->n_in, job->dy + first,
+              job->ld_dy, 1, job->gradient + (size_t)first * (size_t)job->n_in, job->n_in);
 }
 
 void pass_weight_gradient(const Pass *pass, float *gradient, const float *dy, int ld_dy,
