@@ -75,10 +75,10 @@ static Status read_files(Table *table, const char *directory, Error *error)
     SafeTensors *file = NULL;
     Tokenizer *tokenizer = NULL;
     Text types = {0};
-    Status status = path_join(path, directory, "model.safetensors", error);
+    Status status = model_weights_path(path, directory, error);
     status = status ? status : safetensors_open(&file, path, error);
-    status = status ? status : sha256_file(sha256, path, error);
     if (!status) {
+        safetensors_sha256(sha256, file);
         list_types(file, &types);
         add_string(table, "types", text_string(&types));
         add_string(table, "weights_sha256", sha256);

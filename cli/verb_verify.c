@@ -5,6 +5,8 @@
 
 #include "cli/options.h"
 #include "core/file.h"
+#include "core/model_config.h"
+#include "core/safetensors.h"
 #include "core/sha256.h"
 #include "core/verify.h"
 #include "experiments/nearest.h"
@@ -36,17 +38,23 @@ static Status verify(const char *path, VerifyKind kind, Error *error)
 
 static Status check_hash(const char *path, const char *expected, Error *error)
 {
-    char sha256[SHA256_HEX_SIZE], inside[FILE_PATH_MAX];
+    char sha256[SHA256_HEX_SIZE] = "", inside[FILE_PATH_MAX];
+    SafeTensors *file = NULL;
     Status status = STATUS_OK;
     if (strlen(expected) != SHA256_HEX_SIZE - 1 ||
         strspn(expected, "0123456789abcdefABCDEF") != SHA256_HEX_SIZE - 1) {
         return error_set(error, STATUS_USAGE, "--sha256: 64 hex digits are expected");
     }
     if (directory_exists(path)) {
-        status = path_join(inside, path, "model.safetensors", error);
-        path = inside;
+        status = model_weights_path(inside, path, error);
+        status = status ? status : safetensors_open(&file, inside, error);
+        if (!status) {
+            safetensors_sha256(sha256, file);
+            safetensors_close(file);
+        }
+    } else {
+        status = sha256_file(sha256, path, error);
     }
-    status = status ? status : sha256_file(sha256, path, error);
     if (!status && strcasecmp(sha256, expected) != 0) {
         status = error_set(error, STATUS_REFUSED, "\"%s\": its SHA-256 is %s", path, sha256);
     }
@@ -91,7 +99,7 @@ const Verb verb_verify = {
     .help = "Executes nothing; says the first rule broken, exit code 3. A directory is checked "
             "whole.\n\n"
             "  --kind K       what the file should be; else its name tells\n"
-            "  --sha256 HEX   what its SHA-256 must be (of a directory: its model.safetensors)\n\n"
+            "  --sha256 HEX   what its SHA-256 must be (of a directory: its weights)\n\n"
             "examples:\n"
             "  tinylora verify ../Qwen2.5-0.5B\n"
             "  tinylora verify train.jsonl --kind dataset\n",

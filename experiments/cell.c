@@ -11,24 +11,34 @@
 /* Hashes by path: (n). */
 typedef struct {
     struct {
-        char path[CONFIG_PATH + 32];
+        char path[FILE_PATH_MAX];
         char sha256[SHA256_HEX_SIZE];
     } * files;
     size_t n;
 } Hashes;
 
-static Status file_hash(Hashes *hashes, char sha256[SHA256_HEX_SIZE], const char *folder,
-                        const char *name, Error *error)
+/* The same hash that model_identity gives, from the mapped file or shards. */
+static Status weights_hash(char sha256[SHA256_HEX_SIZE], const char *path, Error *error)
 {
-    char path[CONFIG_PATH + 32];
-    snprintf(path, sizeof path, "%s%s%s", folder, *name ? "/" : "", name);
+    SafeTensors *file = NULL;
+    Status status = safetensors_open(&file, path, error);
+    if (!status) {
+        safetensors_sha256(sha256, file);
+    }
+    safetensors_close(file);
+    return status;
+}
+
+static Status hash_once(Hashes *hashes, char sha256[SHA256_HEX_SIZE], const char *path,
+                        Status (*hash)(char *, const char *, Error *), Error *error)
+{
     for (size_t i = 0; i < hashes->n; i++) {
         if (strcmp(hashes->files[i].path, path) == 0) {
             memcpy(sha256, hashes->files[i].sha256, SHA256_HEX_SIZE);
             return STATUS_OK;
         }
     }
-    Status status = sha256_file(sha256, path, error);
+    Status status = hash(sha256, path, error);
     if (status) {
         return status;
     }
@@ -37,7 +47,7 @@ static Status file_hash(Hashes *hashes, char sha256[SHA256_HEX_SIZE], const char
         return error_set(error, STATUS_FAILED, "out of memory");
     }
     hashes->files = more;
-    memcpy(hashes->files[hashes->n].path, path, sizeof path);
+    snprintf(hashes->files[hashes->n].path, sizeof hashes->files[0].path, "%s", path);
     memcpy(hashes->files[hashes->n++].sha256, sha256, SHA256_HEX_SIZE);
     return STATUS_OK;
 }
@@ -159,11 +169,32 @@ static Status make_absolute(char path[CONFIG_PATH], const char *key, Error *erro
     return status;
 }
 
+typedef struct {
+    char config[SHA256_HEX_SIZE], generation[SHA256_HEX_SIZE], tokenizer[SHA256_HEX_SIZE];
+} ModelHashes;
+
+static Status hash_model(Cell *cell, Hashes *hashes, ModelHashes *model, Error *error)
+{
+    char path[FILE_PATH_MAX];
+    Status status = model_weights_path(path, cell->directory, error);
+    status = status ? status : hash_once(hashes, cell->weights_sha256, path, weights_hash, error);
+    status = status ? status : path_join(path, cell->directory, "tokenizer.json", error);
+    status = status ? status : hash_once(hashes, model->tokenizer, path, sha256_file, error);
+    status = status ? status : path_join(path, cell->directory, "config.json", error);
+    status = status ? status : hash_once(hashes, model->config, path, sha256_file, error);
+    status = status ? status : path_join(path, cell->directory, "generation_config.json", error);
+    if (!status && file_exists(path)) {
+        status = hash_once(hashes, model->generation, path, sha256_file, error);
+    }
+    return status;
+}
+
 static Status prepare(Cell *cell, const Config *config, const char *models, Hashes *hashes,
                       Error *error)
 {
     RunSpec *spec = &cell->spec;
-    char train[SHA256_HEX_SIZE], held_out[SHA256_HEX_SIZE], tokenizer[SHA256_HEX_SIZE];
+    char train[SHA256_HEX_SIZE], held_out[SHA256_HEX_SIZE];
+    ModelHashes model = {0};
     Status status = model_find(cell->directory, spec->model, models, error);
     status = status ? status : model_config_read(&cell->model, cell->directory, error);
     status = status ? status : cell_adapter(&cell->adapter, spec, &cell->model, error);
@@ -185,14 +216,16 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Hash
     cell->budget = strcmp(cell->adapter.method, "tinylora") == 0 ? cell->adapter.plan.parameters
                    : strcmp(cell->adapter.method, "full") == 0   ? count_weights(&cell->model)
                                                                  : 0;
-    const char *folder = cell->directory;
-    status = status ? status
-                    : file_hash(hashes, cell->weights_sha256, folder, "model.safetensors", error);
-    status = status ? status : file_hash(hashes, tokenizer, folder, "tokenizer.json", error);
-    status = status ? status : file_hash(hashes, train, spec->data.train, "", error);
-    status = status ? status : file_hash(hashes, held_out, cell->held_out, "", error);
+    status = status ? status : hash_model(cell, hashes, &model, error);
+    status = status ? status : hash_once(hashes, train, spec->data.train, sha256_file, error);
+    status = status ? status : hash_once(hashes, held_out, cell->held_out, sha256_file, error);
     if (!status) {
-        IdentityInputs inputs = {&cell->model, cell->weights_sha256, tokenizer, train, held_out};
+        IdentityInputs inputs = {.config_sha256 = model.config,
+                                 .generation_sha256 = model.generation,
+                                 .weights_sha256 = cell->weights_sha256,
+                                 .tokenizer_sha256 = model.tokenizer,
+                                 .train_sha256 = train,
+                                 .held_out_sha256 = held_out};
         identity_json(&cell->identity, spec, &inputs);
         identity_run_id(cell->run_id, &cell->identity);
         grid_label(config, spec, &cell->label);

@@ -56,36 +56,6 @@ static void write_members(Members *members, Text *out)
     text_add(out, "}");
 }
 
-/* config.json by its meaning: a comment or another order of keys is no other model. */
-static void model_json(const ModelConfig *model, Text *out)
-{
-    Members members = {0};
-    add_number(&members, "architecture", (double)model->architecture);
-    add_number(&members, "n_layers", model->n_layers);
-    add_number(&members, "width", model->width);
-    add_number(&members, "n_heads", model->n_heads);
-    add_number(&members, "n_kv_heads", model->n_kv_heads);
-    add_number(&members, "head_dim", model->head_dim);
-    add_number(&members, "ff_width", model->ff_width);
-    add_number(&members, "vocab_size", model->vocab_size);
-    add_number(&members, "max_positions", model->max_positions);
-    add_number(&members, "rope_theta", model->rope_theta);
-    add_number(&members, "rms_eps", model->rms_eps);
-    add_number(&members, "tied_head", model->tied_head);
-    add_number(&members, "attention_bias", model->attention_bias);
-    add_number(&members, "output_bias", model->output_bias);
-    add_number(&members, "mlp_bias", model->mlp_bias);
-    add_number(&members, "bos_id", model->bos_id);
-    Text stops = {0};
-    for (int i = 0; i < model->n_eos; i++) {
-        text_printf(&stops, "%s%d", i ? "," : "[", model->eos_ids[i]);
-    }
-    text_add(&stops, model->n_eos ? "]" : "[]");
-    add_member(&members, "eos_ids", &stops);
-    text_release(&stops);
-    write_members(&members, out);
-}
-
 void identity_json(Text *out, const RunSpec *spec, const IdentityInputs *inputs)
 {
     Members members = {0};
@@ -108,10 +78,8 @@ void identity_json(Text *out, const RunSpec *spec, const IdentityInputs *inputs)
             text_release(&value);
         }
     }
-    Text model = {0};
-    model_json(inputs->model, &model);
-    add_member(&members, "model.config", &model);
-    text_release(&model);
+    add_string(&members, "model.config_sha256", inputs->config_sha256);
+    add_string(&members, "model.generation_sha256", inputs->generation_sha256);
     add_string(&members, "model.weights_sha256", inputs->weights_sha256);
     add_string(&members, "model.tokenizer_sha256", inputs->tokenizer_sha256);
     add_string(&members, "data.train_sha256", inputs->train_sha256);

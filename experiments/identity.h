@@ -3,7 +3,6 @@
  * apply, the plan, model, tokenizer and data by their hashes, the version of the numerics), and
  * nothing else (names, paths, threads). */
 #pragma once
-#include "core/model_config.h"
 #include "core/sha256.h"
 #include "experiments/settings.h"
 
@@ -11,7 +10,8 @@
 enum { NUMERICS_VERSION = 1, RUN_ID_SIZE = 17 };
 
 typedef struct {
-    const ModelConfig *model; /* config.json, as it was understood */
+    const char *config_sha256,
+        *generation_sha256; /* config.json; generation_config.json, "" without */
     const char *weights_sha256, *tokenizer_sha256;
     const char *train_sha256;
     const char *held_out_sha256; /* of the rows that give the objective; "" without */
