@@ -3,8 +3,8 @@
  * 1. Factors and P are shared by all adapters of the bank; an adapter is its v, kept here as M = S
  * R a module.
  * 2. The gradient kept is that of M's cofactor, dR = (U^T dy) (V^T x)^T, a (rank, rank) matrix a
- * module: summed in double over the rows of a sequence in order, then over sequences in order. v's
- * gradient is read from it.
+ * module: summed in double over the rows of a sequence in order (`partial`, so that spans may be
+ * computed side by side), then over sequences in order by `end`. v's gradient is read from it.
  * 3. Rows may be computed by any thread, beside any others: nothing of a row enters another row's
  * numbers. */
 #include <assert.h>
@@ -37,7 +37,8 @@ typedef struct {
     float *core;          /* M = S R: (n_adapters, n_modules, rank, rank) */
     bool *active;         /* (n_adapters, n_modules): M has a nonzero */
     double *sum;          /* dR over sequences: (n_adapters, n_modules, rank, rank) */
-    double *sequence_sum; /* dR of the sequence being summed: (rank, rank) */
+    double *partial;      /* dR of each span of a backward: (n_spans, n_modules, rank, rank) */
+    size_t n_partial;     /* doubles it can hold */
 } TinyLora;
 
 static size_t square(const TinyLora *t)
@@ -207,27 +208,50 @@ static void backward_rows(const TinyLora *t, int slot, float *g, float *dx, cons
     }
 }
 
-/* sequence_sum += sum over rows of g h^T, row after row. */
-static void add_rows(TinyLora *t, const float *g, const float *h, int n_rows)
+/* sum += sum over rows of g h^T, row after row. */
+static void add_rows(double *sum, int rank, const float *g, const float *h, int n_rows)
 {
-    int rank = t->plan.rank;
     for (int row = 0; row < n_rows; row++, g += rank, h += rank) {
         for (int j = 0; j < rank; j++) {
             double factor = (double)g[j];
             for (int k = 0; k < rank; k++) {
-                t->sequence_sum[j * rank + k] += factor * (double)h[k];
+                sum[j * rank + k] += factor * (double)h[k];
             }
         }
     }
 }
 
-/* A sequence is complete: add its sum to its adapter's and start anew. */
-static void finish_sequence(TinyLora *t, int slot, int adapter)
+static Status begin(void *context, const RowSpan *spans, int n_spans, Error *error)
 {
-    double *sum = t->sum + place(t, adapter, slot) * square(t);
-    for (size_t i = 0; i < square(t); i++) {
-        sum[i] += t->sequence_sum[i];
-        t->sequence_sum[i] = 0;
+    (void)spans;
+    TinyLora *t = context;
+    size_t n = (size_t)n_spans * (size_t)t->n_modules * square(t);
+    if (n > t->n_partial) {
+        free(t->partial);
+        t->partial = malloc(n * sizeof *t->partial);
+        t->n_partial = t->partial ? n : 0;
+        if (!t->partial) {
+            return error_set(error, STATUS_FAILED, "no memory for the adapter's gradients: %.1f GiB",
+                             (double)n * sizeof(double) / 0x1p30);
+        }
+    }
+    memset(t->partial, 0, n * sizeof *t->partial);
+    return STATUS_OK;
+}
+
+static void end(void *context, const RowSpan *spans, int n_spans)
+{
+    TinyLora *t = context;
+    size_t n = (size_t)t->n_modules * square(t);
+    for (int i = 0; i < n_spans; i++) {
+        if (spans[i].adapter == 0) {
+            continue;
+        }
+        double *sum = t->sum + place(t, spans[i].adapter, 0) * square(t);
+        const double *partial = t->partial + (size_t)spans[i].index * n;
+        for (size_t k = 0; k < n; k++) {
+            sum[k] += partial[k];
+        }
     }
 }
 
@@ -252,9 +276,8 @@ static void backward_share(void *context, int share, int thread)
     }
 }
 
-/* Add the tile's rows to the sums, sequence after sequence. open: the span whose sequence is being
- * summed. */
-static const RowSpan *sum_tile(TinyLora *t, const Work *w, const RowSpan *open)
+/* Add the tile's rows to the sums of their spans. */
+static void sum_tile(TinyLora *t, const Work *w)
 {
     int rank = t->plan.rank;
     for (int i = 0, start = -w->first; i < w->n_spans; start += w->spans[i].n_rows, i++) {
@@ -262,15 +285,11 @@ static const RowSpan *sum_tile(TinyLora *t, const Work *w, const RowSpan *open)
         if (span.adapter == 0 || !clip(&span, start, 0, w->n_rows)) {
             continue;
         }
-        if (open && (open->sequence != span.sequence || open->adapter != span.adapter)) {
-            finish_sequence(t, w->slot, open->adapter);
-        }
-        open = &w->spans[i];
-        int at = start + span.first_row - open->first_row;
-        add_rows(t, w->g + (size_t)at * rank, w->backward->saved + (size_t)span.first_row * rank,
-                 span.n_rows);
+        int at = start + span.first_row - w->spans[i].first_row;
+        size_t cell = (size_t)span.index * (size_t)t->n_modules + (size_t)w->slot;
+        add_rows(t->partial + cell * square(t), rank, w->g + (size_t)at * rank,
+                 w->backward->saved + (size_t)span.first_row * rank, span.n_rows);
     }
-    return open;
 }
 
 static void backward(void *context, int module, const HookBackward *call, const RowSpan *spans,
@@ -285,15 +304,11 @@ static void backward(void *context, int module, const HookBackward *call, const 
     float g[TILE_FLOATS];
     Work work = {
         .t = t, .slot = slot, .backward = call, .spans = spans, .n_spans = n_spans, .g = g};
-    const RowSpan *open = NULL;
     for (; work.first < n_rows; work.first += tile) {
         work.n_rows = n_rows - work.first < tile ? n_rows - work.first : tile;
         work.n_shares = worth_threads(&t->factors[slot], work.n_rows) ? n_threads : 1;
         parallel_for(work.n_shares, n_threads, backward_share, &work);
-        open = sum_tile(t, &work, open);
-    }
-    if (open) {
-        finish_sequence(t, slot, open->adapter);
+        sum_tile(t, &work);
     }
 }
 
@@ -316,7 +331,7 @@ static void close_tinylora(AdapterBank *bank)
     free(t->core);
     free(t->active);
     free(t->sum);
-    free(t->sequence_sum);
+    free(t->partial);
     free(t);
     bank->state = NULL;
 }
@@ -371,9 +386,8 @@ static Status allocate(TinyLora *t, const ModelConfig *config, int n_adapters, E
     t->core = calloc(cores, sizeof *t->core);
     t->active = calloc((size_t)n_adapters * n, sizeof *t->active);
     t->sum = calloc(cores, sizeof *t->sum);
-    t->sequence_sum = calloc(square(t), sizeof *t->sequence_sum);
     if (!t->slot || !t->group || !t->factors || !t->projection || !t->core || !t->active ||
-        !t->sum || !t->sequence_sum) {
+        !t->sum) {
         double bytes =
             (double)numbers * sizeof(float) + (double)cores * (sizeof(float) + sizeof(double));
         return error_set(error, STATUS_FAILED, "no memory for the projections: %.1f GiB",
@@ -431,7 +445,9 @@ static Status open_tinylora(AdapterBank *bank, const AdapterSetup *setup, Error 
                               .lowest_layer = lowest,
                               .saved_width = saved_width,
                               .forward = forward,
-                              .backward = backward};
+                              .backward = backward,
+                              .begin = begin,
+                              .end = end};
     return STATUS_OK;
 }
 

@@ -370,25 +370,16 @@ static void embedding_gradient(Pass *pass)
     }
 }
 
-void pass_backward(Pass *pass)
+void pass_backward_rows(Pass *pass, int lowest_layer)
 {
-    int lowest = pass->weight_gradient ? 0
-                 : pass->hook          ? pass->hook->lowest_layer
-                                       : pass->model->config.n_layers;
     int *roots = pass->roots, n_roots = 0;
     for (int s = 0; s < pass->n_spans; s++) {
         if (pass->spans[s].parent < 0) {
             roots[n_roots++] = s;
         }
     }
-    if (pass->hook && pass->hook->begin) {
-        pass->hook->begin(pass->hook->context, pass->hook_spans, pass->n_spans);
-    }
-    for (int l = pass->model->config.n_layers - 1; l >= lowest; l--) {
-        backward_layer(pass, l, roots, n_roots, l > lowest || pass->weight_gradient != NULL);
-    }
-    if (pass->hook && pass->hook->end) {
-        pass->hook->end(pass->hook->context, pass->hook_spans, pass->n_spans);
+    for (int l = pass->model->config.n_layers - 1; l >= lowest_layer; l--) {
+        backward_layer(pass, l, roots, n_roots, l > lowest_layer || pass->weight_gradient != NULL);
     }
     if (pass->weight_gradient) {
         embedding_gradient(pass);

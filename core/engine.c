@@ -287,7 +287,7 @@ static void cut_spans(Chunk *chunk, Workspace *w, int32_t *tokens)
                    .keys = memory,
                    .values = memory + n,
                    .layer_stride = chunk->pass.keep ? 2 * n : 0};
-        chunk->pass.hook_spans[i - chunk->first] = (RowSpan){i, s->adapter, row, s->n_tokens};
+        chunk->pass.hook_spans[i - chunk->first] = (RowSpan){i, s->adapter, row, s->n_tokens, i - chunk->first};
         memcpy(tokens + row, s->tokens, (size_t)s->n_tokens * sizeof *tokens);
         row += s->n_tokens;
     }
@@ -368,10 +368,7 @@ static Status evaluate_chunk(Engine *engine, const Batch *batch, int first, int 
     for (int i = 0; i < n_scores; i += rows_at_once) {
         any |= score_some(&chunk, i);
     }
-    if (keep && any) {
-        pass_backward(pass);
-    }
-    return STATUS_OK;
+    return keep && any ? pass_backward(pass, error) : STATUS_OK;
 }
 
 /* First sequence after the tree that starts at i, and its rows. */

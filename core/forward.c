@@ -220,7 +220,7 @@ static void forward_layer(Pass *pass, int l)
     elements(pass, x_next, rows->x_mid, pass->projected, c->width, 0, add_row);
 }
 
-void pass_forward(Pass *pass)
+void pass_forward_rows(Pass *pass)
 {
     parallel_for(n_row_tasks(pass), pass->n_threads, embed, pass);
     for (int l = 0; l < pass->model->config.n_layers; l++) {

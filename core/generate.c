@@ -277,7 +277,9 @@ static void add_span(Generation *g, int slot, int adapter, const int32_t *tokens
                                         .keys = memory,
                                         .values = memory + half,
                                         .layer_stride = 2 * half};
-    pass->hook_spans[pass->n_spans++] = (RowSpan){g->slots[slot].request, adapter, pass->n_rows, n};
+    pass->hook_spans[pass->n_spans] =
+        (RowSpan){g->slots[slot].request, adapter, pass->n_rows, n, pass->n_spans};
+    pass->n_spans++;
     memcpy(g->tokens + pass->n_rows, tokens, (size_t)n * sizeof *tokens);
     pass->n_rows += n;
 }

@@ -4,12 +4,15 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "core/status.h"
+
 /* Rows of one sequence inside the rows of a call: contiguous, one adapter. */
 typedef struct {
     int sequence;  /* index of the sequence in the batch */
     int adapter;   /* 0: the base model, nothing is added */
     int first_row; /* in x, y, saved */
     int n_rows;
+    int index;     /* among the spans of the whole backward: those that begin is told of */
 } RowSpan;
 
 typedef struct {
@@ -26,7 +29,8 @@ typedef struct {
 } HookBackward;
 
 /* module = layer * N_ROLES + role. All calls obey the law: a row's numbers depend on that row alone, and a sequence's
- * gradient is summed over its rows in order, then over sequences in the order of their index. */
+ * gradient is summed over its rows in order, then over sequences in the order of their index. forward and backward may
+ * run at the same moment on different spans. */
 typedef struct {
     void *context;
     bool needs_input;
@@ -36,8 +40,8 @@ typedef struct {
                     int n_threads);
     void (*backward)(void *context, int module, const HookBackward *call, const RowSpan *spans, int n_spans,
                      int n_threads);
-    /* Around each backward chunk: spans of the chunk, in order of sequence. end adds the chunk's per-sequence sums to
-     * the adapters' gradients, sequence by sequence, in double. Either may be NULL. */
-    void (*begin)(void *context, const RowSpan *spans, int n_spans);
+    /* Around a backward: all its spans, in order of sequence. end adds the per-sequence sums to the adapters'
+     * gradients, sequence by sequence, in double. Either may be NULL. */
+    Status (*begin)(void *context, const RowSpan *spans, int n_spans, Error *error);
     void (*end)(void *context, const RowSpan *spans, int n_spans);
 } LinearHook;

@@ -37,7 +37,7 @@ typedef struct {
     float *saved[N_ROLES]; /* what the hook keeps */
 } LayerRows;
 
-typedef struct {
+typedef struct Pass {
     const Model *model;
     const Kernels *kernels;
     const float *rope; /* (max_positions, head_dim): cos of head_dim / 2 angles, then sin */
@@ -68,15 +68,21 @@ typedef struct {
     float *dk, *dv;         /* (rows, n_kv_heads * head_dim) */
     float *dattention;      /* (rows, n_heads * head_dim) */
     float *weight_gradient; /* (n_parameters), or NULL */
+    struct Pass *slices;    /* (PASS_SLICES) see slice.c; each with its own layers, spans, hook_spans */
     double *norm_gradient;  /* (D) scratch for weight gradients */
     int *roots;             /* (n_spans) scratch */
 } Pass;
 
 /* Fill x_out from tokens. */
 void pass_forward(Pass *pass);
-/* From dx = gradient by x_out, down to the lowest adapted layer; calls the hook's begin and end
- * around it. */
-void pass_backward(Pass *pass);
+/* From dx = gradient by x_out, down to the lowest adapted layer; calls the hook's begin and end around it. */
+Status pass_backward(Pass *pass, Error *error);
+
+/* The same for the rows of one pass, layer by layer on pass->n_threads. */
+void pass_forward_rows(Pass *pass);
+void pass_backward_rows(Pass *pass, int lowest_layer);
+
+enum { PASS_SLICES = 32 };
 
 /* Floats of scratch a thread needs for trees of these capacities: (parent, longest child). */
 size_t pass_forward_scratch(size_t capacity);

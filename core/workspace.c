@@ -118,15 +118,24 @@ size_t workspace_pass_bytes(const Model *model, const LinearHook *hook, int n_ro
     Workspace counter = {0};
     Pass pass = {.model = model, .hook = hook, .n_rows = n_rows, .n_spans = n_spans, .keep = keep};
     cut(&counter, &pass, NULL, weights);
-    size_t layers = (size_t)model->config.n_layers * sizeof(LayerRows);
-    return counter.used + aligned(layers);
+    size_t layers = (PASS_SLICES + 1) * aligned((size_t)model->config.n_layers * sizeof(LayerRows));
+    size_t spans = aligned((size_t)n_spans * sizeof(Span)) + aligned((size_t)n_spans * sizeof(RowSpan));
+    return counter.used + layers + spans + aligned(PASS_SLICES * sizeof(Pass));
 }
 
 void workspace_cut_pass(Workspace *workspace, Pass *pass, int weights)
 {
-    pass->layers =
-        workspace_take(workspace, (size_t)pass->model->config.n_layers * sizeof(LayerRows));
+    size_t layers = (size_t)pass->model->config.n_layers * sizeof(LayerRows);
+    pass->layers = workspace_take(workspace, layers);
     cut(workspace, pass, pass->layers, weights);
+    pass->slices = workspace_take(workspace, PASS_SLICES * sizeof *pass->slices);
+    Span *spans = workspace_take(workspace, (size_t)pass->n_spans * sizeof *spans);
+    RowSpan *hook_spans = workspace_take(workspace, (size_t)pass->n_spans * sizeof *hook_spans);
+    for (int i = 0; i < PASS_SLICES; i++) {
+        pass->slices[i] = (Pass){.layers = workspace_take(workspace, layers)};
+    }
+    pass->slices[0].spans = spans; /* shared out anew by each run */
+    pass->slices[0].hook_spans = hook_spans;
 }
 
 float *rope_table(const ModelConfig *config)

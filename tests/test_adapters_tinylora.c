@@ -75,7 +75,7 @@ static void call_init(Call *c, const AdapterBank *bank, int module, const int *r
     *c = (Call){.module = module, .n_spans = n_spans};
     role_shape(&model->config, (Role)(module % N_ROLES), &c->n_out, &c->n_in);
     for (int i = 0; i < n_spans; i++) {
-        c->spans[i] = (RowSpan){i, adapters[i], c->n_rows, rows[i]};
+        c->spans[i] = (RowSpan){i, adapters[i], c->n_rows, rows[i], i};
         c->n_rows += rows[i];
     }
     c->width = adapter_hook(bank)->saved_width(adapter_hook(bank)->context, module);
@@ -110,11 +110,21 @@ static void run_forward(Call *c, const AdapterBank *bank, int n_threads)
     hook->forward(hook->context, c->module, &call, c->spans, c->n_spans, n_threads);
 }
 
+/* A backward of one layer between begin and end; `ended`: its spans, each sequence once. */
+static void whole_backward(const LinearHook *hook, int module, const HookBackward *call,
+                           const RowSpan *spans, int n_spans, const RowSpan *ended, int n_ended,
+                           int n_threads)
+{
+    tiny_require(hook->begin(hook->context, spans, 16, &error), &error);
+    hook->backward(hook->context, module, call, spans, n_spans, n_threads);
+    hook->end(hook->context, ended, n_ended);
+}
+
 static void run_backward(Call *c, const AdapterBank *bank, int n_threads)
 {
     const LinearHook *hook = adapter_hook(bank);
     HookBackward call = {c->dx, c->dy, NULL, c->saved};
-    hook->backward(hook->context, c->module, &call, c->spans, c->n_spans, n_threads);
+    whole_backward(hook, c->module, &call, c->spans, c->n_spans, c->spans, c->n_spans, n_threads);
 }
 
 /* dW (n_out, n_in) in double = s U S (sum_i v_i P_i) V^T, P from its law. v: of the module's group.
@@ -389,11 +399,11 @@ static void bits_are_the_same_for_any_threads_and_neighbours(void **state)
                 size_t row = (size_t)all.spans[s].first_row + r;
                 HookForward forward = {alone.x + row * all.n_in, alone.y + row * all.n_out,
                                        alone.saved + row * all.width};
-                RowSpan one = {0, ADAPTERS[s], 0, 1};
+                RowSpan one = {0, ADAPTERS[s], 0, 1, 0};
                 hook->forward(hook->context, module, &forward, &one, 1, 3);
             }
             HookBackward backward = {alone.dx, alone.dy, NULL, alone.saved};
-            hook->backward(hook->context, module, &backward, &all.spans[s], 1, 2);
+            whole_backward(hook, module, &backward, &all.spans[s], 1, &all.spans[s], 1, 2);
         }
         assert_memory_equal(alone.y, all.y, n_y * sizeof(float));
         assert_memory_equal(alone.dx, all.dx, n_x * sizeof(float));
@@ -403,11 +413,11 @@ static void bits_are_the_same_for_any_threads_and_neighbours(void **state)
         adapter_clear_gradients(bank);
         RowSpan parts[N_SPANS + 1];
         memcpy(parts, all.spans, 3 * sizeof *parts);
-        parts[3] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row, 101};
-        parts[4] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row + 101, ROWS[3] - 101};
+        parts[3] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row, 101, 3};
+        parts[4] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row + 101, ROWS[3] - 101, 3};
         memcpy(parts + 5, all.spans + 4, 2 * sizeof *parts);
         HookBackward backward = {NULL, alone.dy, NULL, alone.saved};
-        hook->backward(hook->context, module, &backward, parts, N_SPANS + 1, 2);
+        whole_backward(hook, module, &backward, parts, N_SPANS + 1, all.spans, N_SPANS, 2);
         adapter_gradient(bank, 1, dv);
         assert_memory_equal(dv, expected, sizeof dv);
         call_release(&alone);
@@ -434,7 +444,7 @@ static void long_calls_are_cut_into_tiles_without_a_trace(void **state)
     const LinearHook *hook = adapter_hook(bank);
     HookBackward backward = {NULL, call.dy, NULL, call.saved};
     for (int s = 0; s < 3; s++) {
-        hook->backward(hook->context, 1, &backward, &call.spans[s], 1, 1);
+        whole_backward(hook, 1, &backward, &call.spans[s], 1, &call.spans[s], 1, 1);
     }
     adapter_gradient(bank, 1, parted);
     assert_memory_equal(together, parted, sizeof together);

@@ -1,6 +1,5 @@
 /* The engine on real trained models (golden numbers of a float64 reference), and the law on bits.
  */
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "core/engine.h"
 #include "core/generate.h"

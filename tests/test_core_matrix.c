@@ -1,5 +1,4 @@
 /* The products against double precision, and the law on bits: rows, threads, CPU families. */
-#include <cmocka.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <cmocka.h>
 
 #include "core/kernels.h"
 #include "core/matrix.h"
