@@ -35,8 +35,8 @@ static int make_folder(void **state)
 static int remove_folder(void **state)
 {
     (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", folder);
+    char command[200];
+    snprintf(command, sizeof command, "umount -q %s/small 2>/dev/null; rm -rf %s", folder, folder);
     return system(command);
 }
 
