@@ -36,7 +36,8 @@ Status error_context(Error *error, Status status, const char *format, ...)
         int n = vsnprintf(error->message, sizeof error->message, format, arguments);
         va_end(arguments);
         if (n >= 0 && (size_t)n < sizeof error->message) {
-            snprintf(error->message + n, sizeof error->message - (size_t)n, ": %s", inner);
+            size_t left = sizeof error->message - (size_t)n;
+            snprintf(error->message + n, left, ": %.*s", (int)left - 1, inner);
         }
         make_one_line(error->message);
     }
