@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/model.h"
 #include "rl/corpus.h"
+#include "rl/dataset.h"
 #include "rl/pretrain.h"
 #include "rl/recipe.h"
 
@@ -337,6 +338,49 @@ static void an_end_of_sequence_that_is_no_token_is_refused(void **state)
     assert_non_null(strstr(error.message, "config.json: eos_token_id 399 is no token of "));
 }
 
+static int compare_questions(const void *a, const void *b)
+{
+    return strcmp(((const DataRow *)a)->question, ((const DataRow *)b)->question);
+}
+
+static void abacus_is_small_and_its_rows_are_well_formed_and_disjoint(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"train", "dev", "test"};
+    Dataset sets[3];
+    DataRow *all = NULL;
+    size_t n = 0;
+    Error error;
+    for (int i = 0; i < 3; i++) {
+        char path[512];
+        int n_rows;
+        snprintf(path, sizeof path, SOURCE_DIR "/models/abacus/%s.jsonl", names[i]);
+        assert_int_equal(dataset_verify(path, &n_rows, &error), STATUS_OK);
+        assert_int_equal(dataset_open(&sets[i], path, "question", "answer", &error), STATUS_OK);
+        size_t rows = (size_t)sets[i].n_rows;
+        assert_true(n_rows >= (i == 1 ? 500 : 1000));
+        all = realloc(all, (n + rows) * sizeof *all);
+        memcpy(all + n, sets[i].rows, rows * sizeof *all);
+        n += rows;
+    }
+    qsort(all, n, sizeof *all, compare_questions);
+    for (size_t i = 1; i < n; i++) {
+        assert_int_not_equal(strcmp(all[i - 1].question, all[i].question), 0);
+    }
+    free(all);
+    for (int i = 0; i < 3; i++) {
+        dataset_close(&sets[i]);
+    }
+    Model *model;
+    struct stat file;
+    assert_int_equal(model_open(&model, SOURCE_DIR "/models/abacus", 1, &error), STATUS_OK);
+    assert_int_equal(model->config.architecture, ARCHITECTURE_QWEN2);
+    assert_true(model->n_parameters > 400000 && model->n_parameters <= 1500000);
+    assert_int_equal(stat(SOURCE_DIR "/models/abacus/model.safetensors", &file), 0);
+    assert_true(file.st_size <= 3000000);
+    model_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +393,7 @@ int main(void)
         cmocka_unit_test(a_vocabulary_smaller_than_the_tokenizer_is_refused),
         cmocka_unit_test(a_missing_tokenizer_is_trained_on_the_corpus),
         cmocka_unit_test(an_end_of_sequence_that_is_no_token_is_refused),
+        cmocka_unit_test(abacus_is_small_and_its_rows_are_well_formed_and_disjoint),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
