@@ -29,15 +29,13 @@ typedef struct {
 /* y (m, k) = M x (n, k), all column-major. */
 static void multiply(float *y, const Tall *a, const float *x, int k)
 {
-    blas_gemm(a->transposed, false, a->m, k,
-                a->n, 1, a->w, a->ld, x, a->n, 0, y, a->m);
+    blas_gemm(a->transposed, false, a->m, k, a->n, 1, a->w, a->ld, x, a->n, 0, y, a->m);
 }
 
 /* x (n, k) = M^T y (m, k). */
 static void multiply_transposed(float *x, const Tall *a, const float *y, int k)
 {
-    blas_gemm(!a->transposed, false, a->n, k,
-                a->m, 1, a->w, a->ld, y, a->m, 0, x, a->n);
+    blas_gemm(!a->transposed, false, a->n, k, a->m, 1, a->w, a->ld, y, a->m, 0, x, a->n);
 }
 
 /* Replace the columns of a (rows, k) by an orthonormal basis; r (k, k) gets the triangle when not
@@ -85,10 +83,8 @@ static bool extend_basis(float *block, const float *basis, int n, int k, int b, 
 {
     float found = 1;
     for (int pass = 0; pass < MAX_PASSES && found > 0.01f; pass++) {
-        blas_gemm(true, false, k, b, n, 1, basis, n, block, n, 0,
-                    inner, k);
-        blas_gemm(false, false, n, b, k, -1, basis, n, inner, k, 1,
-                    block, n);
+        blas_gemm(true, false, k, b, n, 1, basis, n, block, n, 0, inner, k);
+        blas_gemm(false, false, n, b, k, -1, basis, n, inner, k, 1, block, n);
         if (!orthonormalise(block, n, b, NULL, tau)) {
             return false;
         }
@@ -186,10 +182,8 @@ static bool krylov_cycle(Krylov *k, const Tall *t)
                        width)) {
         return false;
     }
-    blas_gemm(false, false, t->m, b, width, 1, k->q, t->m, k->a,
-                width, 0, k->left, t->m);
-    blas_gemm(false, true, t->n, b, width, 1, k->basis, t->n, k->bt,
-                width, 0, k->right, t->n);
+    blas_gemm(false, false, t->m, b, width, 1, k->q, t->m, k->a, width, 0, k->left, t->m);
+    blas_gemm(false, true, t->n, b, width, 1, k->basis, t->n, k->bt, width, 0, k->right, t->n);
     return true;
 }
 

@@ -17,6 +17,23 @@ typedef float LooseLanes __attribute__((vector_size(LANES * sizeof(float)), alig
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
+typedef float Half __attribute__((vector_size(LANES / 2 * sizeof(float))));
+typedef float LooseHalf
+    __attribute__((vector_size(LANES / 2 * sizeof(float)), aligned(4), may_alias));
+typedef float Quarter __attribute__((vector_size(LANES / 4 * sizeof(float))));
+
+/* Lane l and lane l + 8, then l + 4, l + 2, l + 1: a tree that halves. */
+INLINE float add_lanes(const Lanes *sum)
+{
+    Half half[2];
+    memcpy(half, sum, sizeof half);
+    half[0] += half[1];
+    Quarter quarter[2];
+    memcpy(quarter, half, sizeof quarter);
+    quarter[0] += quarter[1];
+    return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
+}
+
 /* `rows` rows times `ranks` factors, both constants where this is inlined. */
 INLINE void project_block(float *h, const float *x, const float *f, int n, int rank, int rows,
                           int ranks)
@@ -38,19 +55,29 @@ INLINE void project_block(float *h, const float *x, const float *f, int n, int r
             }
         }
     }
+    if (i + LANES / 2 <= n) { /* the first half of the lanes goes on */
+        for (int j = 0; j < ranks; j++) {
+            Half factor = *(const LooseHalf *)(f + (size_t)j * n + i);
+            for (int t = 0; t < rows; t++) {
+                Half part;
+                memcpy(&part, &sum[t][j], sizeof part);
+                part += *(const LooseHalf *)(x + (size_t)t * n + i) * factor;
+                memcpy(&sum[t][j], &part, sizeof part);
+            }
+        }
+        i += LANES / 2;
+    }
     for (int t = 0; t < rows; t++) {
         for (int j = 0; j < ranks; j++) {
-            float lane[LANES];
-            memcpy(lane, &sum[t][j], sizeof lane);
-            for (int l = 0; i + l < n; l++) {
-                lane[l] += x[(size_t)t * n + i + l] * f[(size_t)j * n + i + l];
-            }
-            for (int half = LANES / 2; half > 0; half /= 2) {
-                for (int l = 0; l < half; l++) {
-                    lane[l] += lane[l + half];
+            if (i < n) {
+                float lane[LANES];
+                memcpy(lane, &sum[t][j], sizeof lane);
+                for (int e = i; e < n; e++) {
+                    lane[e % LANES] += x[(size_t)t * n + e] * f[(size_t)j * n + e];
                 }
+                memcpy(&sum[t][j], lane, sizeof lane);
             }
-            h[(size_t)t * rank + j] = lane[0];
+            h[(size_t)t * rank + j] = add_lanes(&sum[t][j]);
         }
     }
 }
@@ -77,36 +104,39 @@ FOR_EACH_CPU void thin_project(float *h, const float *x, const float *f, int row
     }
 }
 
+/* y[t][i ..] += sum_j z[t][j] f[j][i ..] for as many columns as the type is wide. */
+#define EXPAND(Wide, Loose)                                                                        \
+    do {                                                                                           \
+        Wide total[ROWS], factor = *(const Loose *)(f + i);                                        \
+        _Pragma("GCC unroll 4") for (int t = 0; t < rows; t++)                                     \
+        {                                                                                          \
+            total[t] = z[(size_t)t * rank] * factor;                                               \
+        }                                                                                          \
+        for (int j = 1; j < rank; j++) {                                                           \
+            factor = *(const Loose *)(f + (size_t)j * n + i);                                      \
+            _Pragma("GCC unroll 4") for (int t = 0; t < rows; t++)                                 \
+            {                                                                                      \
+                total[t] += z[(size_t)t * rank + j] * factor;                                      \
+            }                                                                                      \
+        }                                                                                          \
+        _Pragma("GCC unroll 4") for (int t = 0; t < rows; t++)                                     \
+        {                                                                                          \
+            *(Loose *)(y + (size_t)t * n + i) += total[t];                                         \
+        }                                                                                          \
+    } while (0)
+
 INLINE void expand_rows(float *y, const float *z, const float *f, int n, int rank, int rows)
 {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
-        Lanes sum[ROWS];
-        Lanes factor = *(const LooseLanes *)(f + i);
-#pragma GCC unroll 4
-        for (int t = 0; t < rows; t++) {
-            sum[t] = z[(size_t)t * rank] * factor;
-        }
-        for (int j = 1; j < rank; j++) {
-            factor = *(const LooseLanes *)(f + (size_t)j * n + i);
-#pragma GCC unroll 4
-            for (int t = 0; t < rows; t++) {
-                sum[t] += z[(size_t)t * rank + j] * factor;
-            }
-        }
-#pragma GCC unroll 4
-        for (int t = 0; t < rows; t++) {
-            *(LooseLanes *)(y + (size_t)t * n + i) += sum[t];
-        }
+        EXPAND(Lanes, LooseLanes);
+    }
+    if (i + LANES / 2 <= n) {
+        EXPAND(Half, LooseHalf);
+        i += LANES / 2;
     }
     for (; i < n; i++) {
-        for (int t = 0; t < rows; t++) {
-            float sum = z[(size_t)t * rank] * f[i];
-            for (int j = 1; j < rank; j++) {
-                sum += z[(size_t)t * rank + j] * f[(size_t)j * n + i];
-            }
-            y[(size_t)t * n + i] += sum;
-        }
+        EXPAND(float, float);
     }
 }
 
@@ -118,5 +148,74 @@ FOR_EACH_CPU void thin_expand(float *y, const float *z, const float *f, int rows
     }
     for (; t < rows; t++) {
         expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, n, rank, 1);
+    }
+}
+
+/* The small matrices: `rank` is a constant where it matters, so that loops unroll into registers.
+ */
+INLINE void mix_rows(float *restrict z, const float *restrict h, const float *restrict m, int rows,
+                     int rank)
+{
+    for (int t = 0; t < rows; t++, z += rank, h += rank) {
+        for (int j = 0; j < rank; j++) {
+            z[j] = h[0] * m[j];
+        }
+        for (int k = 1; k < rank; k++) {
+            for (int j = 0; j < rank; j++) {
+                z[j] += h[k] * m[k * rank + j];
+            }
+        }
+    }
+}
+
+FOR_EACH_CPU void thin_mix(float *z, const float *h, const float *m, int rows, int rank)
+{
+    switch (rank) {
+    case 1:
+        mix_rows(z, h, m, rows, 1);
+        break;
+    case 2:
+        mix_rows(z, h, m, rows, 2);
+        break;
+    case 4:
+        mix_rows(z, h, m, rows, 4);
+        break;
+    case 8:
+        mix_rows(z, h, m, rows, 8);
+        break;
+    default:
+        mix_rows(z, h, m, rows, rank);
+    }
+}
+
+INLINE void outer_rows(double *restrict sum, const float *restrict g, const float *restrict h,
+                       int rows, int rank)
+{
+    for (int t = 0; t < rows; t++, g += rank, h += rank) {
+        for (int j = 0; j < rank; j++) {
+            for (int k = 0; k < rank; k++) {
+                sum[j * rank + k] += (double)g[j] * (double)h[k];
+            }
+        }
+    }
+}
+
+FOR_EACH_CPU void thin_outer(double *sum, const float *g, const float *h, int rows, int rank)
+{
+    switch (rank) {
+    case 1:
+        outer_rows(sum, g, h, rows, 1);
+        break;
+    case 2:
+        outer_rows(sum, g, h, rows, 2);
+        break;
+    case 4:
+        outer_rows(sum, g, h, rows, 4);
+        break;
+    case 8:
+        outer_rows(sum, g, h, rows, 8);
+        break;
+    default:
+        outer_rows(sum, g, h, rows, rank);
     }
 }

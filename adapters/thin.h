@@ -11,3 +11,11 @@ void thin_project(float *h, const float *x, const float *f, int rows, int n, int
 /* y[t][i] += sum_j z[t][j] f[j][i]     the sum over j first, from j = 0 up, then one addition
  * y: (rows, n)   z: (rows, rank)   f: (rank, n)   rank >= 1 */
 void thin_expand(float *y, const float *z, const float *f, int rows, int n, int rank);
+
+/* z[t][j] = sum_k h[t][k] m[k][j]      from k = 0 up
+ * z: (rows, rank)   h: (rows, rank)   m: (rank, rank) */
+void thin_mix(float *z, const float *h, const float *m, int rows, int rank);
+
+/* sum[j][k] += sum over t of g[t][j] h[t][k]     row after row, in double
+ * sum: (rank, rank)   g, h: (rows, rank) */
+void thin_outer(double *sum, const float *g, const float *h, int rows, int rank);

@@ -29,16 +29,17 @@ typedef struct {
     Plan plan;
     float scale;
     int n_adapters, n_modules, n_slots;
-    Module *modules;      /* (n_modules) */
-    int *slot;            /* (n_slots = n_layers * N_ROLES) index in modules, or -1 */
-    int *group;           /* (n_modules) */
-    Factors *factors;     /* (n_modules) */
-    float *projection;    /* P: (n_modules, u, rank, rank) */
-    float *core;          /* M = S R: (n_adapters, n_modules, rank, rank) */
-    bool *active;         /* (n_adapters, n_modules): M has a nonzero */
-    double *sum;          /* dR over sequences: (n_adapters, n_modules, rank, rank) */
-    double *partial;      /* dR of each span of a backward: (n_spans, n_modules, rank, rank) */
-    size_t n_partial;     /* doubles it can hold */
+    Module *modules;   /* (n_modules) */
+    int *slot;         /* (n_slots = n_layers * N_ROLES) index in modules, or -1 */
+    int *group;        /* (n_modules) */
+    Factors *factors;  /* (n_modules) */
+    float *projection; /* P: (n_modules, u, rank, rank) */
+    float *core;       /* M = S R: (n_adapters, n_modules, rank, rank) */
+    float *turned;     /* M^T, the same shape */
+    bool *active;      /* (n_adapters, n_modules): M has a nonzero */
+    double *sum;       /* dR over sequences: (n_adapters, n_modules, rank, rank) */
+    double *partial;   /* dR of each span of a backward: (n_spans, n_modules, rank, rank) */
+    size_t n_partial;  /* doubles it can hold */
 } TinyLora;
 
 static size_t square(const TinyLora *t)
@@ -89,7 +90,7 @@ static void forward_rows(const TinyLora *t, int slot, const float *x, float *y, 
     const Factors *f = &t->factors[slot];
     int rank = f->rank, block = BLOCK_FLOATS / rank;
     size_t at = place(t, adapter, slot);
-    const float *core = t->core + at * square(t);
+    const float *turned = t->turned + at * square(t);
     float h_block[BLOCK_FLOATS], z[BLOCK_FLOATS];
     if (!t->active[at] && h_saved == NULL) {
         return;
@@ -101,15 +102,7 @@ static void forward_rows(const TinyLora *t, int slot, const float *x, float *y, 
         if (!t->active[at]) {
             continue; /* M = 0: y keeps its bits */
         }
-        for (int row = 0; row < rows; row++) {
-            for (int j = 0; j < rank; j++) {
-                float sum = 0;
-                for (int k = 0; k < rank; k++) {
-                    sum += core[j * rank + k] * h[(size_t)row * rank + k];
-                }
-                z[row * rank + j] = sum;
-            }
-        }
+        thin_mix(z, h, turned, rows, rank);
         thin_expand(y + (size_t)first * f->n_out, z, f->u, rows, f->n_out, rank);
     }
 }
@@ -195,29 +188,8 @@ static void backward_rows(const TinyLora *t, int slot, float *g, float *dx, cons
         if (dx == NULL || !t->active[at]) {
             continue;
         }
-        for (int row = 0; row < rows; row++) {
-            for (int k = 0; k < rank; k++) {
-                float sum = 0;
-                for (int j = 0; j < rank; j++) {
-                    sum += core[j * rank + k] * g_block[(size_t)row * rank + j];
-                }
-                c[row * rank + k] = sum;
-            }
-        }
+        thin_mix(c, g_block, core, rows, rank);
         thin_expand(dx + (size_t)first * f->n_in, c, f->v, rows, f->n_in, rank);
-    }
-}
-
-/* sum += sum over rows of g h^T, row after row. */
-static void add_rows(double *sum, int rank, const float *g, const float *h, int n_rows)
-{
-    for (int row = 0; row < n_rows; row++, g += rank, h += rank) {
-        for (int j = 0; j < rank; j++) {
-            double factor = (double)g[j];
-            for (int k = 0; k < rank; k++) {
-                sum[j * rank + k] += factor * (double)h[k];
-            }
-        }
     }
 }
 
@@ -231,7 +203,8 @@ static Status begin(void *context, const RowSpan *spans, int n_spans, Error *err
         t->partial = malloc(n * sizeof *t->partial);
         t->n_partial = t->partial ? n : 0;
         if (!t->partial) {
-            return error_set(error, STATUS_FAILED, "no memory for the adapter's gradients: %.1f GiB",
+            return error_set(error, STATUS_FAILED,
+                             "no memory for the adapter's gradients: %.1f GiB",
                              (double)n * sizeof(double) / 0x1p30);
         }
     }
@@ -287,8 +260,8 @@ static void sum_tile(TinyLora *t, const Work *w)
         }
         int at = start + span.first_row - w->spans[i].first_row;
         size_t cell = (size_t)span.index * (size_t)t->n_modules + (size_t)w->slot;
-        add_rows(t->partial + cell * square(t), rank, w->g + (size_t)at * rank,
-                 w->backward->saved + (size_t)span.first_row * rank, span.n_rows);
+        thin_outer(t->partial + cell * square(t), w->g + (size_t)at * rank,
+                   w->backward->saved + (size_t)span.first_row * rank, span.n_rows, rank);
     }
 }
 
@@ -329,6 +302,7 @@ static void close_tinylora(AdapterBank *bank)
     free(t->factors);
     free(t->projection);
     free(t->core);
+    free(t->turned);
     free(t->active);
     free(t->sum);
     free(t->partial);
@@ -384,12 +358,13 @@ static Status allocate(TinyLora *t, const ModelConfig *config, int n_adapters, E
     t->factors = calloc(n, sizeof *t->factors);
     t->projection = malloc(numbers * sizeof *t->projection);
     t->core = calloc(cores, sizeof *t->core);
+    t->turned = calloc(cores, sizeof *t->turned);
     t->active = calloc((size_t)n_adapters * n, sizeof *t->active);
     t->sum = calloc(cores, sizeof *t->sum);
     if (!t->slot || !t->group || !t->factors || !t->projection || !t->core || !t->active ||
         !t->sum) {
         double bytes =
-            (double)numbers * sizeof(float) + (double)cores * (sizeof(float) + sizeof(double));
+            (double)numbers * sizeof(float) + (double)cores * (2 * sizeof(float) + sizeof(double));
         return error_set(error, STATUS_FAILED, "no memory for the projections: %.1f GiB",
                          bytes / 0x1p30);
     }
@@ -466,7 +441,7 @@ static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_t
     int u = t->plan.u, rank = t->plan.rank;
     for (int m = 0; m < t->n_modules; m++) {
         size_t at = place(t, adapter, m);
-        float *core = t->core + at * square(t);
+        float *core = t->core + at * square(t), *turned = t->turned + at * square(t);
         const float *p = t->projection + (size_t)m * u * square(t);
         const float *v_group = v + (size_t)t->group[m] * u;
         bool active = false;
@@ -475,7 +450,9 @@ static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_t
             for (int i = 0; i < u; i++) {
                 sum += v_group[i] * p[(size_t)i * square(t) + e];
             }
-            core[e] = t->factors[m].s[e / (size_t)rank] * (t->scale * sum);
+            size_t j = e / (size_t)rank, k = e % (size_t)rank;
+            core[e] = t->factors[m].s[j] * (t->scale * sum);
+            turned[k * (size_t)rank + j] = core[e];
             active |= core[e] != 0; /* true for NaN: a diverged v must show */
         }
         t->active[at] = active;
