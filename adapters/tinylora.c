@@ -1,7 +1,7 @@
 /* TinyLoRA: y += s U S R V^T x with R = sum_i v_i P_i, v shared by the modules of a tie group.
  *
- * 1. Factors and P are shared by all adapters of the bank; an adapter is its v, kept here as M = S
- * R a module.
+ * 1. Factors and P are shared by all adapters of the bank; an adapter is its v, kept as M = S R a
+ * module.
  * 2. The gradient kept is that of M's cofactor, dR = (U^T dy) (V^T x)^T, a (rank, rank) matrix a
  * module: summed in double over the rows of a sequence in order (`partial`, so that spans may be
  * computed side by side), then over sequences in order by `end`. v's gradient is read from it.
@@ -62,8 +62,7 @@ static int saved_width(const void *context, int module)
     return t->slot[module] < 0 ? 0 : t->plan.rank;
 }
 
-/* The rows [first, last) of n_rows (counted over the spans of a call) that are one share of them.
- */
+/* The rows [first, last) that are one share of n_rows, counted over the spans of a call. */
 static void share_of_rows(int *first, int *last, int n_rows, int share, int n_shares)
 {
     int blocks = (n_rows + ROW_BLOCK - 1) / ROW_BLOCK;
