@@ -12,7 +12,7 @@
 #define ALL_TARGETS                                                                                \
     "[\"q_proj\",\"k_proj\",\"v_proj\",\"o_proj\",\"gate_proj\",\"up_proj\",\"down_proj\"]"
 
-static const double SEED_MAX = 9007199254740992.0;
+static const double SEED_MAX = 9007199254740991.0;
 
 /* clang-format off */
 static const Setting table[] = {
