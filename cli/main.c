@@ -58,7 +58,8 @@ static void catch_signals(void)
     for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++) {
         sigaction(caught[i], &action, NULL);
     }
-    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write */
+    signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a limit on file sizes */
 }
 
 /* OpenBLAS 0.3.21 does not know recent CPUs and reads its variables while it is loaded: set them

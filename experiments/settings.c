@@ -61,7 +61,7 @@ static const Setting table[] = {
     {"sft.batch_size", SETTING_INTEGER, FIELD(sft.batch_size), "8", 1, 1e6, NULL, 0, "rows a step"},
 
     {"optimizer.name", SETTING_CHOICE, FIELD(optimizer.name), "\"adamw\"", 0, 0, "adamw|sgd|none", 0, "the update rule"},
-    {"optimizer.lr", SETTING_NUMBER, FIELD(optimizer.lr), "2e-4", 0, 1e9, NULL, 0, "learning rate"},
+    {"optimizer.lr", SETTING_NUMBER, FIELD(optimizer.lr), "2e-4", 0, 1e38, NULL, 0, "learning rate"},
     {"optimizer.schedule", SETTING_CHOICE, FIELD(optimizer.schedule), "\"constant\"", 0, 0, "constant|linear|cosine", 0, "of the learning rate"},
     {"optimizer.warmup_steps", SETTING_INTEGER, FIELD(optimizer.warmup_steps), "0", 0, 1e7, NULL, 0, "steps of linear warm-up"},
     {"optimizer.beta1", SETTING_NUMBER, FIELD(optimizer.beta1), "0.9", 0, 0.999999999, NULL, 0, "of AdamW"},

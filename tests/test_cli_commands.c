@@ -1,0 +1,447 @@
+/* The program from outside: exit codes, messages, JSON shapes (INTERFACE). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "core/json.h"
+#include "tests/cli_run.h"
+
+#define TRAIN SOURCE_DIR "/models/abacus/train.jsonl"
+#define DEV SOURCE_DIR "/models/abacus/dev.jsonl"
+
+/* A sweep that takes a second or two. */
+static const char small_config[] =
+    "{\"experiment\": \"small\", \"model\": \"abacus\", \"data\": {\"train\": \"" TRAIN
+    "\", \"dev\": \"" DEV "\"},\n"
+    " \"grpo\": {\"prompts_per_step\": 2, \"group_size\": 3, \"max_new_tokens\": 12}, \"steps\": "
+    "2,\n"
+    " \"eval\": {\"every\": 0, \"rows\": 4}, \"sweep\": {\"optimizer.lr\": [0.01, 0.02]}}\n";
+
+/* Exit code and, in stderr, one line that holds a text. */
+static void expect_refusal(const char *arguments, int code, const char *message)
+{
+    Run r = run(arguments);
+    const char *newline = strchr(r.err, '\n');
+    if (r.code != code || !strstr(r.err, message) || strncmp(r.err, "tinylora: ", 10) != 0 ||
+        !newline || newline[1]) {
+        print_error("tinylora %s: exit code %d, wanted %d\n%swanted: %s\n", arguments, r.code, code,
+                    r.err, message);
+        fail();
+    }
+    assert_string_equal(r.out, "");
+    run_free(&r);
+}
+
+/* The root of what a command printed as JSON; exit code 0. */
+static JsonDocument *expect_json(const char *arguments)
+{
+    JsonDocument *document = NULL;
+    Error error = {0};
+    Run r = run(arguments);
+    if (r.code != 0 || json_parse(&document, r.out, strlen(r.out), &error)) {
+        print_error("tinylora %s: exit code %d, %s\n%s%s\n", arguments, r.code, error.message,
+                    r.out, r.err);
+        fail();
+    }
+    run_free(&r);
+    return document;
+}
+
+static long integer(const Json *value)
+{
+    int64_t number = -1;
+    assert_true(json_int64(value, &number));
+    return (long)number;
+}
+
+static void wrong_usage_is_exit_code_2_and_names_the_nearest(void **state)
+{
+    (void)state;
+    expect_refusal("swep x.json", 2, "unknown verb \"swep\"; the nearest known one is \"sweep\"");
+    expect_refusal("model inf x", 2,
+                   "unknown verb \"model inf\"; the nearest known one is \"model info\"");
+    expect_refusal("ls --experimnt e", 2,
+                   "ls: unknown option \"--experimnt\"; the nearest known one is --experiment");
+    expect_refusal("--tread 3 ls", 2,
+                   "unknown option \"--tread\"; the nearest known one is --threads");
+    expect_refusal("--threads zero ls", 2, "--threads \"zero\"");
+    expect_refusal("-o xml ls", 2, "-o \"xml\": one of table, json, jsonl, csv, md");
+    expect_refusal("show", 2, "show: an argument is missing");
+    expect_refusal("score --model abacus", 2, "--file: a file of texts is missing");
+    expect_refusal("tokenize --text x", 2, "--model: a model is missing");
+    expect_refusal("grpo no-such.json", 2, "no-such.json");
+    Run r = run("");
+    assert_int_equal(r.code, 2);
+    run_free(&r);
+}
+
+static void help_of_every_verb_has_two_examples(void **state)
+{
+    (void)state;
+    Run all = run("--help");
+    int n_verbs = 0;
+    assert_int_equal(all.code, 0);
+    for (char *line = strtok(all.out, "\n"); line; line = strtok(NULL, "\n")) {
+        char verb[16] = "", command[64], example[64];
+        if (strncmp(line, "  ", 2) != 0 || line[2] == ' ' || strncmp(line, "  tinylora", 10) == 0) {
+            continue;
+        }
+        snprintf(verb, sizeof verb, "%.13s", line + 2);
+        verb[strcspn(verb, " ")] = verb[strcspn(verb, " ")] && strstr(line, "  ") ? ' ' : 0;
+        for (size_t n = strlen(verb); n > 0 && verb[n - 1] == ' '; n--) {
+            verb[n - 1] = 0;
+        }
+        snprintf(command, sizeof command, "%s --help", verb);
+        Run r = run(command);
+        assert_int_equal(r.code, 0);
+        const char *examples = strstr(r.out, "examples:");
+        assert_non_null(examples);
+        snprintf(example, sizeof example, "  tinylora ");
+        const char *first = strstr(examples, example);
+        assert_non_null(first);
+        assert_non_null(strstr(first + 1, example));
+        assert_non_null(strstr(r.out, verb));
+        run_free(&r);
+        n_verbs++;
+    }
+    assert_true(n_verbs >= 18);
+    run_free(&all);
+}
+
+static void tokenize_gives_ids_and_turns_them_back(void **state)
+{
+    (void)state;
+    char command[512];
+    JsonDocument *document =
+        expect_json("tokenize --model abacus --text 'Tom has 3 apples.' -o json");
+    const Json *ids = json_get(json_root(document), "ids");
+    assert_true(json_size(ids) > 3);
+    size_t n = (size_t)snprintf(command, sizeof command,
+                                "tokenize --model abacus --decode -o json --text '");
+    for (size_t i = 0; i < json_size(ids); i++) {
+        n += (size_t)snprintf(command + n, sizeof command - n, "%ld ", integer(json_at(ids, i)));
+    }
+    snprintf(command + n, sizeof command - n, "'");
+    json_free(document);
+    document = expect_json(command);
+    assert_string_equal(json_string(json_get(json_root(document), "text"), NULL),
+                        "Tom has 3 apples.");
+    json_free(document);
+    expect_refusal("tokenize --model abacus --text 99999 --decode", 2, "ids end at");
+}
+
+static void score_gives_a_line_a_text_and_does_not_depend_on_its_neighbours(void **state)
+{
+    (void)state;
+    run_write("texts",
+              "Tom has 3 apples.\n{\"text\": \"one\\ntwo\"}\n\"quoted\"\nTom has 3 apples.\n");
+    run_write("alone", "Tom has 3 apples.\n");
+    Run r = run("score --model abacus --file texts -o json");
+    Run alone = run("score --model abacus --file alone -o jsonl --threads 1");
+    assert_int_equal(r.code, 0);
+    char *last = strrchr(r.out, '{');
+    assert_string_equal(last, alone.out);                     /* the fourth of four */
+    assert_memory_equal(r.out, alone.out, strlen(alone.out)); /* and the first */
+    JsonDocument *document = NULL;
+    assert_int_equal(json_parse(&document, alone.out, strlen(alone.out), NULL), STATUS_OK);
+    long n_tokens = integer(json_get(json_root(document), "n_tokens"));
+    const Json *logprobs = json_get(json_root(document), "logprobs");
+    assert_int_equal(json_size(logprobs), n_tokens - 1);
+    double sum = 0, nll = 0, value;
+    for (size_t i = 0; i < json_size(logprobs); i++) {
+        assert_true(json_double(json_at(logprobs, i), &value) && value < 0);
+        sum += value;
+    }
+    assert_true(json_double(json_get(json_root(document), "nll"), &nll));
+    assert_true(nll == -sum / (double)(n_tokens - 1));
+    json_free(document);
+    run_free(&r);
+    run_free(&alone);
+    run_write("texts", "fine\n{\"txt\": \"no\"}\n");
+    expect_refusal("score --model abacus --file texts", 3,
+                   "\"texts\" line 2: no \"text\" that is a string");
+}
+
+static void generate_gives_text_ids_and_logprobs_that_score_agrees_with(void **state)
+{
+    (void)state;
+    JsonDocument *document = expect_json("generate --model abacus --prompt 'Tom has 3 apples.' "
+                                         "--samples 2 --max-new 6 --seed 5 -o json");
+    const Json *samples = json_get(json_root(document), "samples");
+    assert_int_equal(json_size(samples), 2);
+    assert_true(json_size(json_get(json_root(document), "prompt_ids")) > 0);
+    for (size_t i = 0; i < 2; i++) {
+        const Json *sample = json_at(samples, i);
+        assert_non_null(json_string(json_get(sample, "text"), NULL));
+        const char *finish = json_string(json_get(sample, "finish"), NULL);
+        size_t n = json_size(json_get(sample, "ids"));
+        assert_true(strcmp(finish, "stop") == 0 || (strcmp(finish, "length") == 0 && n == 6));
+        assert_int_equal(json_size(json_get(sample, "logprobs")), n);
+    }
+    json_free(document);
+    Run one = run(
+        "generate --model abacus --prompt 'Tom has 3 apples.' --samples 2 --max-new 6 --seed 5");
+    Run two = run("generate --model abacus --prompt 'Tom has 3 apples.' --samples 2 --max-new 6 "
+                  "--seed 5 --threads 1");
+    assert_string_equal(one.out, two.out);
+    run_free(&one);
+    run_free(&two);
+    expect_refusal("generate --model abacus --prompt ''", 2,
+                   "--prompt: empty, and the model has no BOS");
+    expect_refusal("generate --model nobody --prompt x", 3, "model \"nobody\": no such directory");
+}
+
+static void plan_lists_the_chosen_one_first(void **state)
+{
+    (void)state;
+    JsonDocument *document = expect_json("plan --model abacus --budget 13 -o json");
+    const Json *plans = json_get(json_root(document), "plans");
+    assert_true(json_size(plans) >= 2);
+    assert_int_equal(integer(json_get(json_at(plans, 0), "u")), 1);
+    assert_int_equal(integer(json_get(json_at(plans, 0), "groups")), 13);
+    assert_int_equal(integer(json_get(json_at(plans, 0), "rank")), 2);
+    assert_int_equal(integer(json_get(json_at(plans, 0), "bytes")), 26);
+    assert_string_equal(json_string(json_get(json_at(plans, 0), "tie"), NULL), "tiled");
+    for (size_t i = 0; i < json_size(plans); i++) {
+        assert_int_equal(integer(json_get(json_at(plans, i), "parameters")), 13);
+        assert_true(integer(json_get(json_at(plans, i), "degrees_of_freedom")) <= 13);
+    }
+    json_free(document);
+    expect_refusal("plan --model abacus --budget 29 --tie none", 2, "cannot be spent");
+    expect_refusal("plan --model abacus --tie tild", 2, "the nearest rule is \"tiled\"");
+}
+
+static void models_are_described_made_and_verified(void **state)
+{
+    (void)state;
+    JsonDocument *document = expect_json("model info abacus -o json");
+    assert_string_equal(json_string(json_get(json_root(document), "architecture"), NULL),
+                        "Qwen2ForCausalLM");
+    assert_int_equal(strlen(json_string(json_get(json_root(document), "weights_sha256"), NULL)),
+                     64);
+    json_free(document);
+    Run r = run("model random --config '" SOURCE_DIR
+                "/models/abacus/config.json' --dtype f32 --seed 3 a");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    r = run("model random --config '" SOURCE_DIR
+            "/models/abacus/config.json' --dtype f32 --seed 3 b");
+    run_free(&r);
+    assert_int_equal(system("cmp -s a/model.safetensors b/model.safetensors"), 0);
+    r = run("verify a");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    assert_int_equal(truncate("b/model.safetensors", 9999), 0);
+    expect_refusal("verify b", 3, "b/model.safetensors");
+    expect_refusal("verify b --kind modle", 2, "the nearest known one is \"model\"");
+    expect_refusal("verify a/config.json --sha256 "
+                   "0000000000000000000000000000000000000000000000000000000000000000",
+                   3, "its SHA-256 is ");
+    run_write("rows.jsonl",
+              "{\"question\": \"a\", \"answer\": \"#### 1\"}\n{\"question\": \"a\"}\n");
+    expect_refusal("verify rows.jsonl", 3, "line 2");
+}
+
+static void a_sweep_typed_again_does_nothing_twice(void **state)
+{
+    (void)state;
+    run_write("small.json", small_config);
+    Run r = run("sweep small.json --dry-run");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    assert_int_not_equal(access("results.db", F_OK), 0); /* nothing was made */
+    expect_refusal("ls", 1, "\"results.db\": there are no results yet");
+    r = run("sweep small.json");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    Run first = run("query 'SELECT * FROM attempt' -o json");
+    r = run("sweep small.json");
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.err, "2 of 2 runs done, 0 of them now"));
+    run_free(&r);
+    Run second = run("query 'SELECT * FROM attempt' -o json");
+    assert_string_equal(first.out, second.out);
+    run_free(&first);
+    run_free(&second);
+    JsonDocument *document = expect_json("ls -o json");
+    assert_int_equal(json_size(json_root(document)), 2);
+    assert_string_equal(json_string(json_get(json_at(json_root(document), 0), "state"), NULL),
+                        "done");
+    json_free(document);
+    document = expect_json("best -o json");
+    int n_base = 0;
+    for (size_t i = 0; i < json_size(json_root(document)); i++) {
+        n_base += strcmp(json_string(json_get(json_at(json_root(document), i), "kind"), NULL),
+                         "base") == 0;
+    }
+    assert_int_equal(n_base, 1);
+    json_free(document);
+    expect_refusal("show zzz", 2, "zzz");
+    expect_refusal("query 'DELETE FROM run'", 2, "query");
+    r = run("db check");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+}
+
+static void stored_runs_are_used_by_score_generate_and_eval(void **state)
+{
+    (void)state;
+    Run id =
+        run("query -o csv \"SELECT run_id FROM run WHERE kind = 'run' ORDER BY lr DESC LIMIT 1\"");
+    char command[256], run_id[17] = "";
+    snprintf(run_id, sizeof run_id, "%.16s", strchr(id.out, '\n') + 1);
+    run_free(&id);
+    run_write("alone", "Tom has 3 apples.\n");
+    snprintf(command, sizeof command, "score --run %s --file alone -o json", run_id);
+    Run tuned = run(command), base = run("score --model abacus --file alone -o json");
+    assert_int_equal(tuned.code, 0);
+    assert_string_not_equal(tuned.out, base.out);
+    run_free(&tuned);
+    run_free(&base);
+    snprintf(command, sizeof command, "generate --run %s --prompt 'Tom has' --max-new 3 -o json",
+             run_id);
+    json_free(expect_json(command));
+    snprintf(command, sizeof command, "eval --run %s --rows 3 -o json", run_id);
+    JsonDocument *document = expect_json(command);
+    assert_true(json_size(json_root(document)) >= 12); /* base and run, by every extractor */
+    json_free(document);
+    Run before = run("query 'SELECT count(*), max(created_at) FROM evaluation'");
+    Run again = run(command);
+    Run after = run("query 'SELECT count(*), max(created_at) FROM evaluation'");
+    assert_int_equal(again.code, 0);
+    assert_string_equal(before.out, after.out); /* what is there is not computed again */
+    run_free(&before);
+    run_free(&again);
+    run_free(&after);
+}
+
+static void a_cell_that_diverges_is_failed_and_the_others_go_on(void **state)
+{
+    (void)state;
+    run_write("small.json", small_config);
+    Run r = run("--db failing.db sweep small.json --set 'sweep.optimizer.lr=[1e30, 0.01]' --set "
+                "steps=4 --set "
+                "optimizer.name=sgd --set optimizer.grad_clip=0 --set optimizer.lr=1");
+    assert_int_equal(r.code, 1);
+    assert_non_null(
+        strstr(r.err, "tinylora: 1 of 2 runs failed; --retry-failed tries them again\n"));
+    run_free(&r);
+    JsonDocument *document =
+        expect_json("--db failing.db query -o json \"SELECT state, reason, last_step, (SELECT "
+                    "max(step) FROM checkpoint c WHERE c.run_id = r.run_id) AS kept FROM run r "
+                    "WHERE kind = 'run' ORDER BY lr\"");
+    const Json *good = json_at(json_root(document), 0), *bad = json_at(json_root(document), 1);
+    assert_string_equal(json_string(json_get(good, "state"), NULL), "done");
+    assert_string_equal(json_string(json_get(bad, "state"), NULL), "failed");
+    assert_non_null(strstr(json_string(json_get(bad, "reason"), NULL), "step"));
+    assert_int_equal(integer(json_get(bad, "kept")), integer(json_get(bad, "last_step")));
+    json_free(document);
+}
+
+static void what_enters_is_refused_before_anything_is_written(void **state)
+{
+    (void)state;
+    run_write("rows.jsonl",
+              "{\"question\": \"a\", \"answer\": \"#### 1\"}\n{\"question\": \"b\"}\n");
+    run_write("empty.jsonl", "");
+    run_write("small.json", small_config);
+    expect_refusal("--db none.db sweep small.json --set data.train=rows.jsonl", 3, "rows.jsonl");
+    expect_refusal("--db none.db sweep small.json --set data.train=empty.jsonl", 3, "empty.jsonl");
+    expect_refusal("--db none.db sweep small.json --set data.train=missing.jsonl", 3,
+                   "missing.jsonl");
+    expect_refusal("--db none.db sweep small.json --set adapter.tie=none", 2, "cannot be spent");
+    expect_refusal("--db none.db sweep small.json --set grpo.max_new_tokns=3", 2,
+                   "grpo.max_new_tokens");
+    expect_refusal("--db none.db grpo small.json", 2, "2 cells; use tinylora sweep");
+    expect_refusal("--db none.db sft small.json", 2, "method is \"grpo\"");
+    assert_int_not_equal(access("none.db", F_OK), 0);
+    run_write("other.db",
+              "this is not a database, but a text that somebody put there by mistake\n");
+    expect_refusal("--db other.db ls", 3, "other.db");
+    expect_refusal("--db other.db sweep small.json", 3, "other.db");
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static void a_signal_commits_and_exits_with_4_and_the_same_command_goes_on(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+    run_write("small.json", small_config);
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        pid_t pid = run_start("", "--db stop.db sweep small.json --set steps=1000");
+        double began = seconds();
+        while (access("stop.db", F_OK) != 0 && seconds() - began < 60) {
+            usleep(20000);
+        }
+        usleep(200000);
+        kill(pid, signals[i]);
+        Run r = run_wait(pid);
+        assert_int_equal(r.code, 4);
+        assert_non_null(strstr(r.err, "stopped, everything committed to \"stop.db\""));
+        run_free(&r);
+    }
+    Run r = run("--db stop.db --time-limit 0.5 sweep small.json --set steps=1000");
+    assert_int_equal(r.code, 4);
+    run_free(&r);
+    JsonDocument *document = expect_json("--db stop.db query -o json \"SELECT (SELECT count(*) "
+                                         "FROM run WHERE state = 'waiting') AS waiting, "
+                                         "(SELECT count(*) FROM attempt WHERE how = 'stopped') AS "
+                                         "stopped, (SELECT count(*) FROM attempt "
+                                         "WHERE how IS NULL) AS open\"");
+    const Json *row = json_at(json_root(document), 0);
+    assert_int_equal(integer(json_get(row, "waiting")), 2);
+    assert_int_equal(integer(json_get(row, "stopped")), 10);
+    assert_int_equal(integer(json_get(row, "open")), 0);
+    json_free(document);
+}
+
+static void a_disk_that_fills_is_exit_code_1_and_loses_nothing(void **state)
+{
+    (void)state;
+    run_write("small.json", small_config);
+    /* 400 blocks of 512 bytes: room for the schema and some steps */
+    Run r = run_wait(run_start("ulimit -f 400;", "--db full.db sweep small.json --set steps=200"));
+    assert_int_equal(r.code, 1);
+    assert_non_null(strstr(r.err, "full.db"));
+    run_free(&r);
+    r = run("--db full.db db check");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    r = run("--db full.db --time-limit 0.5 sweep small.json --set steps=200");
+    assert_int_equal(r.code, 4); /* it goes on */
+    run_free(&r);
+    r = run_wait(run_start("", "tokenize --model abacus --text x > /dev/full"));
+    assert_int_equal(r.code, 1);
+    assert_non_null(strstr(r.err, "tinylora: writing the result: "));
+    run_free(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(wrong_usage_is_exit_code_2_and_names_the_nearest),
+        cmocka_unit_test(help_of_every_verb_has_two_examples),
+        cmocka_unit_test(tokenize_gives_ids_and_turns_them_back),
+        cmocka_unit_test(score_gives_a_line_a_text_and_does_not_depend_on_its_neighbours),
+        cmocka_unit_test(generate_gives_text_ids_and_logprobs_that_score_agrees_with),
+        cmocka_unit_test(plan_lists_the_chosen_one_first),
+        cmocka_unit_test(models_are_described_made_and_verified),
+        cmocka_unit_test(a_sweep_typed_again_does_nothing_twice),
+        cmocka_unit_test(stored_runs_are_used_by_score_generate_and_eval),
+        cmocka_unit_test(a_cell_that_diverges_is_failed_and_the_others_go_on),
+        cmocka_unit_test(what_enters_is_refused_before_anything_is_written),
+        cmocka_unit_test(a_signal_commits_and_exits_with_4_and_the_same_command_goes_on),
+        cmocka_unit_test(a_disk_that_fills_is_exit_code_1_and_loses_nothing),
+    };
+    return cmocka_run_group_tests(tests, run_setup, run_teardown);
+}

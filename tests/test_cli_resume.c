@@ -1,0 +1,182 @@
+/* The law from outside: a sweep killed with SIGKILL at random moments and resumed, run one cell at
+ * a time, or with other numbers of threads, leaves the same bytes in results.db as an undisturbed
+ * one. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "tests/cli_run.h"
+
+enum { N_KILLS = 20, N_CELLS = 3 };
+static const char *const rates[N_CELLS] = {"0.3", "0.02", "1e-3"};
+
+/* KL and clipping are on, a group of a step has several updates, rows are evaluated on the way. */
+#define CONFIG                                                                                     \
+    "{\"experiment\": \"law\", \"model\": \"abacus\", \"adapter\": {\"budget\": 26},\n"            \
+    " \"data\": {\"train\": \"" SOURCE_DIR "/models/abacus/train.jsonl\", \"dev\": \"" SOURCE_DIR  \
+    "/models/abacus/dev.jsonl\"},\n"                                                               \
+    " \"grpo\": {\"prompts_per_step\": 2, \"group_size\": 4, \"max_new_tokens\": 16, "             \
+    "\"kl_beta\": 0.05,\n"                                                                         \
+    "            \"updates_per_batch\": 2, \"loss\": \"grpo\"},\n"                                 \
+    " \"steps\": 8, \"eval\": {\"every\": 3, \"rows\": 5, \"samples\": 2}"
+
+/* All that a run leaves but times: in one text. */
+static char *dump(const char *db)
+{
+    static const char *const queries[] = {
+        "SELECT run_id, state, last_step, objective, objective_se, identity, config FROM run ORDER "
+        "BY run_id",
+        "SELECT * FROM metric WHERE key <> 'step_time' ORDER BY run_id, step, key",
+        "SELECT run_id, step, n_bytes, sha256, bytes FROM checkpoint ORDER BY run_id, step",
+        "SELECT * FROM completion ORDER BY run_id, step, prompt, sample",
+        "SELECT run_id, step, task, extractor, n, value, standard_error, base_run_id, base_value, "
+        "p_value, detail FROM "
+        "evaluation ORDER BY run_id, step, task, extractor",
+    };
+    char command[512];
+    char *all = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
+        snprintf(command, sizeof command, "--db %s query -o json \"%s\"", db, queries[i]);
+        Run r = run(command);
+        if (r.code != 0) {
+            print_error("%s\n", r.err);
+        }
+        assert_int_equal(r.code, 0);
+        size_t length = strlen(r.out);
+        assert_true(length > 10); /* there are rows */
+        all = realloc(all, n + length + 1);
+        memcpy(all + n, r.out, length + 1);
+        n += length;
+        run_free(&r);
+    }
+    return all;
+}
+
+static void forget(const char *db)
+{
+    char command[256];
+    snprintf(command, sizeof command, "rm -f %s %s-wal %s-shm %s-lock %s-journal", db, db, db, db,
+             db);
+    assert_int_equal(system(command), 0);
+}
+
+static void compare(const char *one, const char *other)
+{
+    size_t i = 0;
+    while (one[i] && one[i] == other[i]) {
+        i++;
+    }
+    if (one[i] || other[i]) {
+        size_t begin = i > 200 ? i - 200 : 0;
+        print_error("they differ:\n%.400s\n---\n%.400s\n", one + begin, other + begin);
+        fail();
+    }
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static char *reference;
+static double reference_s;
+
+static int make_reference(void **state)
+{
+    if (run_setup(state)) {
+        return 1;
+    }
+    run_write("sweep.json", CONFIG ", \"sweep\": {\"optimizer.lr\": [0.3, 0.02, 1e-3]}}");
+    run_write("one.json", CONFIG "}");
+    double began = seconds();
+    Run r = run("--db whole.db sweep sweep.json --threads 2");
+    reference_s = seconds() - began;
+    if (r.code != 0) {
+        print_error("%s\n", r.err);
+        return 1;
+    }
+    run_free(&r);
+    reference = dump("whole.db");
+    return 0;
+}
+
+static int drop_reference(void **state)
+{
+    free(reference);
+    return run_teardown(state);
+}
+
+static void killed_at_random_moments_and_resumed_it_ends_in_the_same_bytes(void **state)
+{
+    (void)state;
+    unsigned seed = (unsigned)time(NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    int n_kills = 0;
+    while (n_kills < N_KILLS) {
+        pid_t pid = run_start("", "--db killed.db sweep sweep.json --threads 2");
+        usleep((useconds_t)(1e6 * reference_s * 0.6 * rand() / RAND_MAX) + 1000);
+        kill(pid, SIGKILL);
+        Run r = run_wait(pid);
+        assert_true(r.code == 0 || r.code == 1000 + SIGKILL);
+        n_kills += r.code != 0;
+        if (r.code == 0) { /* it came to its end before: compare, and begin again */
+            char *all = dump("killed.db");
+            compare(reference, all);
+            free(all);
+            forget("killed.db");
+        }
+        run_free(&r);
+    }
+    Run r = run("--db killed.db sweep sweep.json --threads 2");
+    if (r.code != 0) {
+        print_error("%s\n", r.err);
+    }
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+    char *all = dump("killed.db");
+    compare(reference, all);
+    free(all);
+    r = run("--db killed.db db check");
+    assert_int_equal(r.code, 0);
+    run_free(&r);
+}
+
+static void one_cell_at_a_time_it_is_the_fused_sweep_and_threads_do_not_show(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N_CELLS; i++) {
+        char command[256];
+        /* 1, 2, 3 threads; the other order */
+        snprintf(command, sizeof command,
+                 "--db alone.db grpo one.json --threads %d --set experiment=law --set "
+                 "optimizer.lr=%s",
+                 i + 1, rates[N_CELLS - 1 - i]);
+        Run r = run(command);
+        if (r.code != 0) {
+            print_error("%s\n", r.err);
+        }
+        assert_int_equal(r.code, 0);
+        run_free(&r);
+    }
+    /* The experiment's name is in the stored config, as it should be: the same here. */
+    char *all = dump("alone.db");
+    compare(reference, all);
+    free(all);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed_at_random_moments_and_resumed_it_ends_in_the_same_bytes),
+        cmocka_unit_test(one_cell_at_a_time_it_is_the_fused_sweep_and_threads_do_not_show),
+    };
+    return cmocka_run_group_tests(tests, make_reference, drop_reference);
+}
