@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <regex.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +22,7 @@ typedef struct {
 
 struct Term {
     const RewardKind *kind;
+    char name[40]; /* unique in its list */
     double weight;
     const Extractor *extractor;
     regex_t pattern;
@@ -130,6 +132,21 @@ static Status prepare(Term *term, const RewardTerm *from, Error *error)
                      from->name);
 }
 
+/* "regex", then "regex_2": metrics are kept by name. */
+static void name_term(Reward *reward, int index)
+{
+    const RewardKind *kind = reward->terms[index].kind;
+    char *name = reward->terms[index].name;
+    int count = 1;
+    for (int i = 0; i < index; i++) {
+        count += reward->terms[i].kind == kind;
+    }
+    int n = snprintf(name, sizeof reward->terms[index].name, "%s", kind->name);
+    if (count > 1) {
+        snprintf(name + n, sizeof reward->terms[index].name - (size_t)n, "_%d", count);
+    }
+}
+
 Status reward_new(Reward **reward, const RewardTerm *terms, int n_terms, Error *error)
 {
     Reward *made = calloc(1, sizeof *made);
@@ -143,6 +160,9 @@ Status reward_new(Reward **reward, const RewardTerm *terms, int n_terms, Error *
         n_terms > 0 ? STATUS_OK : error_set(error, STATUS_USAGE, "the list of rewards is empty");
     for (int i = 0; i < n_terms && !status; i++) {
         status = prepare(&made->terms[i], &terms[i], error);
+        if (!status) {
+            name_term(made, i);
+        }
     }
     if (status) {
         reward_free(made);
@@ -173,7 +193,7 @@ int reward_size(const Reward *reward)
 
 const char *reward_name(const Reward *reward, int term)
 {
-    return reward->terms[term].kind->name;
+    return reward->terms[term].name;
 }
 
 double reward_score(const Reward *reward, double *values, const char *completion, size_t n,

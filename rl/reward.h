@@ -22,6 +22,7 @@ typedef struct Reward Reward;
 Status reward_new(Reward **reward, const RewardTerm *terms, int n_terms, Error *error);
 void reward_free(Reward *reward);
 int reward_size(const Reward *reward);
+/* Unique in the list: a second "regex" is "regex_2". */
 const char *reward_name(const Reward *reward, int term);
 
 /* sum_i weight_i * value_i. values: (n_terms) out, unweighted; may be NULL. */

@@ -115,6 +115,11 @@ static void metrics_are_those_of_the_completions_reported(void **state)
                          &error);
             json_free(document);
         }
+        for (size_t i = 0; i < result.n_metrics; i++) { /* a name is a key */
+            for (size_t j = 0; j < i; j++) {
+                assert_string_not_equal(result.metrics[i].key, result.metrics[j].key);
+            }
+        }
         close_to(&result, "num_tokens", seen);
         close_to(&result, "epoch", k * 4 / 5.0);
         close_to(&result, "learning_rate", 0.05);

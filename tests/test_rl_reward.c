@@ -73,7 +73,9 @@ static void a_list_is_a_weighted_sum(void **state)
     assert_true(reward_score(reward, values, "ab", 2, "", 0) == -1.75);
     assert_true(values[0] == 1 && values[1] == 0 && values[2] == 1);
     assert_int_equal(reward_size(reward), 3);
+    assert_string_equal(reward_name(reward, 0), "regex");
     assert_string_equal(reward_name(reward, 1), "none");
+    assert_string_equal(reward_name(reward, 2), "regex_2");
     reward_free(reward);
 }
 
