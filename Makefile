@@ -25,7 +25,7 @@ test: configure
 
 bench: configure
 	@cmake --build $(BUILD) --target tinylora benches -j $(JOBS)
-	@for program in $(BUILD)/bench_*; do if [ -x "$$program" ] && [ -f "$$program" ]; then "$$program" || exit 1; fi; done
+	@bench/run.sh $(BUILD)
 
 format:
 	clang-format -i $(SOURCES)

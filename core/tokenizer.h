@@ -19,16 +19,21 @@ void token_list_release(TokenList *list);
 void token_list_add(TokenList *list, int32_t id);
 
 enum {
-    TOKENIZER_PARSE_SPECIAL =
-        1, /* special tokens written in the text become their ids; else they stay text */
-    TOKENIZER_ADD_SPECIAL = 2 /* what the post-processor adds (BOS) */
+    /* Special tokens written in the text become their ids; without it they stay text. Added tokens
+     * that are not special are always found. */
+    TOKENIZER_PARSE_SPECIAL = 1,
+    /* What the post-processor adds: BOS, EOS. */
+    TOKENIZER_ADD_SPECIAL = 2
 };
 
 /* Errors: STATUS_REFUSED naming the file and the rule; e.g. a model that is not BPE, an unknown
  * pre-tokenizer. */
 Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error);
 void tokenizer_free(Tokenizer *tokenizer);
-/* Appends to ids. text: (n) bytes; invalid UTF-8 is STATUS_REFUSED. */
+/* Appends to ids. text: (n) bytes. Errors, with nothing appended: STATUS_REFUSED for invalid UTF-8
+ * and for a character or byte that the file has no token for. Ids are those of Hugging Face
+ * `tokenizers` 0.23, but for combining marks whose order its NFC tables (older than Unicode 12) do
+ * not know. */
 Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, unsigned flags,
                         TokenList *ids, Error *error);
 /* Appends the text of ids, as the file's decoder says. skip_special drops special tokens. The bytes
@@ -36,11 +41,13 @@ Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, 
  * text_json_string or keep the bytes. */
 void tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
                       Text *out);
-int32_t tokenizer_size(const Tokenizer *tokenizer); /* largest id + 1 */
-int32_t tokenizer_id(const Tokenizer *tokenizer,
-                     const char *token); /* -1 when absent; also added tokens */
-const char *tokenizer_token(const Tokenizer *tokenizer,
-                            int32_t id);           /* as written in the file; NULL when absent */
-int32_t tokenizer_bos(const Tokenizer *tokenizer); /* id the post-processor puts first, or -1 */
+/* Largest id + 1. */
+int32_t tokenizer_size(const Tokenizer *tokenizer);
+/* Of a token as written in the file, added tokens too; -1 when absent. */
+int32_t tokenizer_id(const Tokenizer *tokenizer, const char *token);
+/* As written in the file; NULL when absent. */
+const char *tokenizer_token(const Tokenizer *tokenizer, int32_t id);
+/* The id that the post-processor puts first, or -1. */
+int32_t tokenizer_bos(const Tokenizer *tokenizer);
 /* For a caller who has the config: STATUS_REFUSED when an id has no row in the embedding. */
 Status tokenizer_check_vocab(const Tokenizer *tokenizer, int vocab_size, Error *error);

@@ -445,6 +445,101 @@ static void added_tokens_are_found_longest_first_and_may_strip_space(void **stat
     text_release(&json);
 }
 
+/* All 256 bytes as tokens of their own, ids 0 to 255, and what else is given. */
+static Tokenizer *byte_level(const char *pre_tokenizer, const char *vocab, const char *merges,
+                             const char *rest)
+{
+    Text json = {0};
+    text_add(&json, "{\"version\":\"1.0\",\"model\":{\"type\":\"BPE\",\"vocab\":{");
+    int n = 0;
+    for (int byte = 0; byte < 256; byte++) {
+        bool plain = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
+        int c = plain ? byte : 0x100 + n++;
+        text_printf(&json, "%s\"\\u%04x\":%d", byte ? "," : "", (unsigned)c, byte);
+    }
+    text_printf(&json,
+                "%s},\"merges\":%s},\"pre_tokenizer\":%s,\"decoder\":{\"type\":\"ByteLevel\"}%s}",
+                vocab, merges, pre_tokenizer, rest);
+    Tokenizer *tokenizer = open_json(json.bytes);
+    text_release(&json);
+    return tokenizer;
+}
+
+static void byte_level_may_put_a_space_before_a_text(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = byte_level("{\"type\":\"ByteLevel\",\"add_prefix_space\":true}",
+                                      ",\"\\u0120a\":256", "[[\"\\u0120\",\"a\"]]", "");
+    assert_ids(tokenizer, "a", 0, "256");
+    assert_ids(tokenizer, " a", 0, "256");
+    assert_ids(tokenizer, "\na", 0, "32 10 97");
+    assert_ids(tokenizer, "", 0, "");
+    tokenizer_free(tokenizer);
+}
+
+static void whole_pieces_are_looked_up_where_merges_are_ignored(void **state)
+{
+    (void)state;
+    const char *plain = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
+    /* No merge makes "abc": without ignore_merges it is never used. */
+    Tokenizer *tokenizer = byte_level(plain, ",\"ab\":256,\"abc\":257", "[[\"a\",\"b\"]]", "");
+    assert_ids(tokenizer, "abc", 0, "256 99");
+    assert_ids(tokenizer, "ab", 0, "256");
+    tokenizer_free(tokenizer);
+    tokenizer =
+        byte_level(plain, ",\"ab\":256,\"abc\":257", "[[\"a\",\"b\"]],\"ignore_merges\":true", "");
+    assert_ids(tokenizer, "abc", 0, "257");
+    assert_ids(tokenizer, "abcd", 0, "256 99 100");
+    tokenizer_free(tokenizer);
+}
+
+static void a_template_puts_its_tokens_around_the_text(void **state)
+{
+    (void)state;
+    Text json = {0};
+    const char *post = ",\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true},"
+                       "{\"id\":2,\"content\":\"</s>\",\"special\":true}],"
+                       "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+                       "{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
+                       "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},"
+                       "{\"SpecialToken\":{\"id\":\"</s>\",\"type_id\":0}}],\"special_tokens\":{"
+                       "\"<s>\":{\"id\":\"<s>\",\"ids\":[%d],\"tokens\":[\"<s>\"]},"
+                       "\"</s>\":{\"id\":\"</s>\",\"ids\":[2],\"tokens\":[\"</s>\"]}}}";
+    Text right = {0}, wrong = {0};
+    text_printf(&right, post, 1);
+    text_printf(&wrong, post, 2);
+    Tokenizer *tokenizer = open_json(small(&json, "{\"a\":0}", "[]", "", right.bytes));
+    assert_ids(tokenizer, "a", TOKENIZER_ADD_SPECIAL, "1 0 2");
+    assert_ids(tokenizer, "", TOKENIZER_ADD_SPECIAL, "1 2");
+    assert_ids(tokenizer, "a", 0, "0");
+    assert_int_equal(tokenizer_bos(tokenizer), 1);
+    tokenizer_free(tokenizer);
+    assert_refused(small(&json, "{\"a\":0}", "[]", "", wrong.bytes),
+                   "post_processor: special token \"<s>\" and its id do not agree");
+    text_release(&right);
+    text_release(&wrong);
+    text_release(&json);
+}
+
+static void sentencepiece_steps_are_applied_in_order_and_taken_back(void **state)
+{
+    (void)state;
+    Tokenizer *tokenizer = open_json(
+        "{\"version\":\"1.0\",\"model\":{\"type\":\"BPE\",\"vocab\":{\"_\":0,\"a\":1,\"_a\":2},"
+        "\"merges\":[\"_ a\"]},\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":["
+        "{\"type\":\"Prepend\",\"prepend\":\"_\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"_\"}]},"
+        "\"decoder\":{\"type\":\"Sequence\",\"decoders\":["
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\"_\"},\"content\":\" \"},"
+        "{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":1}]}}");
+    assert_ids(tokenizer, "a a", 0, "2 2");
+    assert_ids(tokenizer, " a  ", 0, "0 2 0 0");
+    assert_ids(tokenizer, "", 0, "");
+    const int32_t ids[] = {2, 2, 0, 0};
+    assert_decodes(tokenizer, ids, 4, false, "a a ");
+    tokenizer_free(tokenizer);
+}
+
 static void a_missing_decoder_joins_with_spaces(void **state)
 {
     (void)state;
@@ -549,6 +644,10 @@ int main(void)
         cmocka_unit_test(the_lowest_rank_is_merged_first_and_the_leftmost_among_equals),
         cmocka_unit_test(unknown_characters_are_fused_when_the_file_says_so),
         cmocka_unit_test(added_tokens_are_found_longest_first_and_may_strip_space),
+        cmocka_unit_test(byte_level_may_put_a_space_before_a_text),
+        cmocka_unit_test(whole_pieces_are_looked_up_where_merges_are_ignored),
+        cmocka_unit_test(a_template_puts_its_tokens_around_the_text),
+        cmocka_unit_test(sentencepiece_steps_are_applied_in_order_and_taken_back),
         cmocka_unit_test(a_missing_decoder_joins_with_spaces),
         cmocka_unit_test(random_text_survives_the_way_there_and_back),
         cmocka_unit_test(a_megabyte_of_one_thing_is_encoded),
