@@ -53,29 +53,6 @@ static bool orthonormalise(float *a, int rows, int k, float *r, float *tau)
     return LAPACKE_sorgqr(LAPACK_COL_MAJOR, rows, k, k, a, rows, tau) == 0;
 }
 
-static double norm(const float *x, int n)
-{
-    double sum = 0;
-    for (int i = 0; i < n; i++) {
-        sum += (double)x[i] * (double)x[i];
-    }
-    return sqrt(sum);
-}
-
-/* Add the size of a rounding error in random directions to each column of block (n, b), so that a
- * space that is exhausted (W of low rank) still grows by new directions. noise: (n, b) N(0, 1),
- * used from row `step` on. */
-static void disturb(float *block, const float *noise, int n, int b, int step)
-{
-    for (int j = 0; j < b; j++) {
-        double size = norm(block + (size_t)j * n, n);
-        float factor = size > 0 ? (float)(size * 6e-8 / sqrt((double)n)) : 1;
-        for (int i = 0; i < n; i++) {
-            block[(size_t)j * n + i] += factor * noise[(size_t)j * n + (i + step) % n];
-        }
-    }
-}
-
 /* Make block (n, b) orthonormal, and orthogonal to basis (n, k): projected until a pass finds next
  * to nothing, which is the second (Kahan: twice is enough) unless the space is exhausted. */
 static bool extend_basis(float *block, const float *basis, int n, int k, int b, float *inner,
@@ -130,7 +107,6 @@ typedef struct {
     float *r, *a, *bt;   /* (width, width) */
     float *s, *tau;      /* (width) */
     float *left, *right; /* (m, block), (n, block) */
-    float *noise;        /* (n, block) */
     float *memory;
 } Krylov;
 
@@ -140,7 +116,7 @@ static Status krylov_init(Krylov *k, const Tall *tall, int rank, Error *error)
     k->block = rank + OVERSAMPLING;
     k->width = POWER_STEPS * k->block;
     size_t b = (size_t)k->block, width = (size_t)k->width;
-    size_t total = (n + 2 * m + 3 * width + 2) * width + (m + 2 * n) * b;
+    size_t total = (n + 2 * m + 3 * width + 2) * width + (m + n) * b;
     float *next = k->memory = malloc(total * sizeof(float));
     if (next == NULL) {
         return error_set(error, STATUS_FAILED, "no memory for singular vectors: %.1f GiB",
@@ -155,8 +131,7 @@ static Status krylov_init(Krylov *k, const Tall *tall, int rank, Error *error)
     k->s = next, next += width;
     k->tau = next, next += width;
     k->left = next, next += m * b;
-    k->right = next, next += n * b;
-    k->noise = next;
+    k->right = next;
     return STATUS_OK;
 }
 
@@ -169,7 +144,6 @@ static bool krylov_cycle(Krylov *k, const Tall *t)
         float *block = k->basis + (size_t)step * b * n, *image = k->image + (size_t)step * b * m;
         if (step > 0) {
             multiply_transposed(block, t, image - (size_t)b * m, b);
-            disturb(block, k->noise, t->n, b, step);
             if (!extend_basis(block, k->basis, t->n, step * b, b, k->a, k->tau)) {
                 return false;
             }
@@ -199,10 +173,9 @@ static Status top_by_krylov(float *left, float *s, float *right, const Tall *t, 
     RandomKey key = {seed, RANDOM_SVD};
     for (int j = 0; j < k.block; j++) {
         for (int i = 0; i < t->n; i++) {
-            k.noise[(size_t)j * n + i] = (float)random_normal(key, (uint32_t)j, (uint32_t)i, 0, 0);
+            k.right[(size_t)j * n + i] = (float)random_normal(key, (uint32_t)j, (uint32_t)i, 0, 0);
         }
     }
-    memcpy(k.right, k.noise, n * k.block * sizeof *k.right);
     bool good = true, done = false;
     for (int restart = 0; good && !done && restart < MAX_RESTARTS; restart++) {
         memcpy(k.basis, k.right, n * k.block * sizeof *k.basis);
@@ -252,6 +225,15 @@ static Status top_by_lapack(float *left, float *s, float *right, const Tall *t, 
     }
     free(a);
     return status;
+}
+
+static double norm(const float *x, int n)
+{
+    double sum = 0;
+    for (int i = 0; i < n; i++) {
+        sum += (double)x[i] * (double)x[i];
+    }
+    return sqrt(sum);
 }
 
 /* s_j = |M right_j| / |right_j|, summed in double: takes the rounding of the small problem out of

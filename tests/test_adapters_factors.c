@@ -184,6 +184,8 @@ static void matrices_of_low_or_full_rank_are_factored_whole(void **state)
         int n_out = shapes[s][0], n_in = shapes[s][1];
         float *w = calloc((size_t)n_out * n_in, sizeof *w);
         check_whole(w, n_out, n_in, 3); /* zero */
+        w[n_in + 4] = -0.5f;
+        check_whole(w, n_out, n_in, 3); /* a single number */
         for (int i = 0; i < n_out; i++) {
             for (int k = 0; k < n_in; k++) {
                 w[(size_t)i * n_in + k] =
