@@ -14,8 +14,8 @@ typedef struct {
     int n_out, n_in;
 } PackedMatrix;
 
-/* floats of scratch that matmul calls need per thread */
-#define KERNEL_SCRATCH (256 * 32)
+/* floats of scratch that matmul calls need per thread: widened weights, packed rows */
+#define KERNEL_SCRATCH (256 * 32 + 384 * 256 + 16)
 
 typedef struct Kernels {
     const char *name; /* "avx512", "avx2", "portable" */

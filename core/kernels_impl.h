@@ -8,6 +8,7 @@
 #define PANEL 32
 #define K_BLOCK 256   /* reduction steps whose weights sit in scratch (32 KB) */
 #define ROW_BLOCK 384 /* rows of x that stay in the second-level cache meanwhile */
+#define FEW_FLOATS 12288 /* of x, when the weights stream by once */
 
 #define UNROLL _Pragma("GCC unroll 16")
 
@@ -46,16 +47,33 @@ SIMD_INLINE void tile_store(float *y, size_t ldy, V16 (*acc)[2], int rows, int v
     }
 }
 
-/* w: f32 columns, one row of PANEL floats per reduction step. */
-SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, size_t ldx, const float *w, int n_k,
-                          int rows, int vectors, int fresh, int valid, const float *bias)
+/* One tile's rows of x turned round, so that a reduction step reads them side by side: out[k][rows] = x[r][k]. Writes
+ * up to LANES floats past the end. */
+SIMD_INLINE void pack_rows(float *out, const float *x, size_t ldx, int rows, int n_k)
+{
+    for (int k = 0; k < n_k; k += LANES) {
+        int m = n_k - k < LANES ? n_k - k : LANES;
+        V16 square[LANES];
+        for (int r = 0; r < LANES; r++) {
+            square[r] = r >= rows    ? v16_zero()
+                        : m == LANES ? v16_load(x + r * ldx + k)
+                                     : v16_load_n(x + r * ldx + k, m, 0.0f);
+        }
+        v16_transpose(square);
+        for (int i = 0; i < m; i++) {
+            v16_store(out + (size_t)(k + i) * (size_t)rows, square[i]);
+        }
+    }
+}
+
+/* x: packed rows. w: f32 columns, one row of PANEL floats per reduction step. */
+SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, const float *w, int n_k, int rows,
+                          int vectors, int fresh, int valid, const float *bias)
 {
     V16 acc[TILE_ROWS][2];
     if (fresh) {
-        UNROLL for (int r = 0; r < rows; r++)
-        {
-            UNROLL for (int v = 0; v < vectors; v++)
-            {
+        UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int v = 0; v < vectors; v++) {
                 acc[r][v] = v16_zero();
             }
         }
@@ -64,15 +82,12 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, size_t ldx, cons
     }
     for (int k = 0; k < n_k; k++) {
         V16 column[2];
-        UNROLL for (int v = 0; v < vectors; v++)
-        {
+        UNROLL for (int v = 0; v < vectors; v++) {
             column[v] = v16_load(w + (size_t)k * PANEL + v * LANES);
         }
-        UNROLL for (int r = 0; r < rows; r++)
-        {
-            V16 a = v16_set(x[r * ldx + k]);
-            UNROLL for (int v = 0; v < vectors; v++)
-            {
+        UNROLL for (int r = 0; r < rows; r++) {
+            V16 a = v16_set(x[(size_t)k * (size_t)rows + r]);
+            UNROLL for (int v = 0; v < vectors; v++) {
                 acc[r][v] = v16_fma(a, column[v], acc[r][v]);
             }
         }
@@ -94,37 +109,35 @@ SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, 
     }
 }
 
-/* Few rows: `panels` panels side by side, straight from the packed weights. */
-SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
-                             const PackedMatrix *w, const float *bias, int rows, int panel,
-                             int panels)
+/* Few rows: `panels` panels side by side, straight from the packed weights. x: packed rows of steps k0 .. k0 + n_k. */
+SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0,
+                             int n_k, const float *bias, int rows, int panel, int panels)
 {
     size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
     const char *base = (const char *)w->packed + (size_t)panel * panel_bytes;
     TensorType type = w->type;
     V16 acc[4][TILE_ROWS][2];
-    UNROLL for (int p = 0; p < panels; p++)
-    {
-        UNROLL for (int r = 0; r < rows; r++)
-        {
-            acc[p][r][0] = acc[p][r][1] = v16_zero();
+    UNROLL for (int p = 0; p < panels; p++) {
+        if (k0 > 0) {
+            int column = (panel + p) * PANEL;
+            tile_load(acc[p], y + column, ldy, rows, 2, w->n_out - column);
+        } else {
+            UNROLL for (int r = 0; r < rows; r++) {
+                acc[p][r][0] = acc[p][r][1] = v16_zero();
+            }
         }
     }
 #define REDUCE(TYPE)                                                                               \
-    for (int k = 0; k < w->n_in; k++) {                                                            \
-        V16 a[TILE_ROWS];                                                                          \
-        UNROLL for (int r = 0; r < rows; r++)                                                      \
-        {                                                                                          \
-            a[r] = v16_set(x[r * ldx + k]);                                                        \
+    for (int k = 0; k < n_k; k++) {                                                                \
+        V16 column[4][2];                                                                          \
+        UNROLL for (int p = 0; p < panels; p++) {                                                  \
+            load_packed(column[p], base + (size_t)p * panel_bytes, TYPE, (size_t)(k0 + k));        \
         }                                                                                          \
-        UNROLL for (int p = 0; p < panels; p++)                                                    \
-        {                                                                                          \
-            V16 column[2];                                                                         \
-            load_packed(column, base + (size_t)p * panel_bytes, TYPE, (size_t)k);                  \
-            UNROLL for (int r = 0; r < rows; r++)                                                  \
-            {                                                                                      \
-                acc[p][r][0] = v16_fma(a[r], column[0], acc[p][r][0]);                             \
-                acc[p][r][1] = v16_fma(a[r], column[1], acc[p][r][1]);                             \
+        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+            V16 a = v16_set(x[(size_t)k * (size_t)rows + r]);                                      \
+            UNROLL for (int p = 0; p < panels; p++) {                                              \
+                acc[p][r][0] = v16_fma(a, column[p][0], acc[p][r][0]);                             \
+                acc[p][r][1] = v16_fma(a, column[p][1], acc[p][r][1]);                             \
             }                                                                                      \
         }                                                                                          \
     }
@@ -136,8 +149,7 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
         REDUCE(TENSOR_F32)
     }
 #undef REDUCE
-    UNROLL for (int p = 0; p < panels; p++)
-    {
+    UNROLL for (int p = 0; p < panels; p++) {
         int column = (panel + p) * PANEL;
         tile_store(y + column, ldy, acc[p], rows, 2, w->n_out - column,
                    bias ? bias + column : NULL);
@@ -155,16 +167,16 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, size_t ldx,
 /* One function per number of rows, so that the accumulators stay in registers. */
 #define DEFINE_TILE(R)                                                                             \
     static __attribute__((noinline)) void tile_rows_##R(float *y, size_t ldy, const float *x,      \
-                                                        size_t ldx, const float *w, int n_k,       \
-                                                        int fresh, int valid, const float *bias)   \
+                                                        const float *w, int n_k, int fresh,        \
+                                                        int valid, const float *bias)              \
     {                                                                                              \
         for (int v = 0; v < 2; v += TILE_VECTORS) {                                                \
-            tile_f32(y + v * LANES, ldy, x, ldx, w + v * LANES, n_k, R, TILE_VECTORS, fresh,       \
+            tile_f32(y + v * LANES, ldy, x, w + v * LANES, n_k, R, TILE_VECTORS, fresh,            \
                      valid - v * LANES, bias ? bias + v * LANES : NULL);                           \
         }                                                                                          \
     }
 FOR_EACH_TILE_SIZE(DEFINE_TILE)
-typedef void (*TileFunction)(float *, size_t, const float *, size_t, const float *, int, int, int,
+typedef void (*TileFunction)(float *, size_t, const float *, const float *, int, int, int,
                              const float *);
 #define TILE_ENTRY(R) tile_rows_##R,
 static const TileFunction tile_functions[] = {NULL, FOR_EACH_TILE_SIZE(TILE_ENTRY)};
@@ -172,18 +184,18 @@ static const TileFunction tile_functions[] = {NULL, FOR_EACH_TILE_SIZE(TILE_ENTR
 #define PACKED_WIDE(R) ((R) == 1 ? 4 : (R) <= 5 ? 2 : 1)
 #define DEFINE_PACKED(R)                                                                           \
     static __attribute__((noinline)) void packed_rows_##R(                                         \
-        float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,                   \
+        float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0, int n_k,              \
         const float *bias, int panel, int last_panel)                                              \
     {                                                                                              \
         for (; panel + PACKED_WIDE(R) <= last_panel; panel += PACKED_WIDE(R)) {                    \
-            tile_packed(y, ldy, x, ldx, w, bias, R, panel, PACKED_WIDE(R));                        \
+            tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, PACKED_WIDE(R));                    \
         }                                                                                          \
         for (; panel < last_panel; panel++) {                                                      \
-            tile_packed(y, ldy, x, ldx, w, bias, R, panel, 1);                                     \
+            tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, 1);                                 \
         }                                                                                          \
     }
 FOR_EACH_TILE_SIZE(DEFINE_PACKED)
-typedef void (*PackedFunction)(float *, size_t, const float *, size_t, const PackedMatrix *,
+typedef void (*PackedFunction)(float *, size_t, const float *, const PackedMatrix *, int, int,
                                const float *, int, int);
 #define PACKED_ENTRY(R) packed_rows_##R,
 static const PackedFunction packed_functions[] = {NULL, FOR_EACH_TILE_SIZE(PACKED_ENTRY)};
@@ -194,17 +206,32 @@ static int tile_start(int rows, int n_tiles, int i)
     return (int)((long)rows * i / n_tiles);
 }
 
+/* All tiles of `rows` rows, one after the other, each packed. */
+static void pack_tiles(float *out, const float *x, size_t ldx, int rows, int n_tiles, int n_k)
+{
+    for (int i = 0; i < n_tiles; i++) {
+        int row = tile_start(rows, n_tiles, i), n = tile_start(rows, n_tiles, i + 1) - row;
+        pack_rows(out + (size_t)row * (size_t)n_k, x + row * ldx, ldx, n, n_k);
+    }
+}
+
 static void matmul_few(float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,
                        const float *bias, int rows, int first_panel, int last_panel)
 {
-    int n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    float packed[FEW_FLOATS + LANES];
+    int n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, k_block = FEW_FLOATS / rows;
     /* A panel stays in the cache from one tile of rows to the next. */
-    int step = n_tiles == 1 ? last_panel - first_panel : 4;
-    for (int panel = first_panel; panel < last_panel; panel += step) {
-        int end = panel + step < last_panel ? panel + step : last_panel;
-        for (int i = 0; i < n_tiles; i++) {
-            int row = tile_start(rows, n_tiles, i), n = tile_start(rows, n_tiles, i + 1) - row;
-            packed_functions[n](y + row * ldy, ldy, x + row * ldx, ldx, w, bias, panel, end);
+    int step = n_tiles == 1 ? last_panel - first_panel : 1;
+    for (int k0 = 0; k0 < w->n_in; k0 += k_block) {
+        int n_k = w->n_in - k0 < k_block ? w->n_in - k0 : k_block;
+        pack_tiles(packed, x + k0, ldx, rows, n_tiles, n_k);
+        const float *bias_now = k0 + n_k == w->n_in ? bias : NULL;
+        for (int panel = first_panel; panel < last_panel; panel += step) {
+            for (int i = 0; i < n_tiles; i++) {
+                int row = tile_start(rows, n_tiles, i), n = tile_start(rows, n_tiles, i + 1) - row;
+                packed_functions[n](y + row * ldy, ldy, packed + (size_t)row * (size_t)n_k, w, k0,
+                                    n_k, bias_now, panel, panel + step);
+            }
         }
     }
 }
@@ -214,12 +241,14 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
                         float *scratch)
 {
     size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
+    float *packed = scratch + K_BLOCK * PANEL;
     for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
         int block = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
         int n_tiles = (block + TILE_ROWS - 1) / TILE_ROWS;
         for (int k0 = 0; k0 < w->n_in; k0 += K_BLOCK) {
             int n_k = w->n_in - k0 < K_BLOCK ? w->n_in - k0 : K_BLOCK;
             int final = k0 + n_k == w->n_in;
+            pack_tiles(packed, x + row0 * ldx + k0, ldx, block, n_tiles, n_k);
             for (int panel = first_panel; panel < last_panel; panel++) {
                 const char *weights = (const char *)w->packed + (size_t)panel * panel_bytes;
                 const float *columns = scratch;
@@ -237,10 +266,9 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
                 for (int i = 0; i < n_tiles; i++) {
                     int row = tile_start(block, n_tiles, i);
                     int n = tile_start(block, n_tiles, i + 1) - row;
-                    row += row0;
-                    tile_functions[n](y + row * ldy + column0, ldy, x + row * ldx + k0, ldx,
-                                      columns, n_k, k0 == 0, w->n_out - column0,
-                                      bias && final ? bias + column0 : NULL);
+                    tile_functions[n](y + (row0 + row) * ldy + column0, ldy,
+                                      packed + (size_t)row * (size_t)n_k, columns, n_k, k0 == 0,
+                                      w->n_out - column0, bias && final ? bias + column0 : NULL);
                 }
             }
         }
@@ -279,21 +307,22 @@ static void matmul_transposed(float *dx, size_t ldx, const float *dy, size_t ldy
                               const PackedMatrix *w, int rows, int accumulate, int first_block,
                               int last_block, float *scratch)
 {
+    float *packed = scratch + K_BLOCK * PANEL;
     for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
         int block_rows = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
         int n_tiles = (block_rows + TILE_ROWS - 1) / TILE_ROWS;
         for (int n0 = 0; n0 < w->n_out; n0 += K_BLOCK) {
             int n_n = w->n_out - n0 < K_BLOCK ? w->n_out - n0 : K_BLOCK;
+            pack_tiles(packed, dy + row0 * ldy + n0, ldy, block_rows, n_tiles, n_n);
             for (int block = first_block; block < last_block; block++) {
                 unpack_transposed(scratch, w, block, n0, n_n);
                 int column0 = block * PANEL;
                 for (int i = 0; i < n_tiles; i++) {
                     int row = tile_start(block_rows, n_tiles, i);
                     int n = tile_start(block_rows, n_tiles, i + 1) - row;
-                    row += row0;
-                    tile_functions[n](dx + row * ldx + column0, ldx, dy + row * ldy + n0, ldy,
-                                      scratch, n_n, n0 == 0 && !accumulate, w->n_in - column0,
-                                      NULL);
+                    tile_functions[n](dx + (row0 + row) * ldx + column0, ldx,
+                                      packed + (size_t)row * (size_t)n_n, scratch, n_n,
+                                      n0 == 0 && !accumulate, w->n_in - column0, NULL);
                 }
             }
         }

@@ -27,7 +27,7 @@ typedef struct {
     Matrix matrix;
 } Case;
 
-static float *normals(uint32_t purpose, size_t n)
+static __attribute__((noinline)) float *normals(uint32_t purpose, size_t n)
 {
     float *values = malloc(n * sizeof *values);
     for (size_t i = 0; i < n; i++) {
@@ -39,9 +39,9 @@ static float *normals(uint32_t purpose, size_t n)
 static Case make_case(int rows, int n_in, int n_out, TensorType type)
 {
     Case c = {.rows = rows, .n_in = n_in, .n_out = n_out, .type = type};
-    size_t n_w = (size_t)n_out * n_in;
-    c.x = normals(1, (size_t)rows * n_in);
-    c.dy = normals(2, (size_t)rows * n_out);
+    size_t n_w = (size_t)n_out * (size_t)n_in;
+    c.x = normals(1, (size_t)rows * (size_t)n_in);
+    c.dy = normals(2, (size_t)rows * (size_t)n_out);
     c.bias = normals(3, (size_t)n_out);
     c.w = normals(4, n_w + 8000);
     c.data = malloc(n_w * 4);
