@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/parallel.h"
 #include "rl/grpo.h"
 #include "rl/sft.h"
 #include "rl/step.h"
@@ -166,6 +167,7 @@ Status learner_step(const Trainer *trainer, Learner **learners, int n, StepResul
     for (int i = 1; i < n; i++) {
         assert(learners[i]->settings.method == learners[0]->settings.method);
     }
+    parallel_float_mode(); /* the moments' denormals are flushed on every path */
     memset(results, 0, (size_t)n * sizeof *results);
     Status status = learners[0]->settings.method == METHOD_SFT
                         ? sft_step(trainer, learners, n, results, error)
