@@ -2,8 +2,10 @@
  * task's own:
  *   bench_engine MODEL THREADS REPEATS decode SEQUENCES NEW     tokens/s after a prompt of 128
  *   bench_engine MODEL THREADS REPEATS prefill TOKENS           tokens/s of one sequence
- *   bench_engine MODEL THREADS REPEATS train SEQUENCES TOKENS   s a step of SFT with 13 scalars
- * Prints one line: task, unit, best, median, peak MiB after loading, peak MiB at the end. */
+ *   bench_engine MODEL THREADS REPEATS train SEQUENCES TOKENS [ADAPTERS]
+ *                                             s a step of SFT with 13 scalars, sequences dealt out
+ * to as many adapters Prints one line: task, unit, best, median, peak MiB after loading, peak MiB
+ * at the end. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,7 +200,8 @@ static Plan budget_plan(const ModelConfig *config, unsigned targets)
     return plan;
 }
 
-static void train(Model *model, Engine *engine, int repeats, int n_sequences, int n_tokens)
+static void train(Model *model, Engine *engine, int repeats, int n_sequences, int n_tokens,
+                  int n_adapters)
 {
     double *seconds = take((size_t)repeats, sizeof *seconds), loaded = peak_mib();
     int32_t *tokens = take((size_t)n_sequences * n_tokens, sizeof *tokens);
@@ -208,8 +211,11 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
     for (int i = 0; i < n_sequences; i++) {
         int32_t *row = tokens + (size_t)i * n_tokens;
         random_tokens(row, n_tokens, model->config.vocab_size, (uint32_t)i);
-        sequences[i] = (Sequence){
-            .tokens = row, .n_tokens = n_tokens, .parent = -1, .adapter = 1, .scored = scored};
+        sequences[i] = (Sequence){.tokens = row,
+                                  .n_tokens = n_tokens,
+                                  .parent = -1,
+                                  .adapter = 1 + i * n_adapters / n_sequences,
+                                  .scored = scored};
     }
     Error error;
     AdapterBank *bank;
@@ -222,7 +228,7 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
     check(
         adapter_bank_new(&bank, model, &spec, 1, engine_threads(engine), NULL, NULL, NULL, &error),
         &error);
-    float v[BUDGET] = {0};
+    float *values = take((size_t)n_adapters * BUDGET, sizeof *values);
     double gradient[BUDGET], each = -1.0 / ((double)n_sequences * (n_tokens - 1));
     Batch batch = {.sequences = sequences,
                    .n_sequences = n_sequences,
@@ -233,17 +239,21 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
         double start = now();
         adapter_clear_gradients(bank);
         check(engine_evaluate(engine, &batch, &error), &error);
-        adapter_gradient(bank, 1, gradient);
-        for (int i = 0; i < BUDGET; i++) {
-            v[i] -= (float)(1e-3 * gradient[i]);
+        for (int a = 0; a < n_adapters; a++) {
+            float *v = values + (size_t)a * BUDGET;
+            adapter_gradient(bank, a + 1, gradient);
+            for (int i = 0; i < BUDGET; i++) {
+                v[i] -= (float)(1e-3 * gradient[i]);
+            }
+            adapter_set(bank, a + 1, v, engine_threads(engine));
         }
-        adapter_set(bank, 1, v, engine_threads(engine));
         if (r >= 0) {
             seconds[r] = now() - start;
         }
     }
     report("train", "s/step", seconds, repeats, 0, loaded);
     adapter_bank_free(bank);
+    free(values);
     free(sequences);
     free(scored);
     free(tokens);
@@ -263,13 +273,13 @@ static int number(const char *text)
 int main(int argc, char **argv)
 {
     const char *task = argc > 4 ? argv[4] : "";
-    int is_prefill = strcmp(task, "prefill") == 0;
-    if (argc != (is_prefill ? 6 : 7)) {
+    int is_prefill = strcmp(task, "prefill") == 0, is_train = strcmp(task, "train") == 0;
+    if (argc != (is_prefill ? 6 : 7) && !(is_train && argc == 8)) {
         give_up("usage: bench_engine MODEL THREADS REPEATS decode SEQUENCES NEW | prefill TOKENS | "
-                "train SEQUENCES TOKENS");
+                "train SEQUENCES TOKENS [ADAPTERS]");
     }
     int n_threads = number(argv[2]), repeats = number(argv[3]), a = number(argv[5]);
-    int b = is_prefill ? 0 : number(argv[6]);
+    int b = is_prefill ? 0 : number(argv[6]), n_adapters = argc == 8 ? number(argv[7]) : 1;
     if (repeats > MAX_REPEATS || (!is_prefill && b < 2)) {
         give_up("at most 1000 repeats, at least 2 tokens");
     }
@@ -280,10 +290,10 @@ int main(int argc, char **argv)
     check(engine_new(&engine, model, n_threads, 0, &error), &error);
     if (is_prefill) {
         prefill(model, engine, repeats, a);
+    } else if (is_train) {
+        train(model, engine, repeats, a, b, n_adapters);
     } else if (strcmp(task, "decode") == 0) {
         decode(model, engine, repeats, a, b);
-    } else if (strcmp(task, "train") == 0) {
-        train(model, engine, repeats, a, b);
     } else {
         give_up("the task is decode, prefill or train");
     }

@@ -25,8 +25,8 @@ done
 
 # PyTorch at its best: freed memory is kept and lies in huge pages (15 to 25 % of a training step).
 peer() { # DTYPE SHAPE TASK...
-    [ -n "$python" ] || return 0
     local dtype=$1 shape=$2
+    [ -n "$python" ] && [ "$dtype" != none ] || return 0
     shift 2
     env OMP_NUM_THREADS="$threads" OPENBLAS_CORETYPE=$cores LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu/openblas-openmp \
         MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=1073741824 \
@@ -71,4 +71,9 @@ for shape in $shapes; do
     done
     row "$shape" f32 prefill 512
     row "$shape" f32 train 4 256
+    if [ "$shape" = small ]; then # as it scales: by tokens, and by adapters in one batch
+        row "$shape" none train 1 256
+        row "$shape" none train 28 256
+        row "$shape" none train 28 256 7
+    fi
 done

@@ -232,7 +232,7 @@ static Status enter_one(Tokenizer *tokenizer, const AddedToken *token, const cha
     }
     if (tokenizer->flags[id] & TOKEN_EXISTS) {
         Span span = tokenizer->written[id];
-        if (span.n != token->n || memcmp(tokenizer->bytes.bytes + span.at, content, span.n)) {
+        if (span.n != token->n || memcmp(tokenizer->bytes.bytes + span.at, content, span.n) != 0) {
             return error_set(error, STATUS_REFUSED, "\"%s\": id %d is the vocabulary's \"%s\"",
                              content, id, tokenizer->bytes.bytes + span.at);
         }

@@ -250,7 +250,7 @@ void unicode_nfc(Text *out, const char *s, size_t n)
     /* Copied as it is: up to the last character below U+0300 before one above. */
     size_t copied = 0, last = 0;
     for (size_t i = 0; i < n;) {
-        int32_t c;
+        int32_t c = 0;
         size_t length = utf8_decode(&c, s + i, n - i);
         if (c < FIRST_COMPOSING) {
             last = i;
