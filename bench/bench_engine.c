@@ -225,9 +225,9 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
                         .targets = targets,
                         .seed = 13,
                         .scale = 1};
-    check(
-        adapter_bank_new(&bank, model, &spec, 1, engine_threads(engine), NULL, NULL, NULL, &error),
-        &error);
+    check(adapter_bank_new(&bank, model, &spec, n_adapters, engine_threads(engine), NULL, NULL,
+                           NULL, &error),
+          &error);
     float *values = take((size_t)n_adapters * BUDGET, sizeof *values);
     double gradient[BUDGET], each = -1.0 / ((double)n_sequences * (n_tokens - 1));
     Batch batch = {.sequences = sequences,
