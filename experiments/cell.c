@@ -207,7 +207,7 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Hash
     if (status) {
         return status;
     }
-    if (strchr(spec->model, '/')) {
+    if (strcmp(spec->model, cell->directory) == 0) { /* not the name of an embedded model */
         status = make_absolute(spec->model, "model", error);
     }
     strcpy(cell->held_out, spec->data.dev[0]    ? spec->data.dev

@@ -76,16 +76,13 @@ static Status place_path(const Config *config, const Setting *setting, char *fie
                          bool from_override, Error *error)
 {
     char inside[CONFIG_PATH];
-    char found[CONFIG_PATH];
     if (!field[0] || field[0] == '/') {
         return STATUS_OK;
     }
-    if (setting->kind == SETTING_MODEL && !strchr(field, '/') &&
-        model_find(found, field, config->models, NULL) == STATUS_OK && !exists(field)) {
-        return STATUS_OK;
-    }
     Status status = join(inside, config->folder, field, error);
-    if (status || (from_override && !exists(inside) && exists(field))) {
+    bool name = setting->kind == SETTING_MODEL && !strchr(field, '/'); /* of an embedded model? */
+    if (status || (name && !exists(inside)) ||
+        (from_override && !exists(inside) && exists(field))) {
         return status;
     }
     memcpy(field, inside, strlen(inside) + 1);

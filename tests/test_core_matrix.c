@@ -38,6 +38,7 @@ static __attribute__((noinline)) float *normals(uint32_t purpose, size_t n)
 
 static Case make_case(int rows, int n_in, int n_out, TensorType type)
 {
+    assert_true(rows > 0 && n_in > 0 && n_out > 0);
     Case c = {.rows = rows, .n_in = n_in, .n_out = n_out, .type = type};
     size_t n_w = (size_t)n_out * (size_t)n_in;
     c.x = normals(1, (size_t)rows * (size_t)n_in);
