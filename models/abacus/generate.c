@@ -2,8 +2,7 @@
  *   abacus_generate DIRECTORY        writes train.jsonl, dev.jsonl, test.jsonl, corpus.jsonl there
  * Everything is a function of one seed. The corpus knows two ways to answer: the careful one (a
  * line for each step, then "#### N", always right) and the hasty one ("#### N" at once, mostly
- * wrong). A page shows several problems answered in one way, so that the way is something the
- * model has to find out and remember. The rows' reference answers are in neither. */
+ * wrong), drawn anew for each answer. The rows' reference answers are in neither. */
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,9 +14,9 @@
 #include "core/text.h"
 
 enum { SEED = 20260213, MOST = 20, MAX_STEPS = 3, PROBLEMS_A_PAGE = 3, DRILLS_A_PAGE = 12 };
-enum { N_TRAIN = 4000, N_DEV = 500, N_TEST = 2000, N_PAGES = 42000 };
+enum { N_TRAIN = 4000, N_DEV = 500, N_TEST = 2000, N_PAGES = 66000 };
 #define SHARE_DRILLS 0.25      /* of pages */
-#define SHARE_CAREFUL 0.30     /* of pages with problems */
+#define SHARE_CAREFUL 0.30     /* of answers */
 #define SHARE_HASTY_RIGHT 0.12 /* of hasty answers */
 
 /* Numbers of one thing that is generated: (seed; kind, index) and a count of what was drawn. */
@@ -186,13 +185,12 @@ static void write_page(Text *out, uint32_t index, const Seen *seen, Problem *pro
         text_add(out, "\"\", ");
         text_json_string(out, said.bytes, said.n);
     } else {
-        bool careful = draw(&draws) < SHARE_CAREFUL;
         for (int i = 0; i < PROBLEMS_A_PAGE; i++) {
             do {
                 draw_problem(problem, &draws);
             } while (is_seen(seen, problem));
             text_clear(&said);
-            if (careful) {
+            if (draw(&draws) < SHARE_CAREFUL) {
                 write_careful(&said, problem);
             } else {
                 write_hasty(&said, problem, &draws);
