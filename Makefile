@@ -1,4 +1,5 @@
 # The commands of the README. CMake does the work; `make build` leaves the program at build/tinylora.
+MAKEFLAGS += --no-print-directory
 BUILD ?= build
 JOBS ?= $(shell nproc)
 CMAKE_FLAGS ?=

@@ -64,7 +64,7 @@ static void catch_signals(void)
 
 /* OpenBLAS 0.3.21 does not know recent CPUs and reads its variables while it is loaded: set them
  * and start again, once. */
-static void prepare_blas(char **argv)
+static void prepare_libraries(char **argv)
 {
     bool changed = false;
     const char *kernels = NULL;
@@ -82,6 +82,9 @@ static void prepare_blas(char **argv)
     }
     if (!getenv("OPENBLAS_NUM_THREADS")) {
         changed |= setenv("OPENBLAS_NUM_THREADS", "1", 1) == 0;
+    }
+    if (!getenv("GOMP_SPINCOUNT") && !getenv("OMP_WAIT_POLICY")) {
+        changed |= setenv("GOMP_SPINCOUNT", "5000", 1) == 0;
     }
     if (changed && !getenv("TINYLORA_STARTED")) {
         setenv("TINYLORA_STARTED", "1", 1);
@@ -204,7 +207,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 
 int main(int argc, char **argv)
 {
-    prepare_blas(argv);
+    prepare_libraries(argv);
     catch_signals();
     const char *db = getenv("TINYLORA_DB");
     const char *models = getenv("TINYLORA_MODELS");

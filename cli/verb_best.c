@@ -10,7 +10,8 @@ static const char readable[] =
     "SELECT experiment, place, CASE kind WHEN 'base' THEN '(base model)' ELSE run_id END AS run, "
     "method, adapter, nullif(budget, 0) AS budget, lr, seed, nullif(step, 0) AS step, "
     "round(value, 4) AS value, round(standard_error, 4) AS se, round(gain, 4) AS gain, "
-    "round(p_value, 4) AS p, n, extractor AS metric, task" ROWS;
+    "CASE WHEN p_value IS NOT NULL THEN printf('%.2g', p_value) END AS p, n, extractor AS metric, "
+    "task" ROWS;
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
