@@ -60,9 +60,14 @@ Status scoring_find(const Scoring *scoring, Store *store, const char *run_id, in
                     bool *found, double *value, double *standard_error, Error *error)
 {
     Evaluation numbers;
+    const char *task = text_string(&scoring->task);
     *value = *standard_error = NAN;
-    Status status = store_has_evaluation(store, run_id, step, text_string(&scoring->task), "reward",
-                                         found, &numbers, error);
+    Status status =
+        store_has_evaluation(store, run_id, step, task, "reward", found, &numbers, error);
+    if (!status && *found && scoring->settings.answers_nll) { /* a base scored for GRPO has none */
+        Evaluation nll;
+        status = store_has_evaluation(store, run_id, step, task, "nll", found, &nll, error);
+    }
     if (!status && *found) {
         *value = numbers.value;
         *standard_error = numbers.standard_error;
