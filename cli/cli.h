@@ -19,7 +19,7 @@ typedef struct {
     OutputFormat format;
     bool format_given;
     bool quiet;
-    double time_limit_s; /* 0: none */
+    double max_time_s; /* 0: none */
     const char *models;  /* folders of embedded models, divided by ':' */
     const char *cache;   /* folder of cached factors; NULL: none */
     bool terminal;       /* stderr can be rewritten in place */
@@ -39,7 +39,7 @@ extern const int n_verbs;
 /* Set once a signal or the time limit asks to stop. */
 bool cli_stopping(void);
 double cli_now_s(void); /* since 1970 */
-void cli_arm_time_limit(const Cli *cli);
+void cli_arm_max_time(const Cli *cli);
 
 /* Results: text to stdout. Errors: STATUS_FAILED when stdout does not take it. */
 Status cli_write(const char *bytes, size_t n, Error *error);

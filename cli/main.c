@@ -18,12 +18,16 @@
 
 static volatile sig_atomic_t stopping;
 
+/* The first one asks for an orderly stop; where a long product does not come to an end in time, the timer ends the
+ * process: a step is a transaction, so what is in flight is lost whole and everything committed is safe. */
 static void on_signal(int signal_number)
 {
-    if (stopping && signal_number != SIGALRM) {
-        _exit(128 + signal_number); /* the second one: everything committed is safe */
+    if (stopping) {
+        _exit(signal_number == SIGALRM ? STATUS_STOPPED : 128 + signal_number);
     }
     stopping = 1;
+    struct itimerval grace = {{0, 0}, {1, 700000}}; /* a plain system call: safe here */
+    setitimer(ITIMER_REAL, &grace, NULL);
 }
 
 bool cli_stopping(void)
@@ -38,13 +42,13 @@ double cli_now_s(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-void cli_arm_time_limit(const Cli *cli)
+void cli_arm_max_time(const Cli *cli)
 {
-    if (cli->time_limit_s > 0) {
+    if (cli->max_time_s > 0) {
         struct itimerval timer = {{0, 0}, {0, 0}};
-        timer.it_value.tv_sec = (time_t)cli->time_limit_s;
+        timer.it_value.tv_sec = (time_t)cli->max_time_s;
         timer.it_value.tv_usec =
-            (suseconds_t)((cli->time_limit_s - (double)timer.it_value.tv_sec) * 1e6);
+            (suseconds_t)((cli->max_time_s - (double)timer.it_value.tv_sec) * 1e6);
         setitimer(ITIMER_REAL, &timer, NULL);
     }
 }
@@ -97,7 +101,7 @@ static void prepare_libraries(char **argv)
 static void print_usage(FILE *out)
 {
     fprintf(out, "tinylora - reinforcement learning with a handful of parameters\n\n"
-                 "usage: tinylora [--db FILE] [--threads N] [--time-limit S] [-o "
+                 "usage: tinylora [--db FILE] [--threads N] [--max-time S] [-o "
                  "table|json|jsonl|csv|md] [--quiet] VERB ...\n\n");
     for (int i = 0; i < n_verbs; i++) {
         fprintf(out, "  %-13s %s\n", verbs[i]->name, verbs[i]->summary);

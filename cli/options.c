@@ -94,7 +94,7 @@ bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Err
     Option globals[] = {
         {"--db", OPTION_TEXT, &cli->db, 0, 0},
         {"--threads", OPTION_INT, &cli->n_threads, 1, 4096},
-        {"--time-limit", OPTION_NUMBER, &cli->time_limit_s, 0, 1e9},
+        {"--max-time", OPTION_NUMBER, &cli->max_time_s, 0, 1e9},
         {"-o", OPTION_TEXT, &format, 0, 0},
         {"--output", OPTION_TEXT, &format, 0, 0},
         {"--quiet", OPTION_FLAG, &cli->quiet, 0, 0},
@@ -131,7 +131,7 @@ static Status unknown_option(const Option *options, size_t n_options, const char
                              Error *error)
 {
     static const char *const globals[] = {"--db",    "--threads", "--output",
-                                          "--quiet", "--help",    "--time-limit"};
+                                          "--quiet", "--help",    "--max-time"};
     const char *names[MAX_NAMES];
     size_t n = 0;
     for (; n < n_options && n < MAX_NAMES / 2; n++) {

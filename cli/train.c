@@ -65,7 +65,7 @@ static Status run_cells(const Cli *cli, const Config *config, Cell *cells, size_
     RunnerResult result = {0};
     RunnerOptions options = {cli->db, retry_failed, WAIT_MS};
     cli_world_init(&world, cli);
-    cli_arm_time_limit(cli);
+    cli_arm_max_time(cli);
     double began_s = cli_now_s();
     Status status = runner_run(&result, config, cells, n, &world.world, &options, error);
     cli_world_release(&world);

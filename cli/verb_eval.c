@@ -118,7 +118,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     }
     status = status ? status : store_open(&store, cli->db, STORE_WRITE, WAIT_MS, error);
     cli_world_init(&world, cli);
-    cli_arm_time_limit(cli);
+    cli_arm_max_time(cli);
     if (!status && run_id) {
         status = eval_run(cli, store, &world.world, run_id, &choices, error);
     } else if (!status) {

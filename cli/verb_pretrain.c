@@ -41,7 +41,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (status) {
         return status;
     }
-    cli_arm_time_limit(cli);
+    cli_arm_max_time(cli);
     status = pretrain_run(path, cli->n_threads, report, &state, error);
     if (status == STATUS_STOPPED) {
         error_set(error, status, "stopped; its state is saved, the same command goes on");
@@ -59,6 +59,6 @@ const Verb verb_pretrain = {
             "run again after any stop, it goes on where it was.\n\n"
             "examples:\n"
             "  tinylora pretrain models/abacus/recipe.json\n"
-            "  tinylora --time-limit 600 pretrain models/abacus/recipe.json\n",
+            "  tinylora --max-time 600 pretrain models/abacus/recipe.json\n",
     .run = run,
 };

@@ -19,6 +19,6 @@ const Verb verb_sft = {
             "  --retry-failed   try a failed run again from its newest checkpoint\n\n"
             "examples:\n"
             "  tinylora sft my.json --set optimizer.lr=1e-4\n"
-            "  tinylora --db /data/results.db --time-limit 3600 sft my.json\n",
+            "  tinylora --db /data/results.db --max-time 3600 sft my.json\n",
     .run = run,
 };

@@ -417,7 +417,7 @@ static void a_signal_commits_and_exits_with_4_and_the_same_command_goes_on(void 
         assert_non_null(strstr(r.err, "stopped, everything committed to \"stop.db\""));
         run_free(&r);
     }
-    Run r = run("--db stop.db --time-limit 0.5 sweep small.json --set steps=1000");
+    Run r = run("--db stop.db --max-time 0.5 sweep small.json --set steps=1000");
     assert_int_equal(r.code, 4);
     run_free(&r);
     JsonDocument *document = expect_json("--db stop.db query -o json \"SELECT (SELECT count(*) "
@@ -444,7 +444,7 @@ static void a_disk_that_fills_is_exit_code_1_and_loses_nothing(void **state)
     r = run("--db full.db db check");
     assert_int_equal(r.code, 0);
     run_free(&r);
-    r = run("--db full.db --time-limit 0.5 sweep small.json --set steps=200");
+    r = run("--db full.db --max-time 0.5 sweep small.json --set steps=200");
     assert_int_equal(r.code, 4); /* it goes on */
     run_free(&r);
     r = run_wait(run_start("", "tokenize --model abacus --text x > /dev/full"));
