@@ -302,7 +302,6 @@ Status config_read(Config **config_out, const char *path, const char *const *ove
         strcpy(config->folder, ".");
     }
     settings_default(&config->base);
-    name_experiment(config);
     Reader reader = {config, false};
     Status status = STATUS_OK;
     if (json_kind(json_root(document)) != JSON_OBJECT) {
@@ -314,6 +313,9 @@ Status config_read(Config **config_out, const char *path, const char *const *ove
     }
     for (size_t i = 0; i < n_overrides && !status; i++) {
         status = read_override(config, overrides[i], error);
+    }
+    if (!config->base.experiment[0]) {
+        name_experiment(config);
     }
     if (status) {
         config_free(config);
@@ -399,9 +401,6 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
     }
     if (!spec->data.train[0]) {
         return rule(config, "data.train", error, "must be given");
-    }
-    if (!spec->experiment[0]) {
-        return rule(config, "experiment", error, "is empty");
     }
     for (int i = 0; i < spec->n_rewards; i++) {
         Status status = check_reward(config, &spec->reward[i], error);

@@ -16,7 +16,7 @@ static const double SEED_MAX = 9007199254740991.0;
 
 /* clang-format off */
 static const Setting table[] = {
-    {"experiment", SETTING_TEXT, FIELD(experiment), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "name of the set of runs"},
+    {"experiment", SETTING_TEXT, FIELD(experiment), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "name of the set of runs; \"\": the file's own"},
     {"model", SETTING_MODEL, FIELD(model), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "a model directory or the name of an embedded model"},
     {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo", 0, "how it is trained"},
     {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},

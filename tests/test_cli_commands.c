@@ -246,6 +246,30 @@ static void models_are_described_made_and_verified(void **state)
     expect_refusal("verify rows.jsonl", 3, "line 2");
 }
 
+static void config_show_lists_every_key_and_resolves_a_config(void **state)
+{
+    (void)state;
+    JsonDocument *document = expect_json("config show -o json");
+    assert_true(json_size(json_root(document)) > 50);
+    for (size_t i = 0; i < json_size(json_root(document)); i++) {
+        assert_true(
+            strlen(json_string(json_get(json_at(json_root(document), i), "meaning"), NULL)) > 3);
+    }
+    json_free(document);
+    run_write("mine.json", "{\"model\": \"abacus\", \"data\": {\"train\": \"rows.jsonl\"}}");
+    document = expect_json("config show mine.json --set optimizer.lr=1.04e-6");
+    const Json *root = json_root(document), *adapter = json_get(root, "adapter");
+    double lr = 0;
+    assert_true(json_double(json_get(json_get(root, "optimizer"), "lr"), &lr) && lr == 1.04e-6);
+    assert_string_equal(json_string(json_get(root, "experiment"), NULL), "mine");
+    assert_int_equal(integer(json_get(adapter, "u")), 1); /* the plan too */
+    assert_int_equal(integer(json_get(adapter, "groups")), 13);
+    assert_string_equal(json_string(json_get(adapter, "grouping"), NULL), "balanced");
+    json_free(document);
+    expect_refusal("config show mine.json --set adapter.bugdet=3", 2,
+                   "the nearest known one is \"adapter.budget\"");
+}
+
 static void a_sweep_typed_again_does_nothing_twice(void **state)
 {
     (void)state;
@@ -463,6 +487,7 @@ int main(void)
         cmocka_unit_test(generate_gives_text_ids_and_logprobs_that_score_agrees_with),
         cmocka_unit_test(plan_lists_the_chosen_one_first),
         cmocka_unit_test(models_are_described_made_and_verified),
+        cmocka_unit_test(config_show_lists_every_key_and_resolves_a_config),
         cmocka_unit_test(a_sweep_typed_again_does_nothing_twice),
         cmocka_unit_test(sft_full_and_none_run_in_one_sweep_and_the_base_has_every_score),
         cmocka_unit_test(stored_runs_are_used_by_score_generate_and_eval),
