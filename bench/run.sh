@@ -34,10 +34,11 @@ peer() { # DTYPE SHAPE TASK...
         timeout 300 "$python" bench/peer_torch.py "bench/$shape.json" "$dtype" "$threads" "$repeats" "$@" || true
 }
 
+# With the settings that the program gives itself (cli/main.c).
 ours() { # SHAPE TASK...
     local shape=$1
     shift
-    env OPENBLAS_CORETYPE=$cores "$build/bench_engine" "$work/$shape" "$threads" "$repeats" "$@"
+    env OPENBLAS_CORETYPE=$cores GOMP_SPINCOUNT=5000 "$build/bench_engine" "$work/$shape" "$threads" "$repeats" "$@"
 }
 
 row() { # SHAPE DTYPE-OF-PEER TASK...
