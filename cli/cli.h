@@ -11,6 +11,8 @@
 #include "results/query.h"
 #include "results/store.h"
 
+enum { CLI_WAIT_MS = 10000 }; /* for another writer of results.db to leave */
+
 typedef struct {
     const char *program; /* argv[0] */
     const char *db;      /* results.db */
@@ -19,10 +21,10 @@ typedef struct {
     OutputFormat format;
     bool format_given;
     bool quiet;
-    double max_time_s; /* 0: none */
-    const char *models;  /* folders of embedded models, divided by ':' */
-    const char *cache;   /* folder of cached factors; NULL: none */
-    bool terminal;       /* stderr can be rewritten in place */
+    double max_time_s;  /* 0: none */
+    const char *models; /* folders of embedded models, divided by ':' */
+    const char *cache;  /* folder of cached factors; NULL: none */
+    bool terminal;      /* stderr can be rewritten in place */
 } Cli;
 
 typedef struct {

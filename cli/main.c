@@ -18,8 +18,9 @@
 
 static volatile sig_atomic_t stopping;
 
-/* The first one asks for an orderly stop; where a long product does not come to an end in time, the timer ends the
- * process: a step is a transaction, so what is in flight is lost whole and everything committed is safe. */
+/* The first one asks for an orderly stop; where a long product does not come to an end in time, the
+ * timer ends the process: a step is a transaction, so what is in flight is lost whole and
+ * everything committed is safe. */
 static void on_signal(int signal_number)
 {
     if (stopping) {

@@ -8,8 +8,6 @@
 #include "cli/world.h"
 #include "experiments/runner.h"
 
-enum { WAIT_MS = 10000 };
-
 static Status check_method(const Config *config, const char *method, const Cell *cells, size_t n,
                            Error *error)
 {
@@ -63,7 +61,7 @@ static Status run_cells(const Cli *cli, const Config *config, Cell *cells, size_
 {
     CliWorld world;
     RunnerResult result = {0};
-    RunnerOptions options = {cli->db, retry_failed, WAIT_MS};
+    RunnerOptions options = {cli->db, retry_failed, CLI_WAIT_MS};
     cli_world_init(&world, cli);
     cli_arm_max_time(cli);
     double began_s = cli_now_s();

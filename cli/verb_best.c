@@ -1,5 +1,6 @@
 /* tinylora best */
 #include "cli/options.h"
+#include "cli/verbs.h"
 
 /* Scripts get whole rows of the view, people the columns that tell runs apart. */
 #define ROWS                                                                                       \
@@ -25,7 +26,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status ? status : cli_query(cli, for_people ? readable : whole, binds, 2, error);
 }
 
-extern const Verb verb_best;
 const Verb verb_best = {
     .name = "best",
     .summary = "runs by their score on held-out rows, the base model among them",

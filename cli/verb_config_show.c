@@ -1,6 +1,7 @@
 /* tinylora config show CONFIG */
 #include "cli/options.h"
 #include "cli/table.h"
+#include "cli/verbs.h"
 #include "experiments/cell.h"
 
 /* What a value may be: "whole number, 1 to 256", "grpo|dr_grpo|dapo|bnpo". */
@@ -92,7 +93,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_config_show;
 const Verb verb_config_show = {
     .name = "config show",
     .summary = "a config with every default, as JSON",

@@ -1,5 +1,6 @@
 /* tinylora db check */
 #include "cli/options.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
@@ -21,7 +22,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_db_check;
 const Verb verb_db_check = {
     .name = "db check",
     .summary = "is results.db sound, and how is it kept",

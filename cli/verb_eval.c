@@ -2,12 +2,11 @@
 #include <stdlib.h>
 
 #include "cli/options.h"
+#include "cli/verbs.h"
 #include "cli/world.h"
 #include "core/file.h"
 #include "experiments/cell.h"
 #include "experiments/evaluation.h"
-
-enum { WAIT_MS = 10000 };
 
 /* Prints the rows of one task: the base's, and those of a run (NULL: of all runs). */
 static Status print_task(const Cli *cli, Store *store, const char *task, const char *base,
@@ -116,7 +115,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (!status && run_id && !file_exists(cli->db)) {
         status = error_set(error, STATUS_FAILED, "\"%s\": there are no results yet", cli->db);
     }
-    status = status ? status : store_open(&store, cli->db, STORE_WRITE, WAIT_MS, error);
+    status = status ? status : store_open(&store, cli->db, STORE_WRITE, CLI_WAIT_MS, error);
     cli_world_init(&world, cli);
     cli_arm_max_time(cli);
     if (!status && run_id) {
@@ -134,7 +133,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_eval;
 const Verb verb_eval = {
     .name = "eval",
     .summary = "the base model and an adapter scored on the same rows by every extractor",

@@ -4,6 +4,7 @@
 
 #include "cli/options.h"
 #include "cli/use.h"
+#include "cli/verbs.h"
 #include "core/generate.h"
 
 typedef struct {
@@ -162,7 +163,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_generate;
 const Verb verb_generate = {
     .name = "generate",
     .summary = "completions of a prompt",

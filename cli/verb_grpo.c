@@ -1,12 +1,12 @@
 /* tinylora grpo CONFIG */
 #include "cli/train.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
     return cli_train(cli, "grpo", argc, argv, error);
 }
 
-extern const Verb verb_grpo;
 const Verb verb_grpo = {
     .name = "grpo",
     .summary = "one run of reinforcement learning with verifiable rewards",

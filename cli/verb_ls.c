@@ -1,5 +1,6 @@
 /* tinylora ls */
 #include "cli/options.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
@@ -16,7 +17,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
                               binds, 2, error);
 }
 
-extern const Verb verb_ls;
 const Verb verb_ls = {
     .name = "ls",
     .summary = "the runs in results.db and how far they are",

@@ -4,6 +4,7 @@
 
 #include "cli/options.h"
 #include "cli/table.h"
+#include "cli/verbs.h"
 #include "core/file.h"
 #include "core/model_config.h"
 #include "core/safetensors.h"
@@ -139,7 +140,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_model_info;
 const Verb verb_model_info = {
     .name = "model info",
     .summary = "architecture, sizes, types, tokenizer, SHA-256 of a model",

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cli/options.h"
+#include "cli/verbs.h"
 #include "core/model_config.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
@@ -32,7 +33,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_model_random;
 const Verb verb_model_random = {
     .name = "model random",
     .summary = "a model of a given shape with random weights",

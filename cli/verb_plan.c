@@ -5,6 +5,7 @@
 #include "adapters/plan.h"
 #include "cli/options.h"
 #include "cli/table.h"
+#include "cli/verbs.h"
 #include "experiments/cell.h"
 #include "experiments/nearest.h"
 
@@ -112,7 +113,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_plan;
 const Verb verb_plan = {
     .name = "plan",
     .summary = "every way to spend a budget of scalars, the chosen one first",

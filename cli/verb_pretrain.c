@@ -1,5 +1,6 @@
 /* tinylora pretrain RECIPE */
 #include "cli/options.h"
+#include "cli/verbs.h"
 #include "rl/pretrain.h"
 
 static const double INTERVAL_S = 5;
@@ -49,7 +50,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_pretrain;
 const Verb verb_pretrain = {
     .name = "pretrain",
     .summary = "a small model from scratch, all its weights trained",

@@ -1,5 +1,6 @@
 /* tinylora query SQL */
 #include "cli/options.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
@@ -8,7 +9,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status ? status : cli_query(cli, sql, NULL, 0, error);
 }
 
-extern const Verb verb_query;
 const Verb verb_query = {
     .name = "query",
     .summary = "read-only SQL on results.db",

@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "cli/texts.h"
 #include "cli/use.h"
+#include "cli/verbs.h"
 
 typedef struct {
     TokenList ids;
@@ -141,7 +142,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_score;
 const Verb verb_score = {
     .name = "score",
     .summary = "log-probability of every token of texts",

@@ -1,12 +1,12 @@
 /* tinylora sft CONFIG */
 #include "cli/train.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
     return cli_train(cli, "sft", argc, argv, error);
 }
 
-extern const Verb verb_sft;
 const Verb verb_sft = {
     .name = "sft",
     .summary = "one run of supervised fine-tuning",

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "cli/options.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
@@ -26,7 +27,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_show;
 const Verb verb_show = {
     .name = "show",
     .summary = "all that is known of a run",

@@ -1,12 +1,12 @@
 /* tinylora sweep CONFIG */
 #include "cli/train.h"
+#include "cli/verbs.h"
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
     return cli_train(cli, NULL, argc, argv, error);
 }
 
-extern const Verb verb_sweep;
 const Verb verb_sweep = {
     .name = "sweep",
     .summary = "every cell of a config's grid, into results.db",

@@ -4,6 +4,7 @@
 
 #include "cli/options.h"
 #include "cli/texts.h"
+#include "cli/verbs.h"
 #include "core/file.h"
 #include "core/tokenizer.h"
 #include "experiments/config.h"
@@ -115,7 +116,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_tokenize;
 const Verb verb_tokenize = {
     .name = "tokenize",
     .summary = "text to token ids and back",

@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "cli/options.h"
+#include "cli/verbs.h"
 #include "core/file.h"
 #include "core/model_config.h"
 #include "core/safetensors.h"
@@ -91,7 +92,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     return status;
 }
 
-extern const Verb verb_verify;
 const Verb verb_verify = {
     .name = "verify",
     .summary = "checks an untrusted file or model directory by every rule",

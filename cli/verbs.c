@@ -1,9 +1,5 @@
 /* The table of verbs, in the order of the help. */
-#include "cli/cli.h"
-
-extern const Verb verb_sweep, verb_grpo, verb_sft, verb_eval, verb_generate, verb_score,
-    verb_tokenize, verb_plan, verb_ls, verb_show, verb_best, verb_query, verb_config_show,
-    verb_model_info, verb_model_random, verb_verify, verb_pretrain, verb_db_check;
+#include "cli/verbs.h"
 
 const Verb *const verbs[] = {
     &verb_sweep,  &verb_grpo,     &verb_sft,         &verb_eval,       &verb_generate,
