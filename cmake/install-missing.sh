@@ -20,7 +20,6 @@ need libopenblas-dev pkg-config --exists openblas
 need liblapacke-dev pkg-config --exists lapacke
 need libgsl-dev pkg-config --exists gsl
 need libsqlite3-dev pkg-config --exists sqlite3
-need libcjson-dev pkg-config --exists libcjson
 need libutf8proc-dev pkg-config --exists libutf8proc
 need nettle-dev pkg-config --exists nettle
 need librandom123-dev header Random123/philox.h

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/unicode.h"
 
 enum { MAX_DEPTH = 64, SMALL_OBJECT = 8, ARENA_BLOCK = 1 << 18 };
 
@@ -141,25 +142,6 @@ static void skip_space(Parser *parser)
     }
 }
 
-/* Length of the valid UTF-8 sequence at s that starts with a byte >= 0x80, or 0. */
-static size_t utf8_length(const unsigned char *s, size_t n)
-{
-    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4 || length > n) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f)) {
-        return 0;
-    }
-    return length;
-}
-
 /* The four hexadecimal digits behind "\u" at s, or -1. */
 static int32_t hex4(const char *s, const char *end)
 {
@@ -261,7 +243,8 @@ static Status parse_string(Parser *parser, const char **text, size_t *n, bool is
             *to++ = *parser->at++;
         } else {
             size_t left = (size_t)(parser->end - parser->at);
-            size_t length = utf8_length((const unsigned char *)parser->at, left);
+            int32_t code;
+            size_t length = utf8_decode(&code, parser->at, left);
             if (length == 0) {
                 return refuse(parser, "invalid UTF-8");
             }

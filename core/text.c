@@ -1,5 +1,5 @@
-/* A growing byte string. Running out of memory for text ends the program by assert-like abort:
- * the sizes here come from what was already read and bounded. */
+/* A growing byte string. Running out of memory for one ends the program: what goes in was
+ * read and bounded before. */
 #include "core/text.h"
 
 #include <math.h>
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/unicode.h"
 
 void text_release(Text *text)
 {
@@ -78,34 +80,13 @@ void text_printf(Text *text, const char *format, ...)
     va_end(arguments);
 }
 
-/* Length of the valid UTF-8 sequence at s (1 to 4), or 0. */
-static size_t utf8_length(const unsigned char *s, size_t n)
-{
-    if (s[0] < 0x80) {
-        return 1;
-    }
-    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4 || length > n) {
-        return 0;
-    }
-    for (size_t i = 1; i < length; i++) {
-        if ((s[i] & 0xc0) != 0x80) {
-            return 0;
-        }
-    }
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-        (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f)) {
-        return 0;
-    }
-    return length;
-}
-
 void text_json_string(Text *text, const char *bytes, size_t n)
 {
     text_append(text, "\"", 1);
     for (size_t i = 0; i < n;) {
         unsigned char c = (unsigned char)bytes[i];
-        size_t length = utf8_length((const unsigned char *)bytes + i, n - i);
+        int32_t code;
+        size_t length = utf8_decode(&code, bytes + i, n - i);
         if (length == 0) {
             text_add(text, "\xef\xbf\xbd");
             i++;
