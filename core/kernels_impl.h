@@ -6,8 +6,8 @@
 #include "core/simd.h"
 
 #define PANEL 32
-#define K_BLOCK 256   /* reduction steps whose weights sit in scratch (32 KB) */
-#define ROW_BLOCK 384 /* rows of x that stay in the second-level cache meanwhile */
+#define K_BLOCK 256      /* reduction steps whose weights sit in scratch (32 KB) */
+#define ROW_BLOCK 384    /* rows of x that stay in the second-level cache meanwhile */
 #define FEW_FLOATS 12288 /* of x, when the weights stream by once */
 
 #define UNROLL _Pragma("GCC unroll 16")
@@ -47,8 +47,8 @@ SIMD_INLINE void tile_store(float *y, size_t ldy, V16 (*acc)[2], int rows, int v
     }
 }
 
-/* One tile's rows of x turned round, so that a reduction step reads them side by side: out[k][rows] = x[r][k]. Writes
- * up to LANES floats past the end. */
+/* One tile's rows of x turned round, so that a reduction step reads them side by side: out[k][rows]
+ * = x[r][k]. Writes up to LANES floats past the end. */
 SIMD_INLINE void pack_rows(float *out, const float *x, size_t ldx, int rows, int n_k)
 {
     for (int k = 0; k < n_k; k += LANES) {
@@ -72,8 +72,10 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, const float *w, 
 {
     V16 acc[TILE_ROWS][2];
     if (fresh) {
-        UNROLL for (int r = 0; r < rows; r++) {
-            UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int r = 0; r < rows; r++)
+        {
+            UNROLL for (int v = 0; v < vectors; v++)
+            {
                 acc[r][v] = v16_zero();
             }
         }
@@ -82,12 +84,15 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, const float *w, 
     }
     for (int k = 0; k < n_k; k++) {
         V16 column[2];
-        UNROLL for (int v = 0; v < vectors; v++) {
+        UNROLL for (int v = 0; v < vectors; v++)
+        {
             column[v] = v16_load(w + (size_t)k * PANEL + v * LANES);
         }
-        UNROLL for (int r = 0; r < rows; r++) {
+        UNROLL for (int r = 0; r < rows; r++)
+        {
             V16 a = v16_set(x[(size_t)k * (size_t)rows + r]);
-            UNROLL for (int v = 0; v < vectors; v++) {
+            UNROLL for (int v = 0; v < vectors; v++)
+            {
                 acc[r][v] = v16_fma(a, column[v], acc[r][v]);
             }
         }
@@ -109,7 +114,8 @@ SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, 
     }
 }
 
-/* Few rows: `panels` panels side by side, straight from the packed weights. x: packed rows of steps k0 .. k0 + n_k. */
+/* Few rows: `panels` panels side by side, straight from the packed weights. x: packed rows of steps
+ * k0 .. k0 + n_k. */
 SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0,
                              int n_k, const float *bias, int rows, int panel, int panels)
 {
@@ -117,12 +123,14 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
     const char *base = (const char *)w->packed + (size_t)panel * panel_bytes;
     TensorType type = w->type;
     V16 acc[4][TILE_ROWS][2];
-    UNROLL for (int p = 0; p < panels; p++) {
+    UNROLL for (int p = 0; p < panels; p++)
+    {
         if (k0 > 0) {
             int column = (panel + p) * PANEL;
             tile_load(acc[p], y + column, ldy, rows, 2, w->n_out - column);
         } else {
-            UNROLL for (int r = 0; r < rows; r++) {
+            UNROLL for (int r = 0; r < rows; r++)
+            {
                 acc[p][r][0] = acc[p][r][1] = v16_zero();
             }
         }
@@ -130,12 +138,15 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
 #define REDUCE(TYPE)                                                                               \
     for (int k = 0; k < n_k; k++) {                                                                \
         V16 column[4][2];                                                                          \
-        UNROLL for (int p = 0; p < panels; p++) {                                                  \
+        UNROLL for (int p = 0; p < panels; p++)                                                    \
+        {                                                                                          \
             load_packed(column[p], base + (size_t)p * panel_bytes, TYPE, (size_t)(k0 + k));        \
         }                                                                                          \
-        UNROLL for (int r = 0; r < rows; r++) {                                                    \
+        UNROLL for (int r = 0; r < rows; r++)                                                      \
+        {                                                                                          \
             V16 a = v16_set(x[(size_t)k * (size_t)rows + r]);                                      \
-            UNROLL for (int p = 0; p < panels; p++) {                                              \
+            UNROLL for (int p = 0; p < panels; p++)                                                \
+            {                                                                                      \
                 acc[p][r][0] = v16_fma(a, column[p][0], acc[p][r][0]);                             \
                 acc[p][r][1] = v16_fma(a, column[p][1], acc[p][r][1]);                             \
             }                                                                                      \
@@ -149,7 +160,8 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
         REDUCE(TENSOR_F32)
     }
 #undef REDUCE
-    UNROLL for (int p = 0; p < panels; p++) {
+    UNROLL for (int p = 0; p < panels; p++)
+    {
         int column = (panel + p) * PANEL;
         tile_store(y + column, ldy, acc[p], rows, 2, w->n_out - column,
                    bias ? bias + column : NULL);

@@ -1,6 +1,7 @@
-/* Two ways to use several threads, which the law makes the same numbers. Large weights: every product is split by columns,
- * so that the threads read the weights once between them. Small weights (they fit in the cache): the rows are cut into
- * slices of whole trees, each run from end to end by one thread, and nobody waits between the layers. */
+/* Two ways to use several threads, which the law makes the same numbers. Large weights: every
+ * product is split by columns, so that the threads read the weights once between them. Small
+ * weights (they fit in the cache): the rows are cut into slices of whole trees, each run from end
+ * to end by one thread, and nobody waits between the layers. */
 #include "core/pass.h"
 
 #include "core/parallel.h"
@@ -23,7 +24,8 @@ static float *at_row(float *rows, int first, int width)
     return rows ? rows + (size_t)first * (size_t)width : NULL;
 }
 
-/* The spans [first, last) of pass as a pass of their own; the buffers are its rows of the same buffers. */
+/* The spans [first, last) of pass as a pass of their own; the buffers are its rows of the same
+ * buffers. */
 static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *spans,
                       RowSpan *hook_spans)
 {
@@ -50,9 +52,12 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
     }
     for (int l = 0; l < c->n_layers; l++) {
         const LayerRows *all = &pass->layers[l];
-        layers[l] = (LayerRows){at_row(all->x_in, row, D),      at_row(all->x_mid, row, D),
-                                at_row(all->q, row, Q),         at_row(all->attention, row, Q),
-                                at_row(all->gate, row, FF),     at_row(all->up, row, FF),
+        layers[l] = (LayerRows){at_row(all->x_in, row, D),
+                                at_row(all->x_mid, row, D),
+                                at_row(all->q, row, Q),
+                                at_row(all->attention, row, Q),
+                                at_row(all->gate, row, FF),
+                                at_row(all->up, row, FF),
                                 {0}};
         for (int role = 0; role < N_ROLES; role++) {
             if (all->saved[role]) {

@@ -14,6 +14,7 @@
 #include "core/engine.h"
 #include "core/generate.h"
 #include "core/json.h"
+#include "tests/reference_model.h"
 #include "tests/shared.h"
 #include "tests/tiny_model.h"
 
@@ -111,6 +112,60 @@ static void babyllama_matches_its_golden_numbers(void **state)
 {
     (void)state;
     check_golden("babyllama-105");
+}
+
+/* log p of every token, and the entropies, against the double-precision reference, for random
+ * models of both architectures. bf16 weights are exact in f32, so the tolerance is the same: f32
+ * sums over widths up to 100. */
+static void random_models_match_the_double_precision_reference(void **state)
+{
+    (void)state;
+    enum { N = 90 };
+    for (int variant = 0; variant < 8; variant++) {
+        ModelConfig config =
+            tiny_config(variant & 1 ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA, variant & 2);
+        config.n_layers = 3;
+        config.width = 60;
+        config.n_heads = 6;
+        config.n_kv_heads = 2;
+        config.head_dim = 10;
+        config.ff_width = 100;
+        config.dtype = variant & 4 ? TENSOR_BF16 : TENSOR_F32;
+        char directory[256];
+        tiny_model_write(directory, &config, 11 + (uint64_t)variant);
+        Error error = {{0}};
+        Model *model = NULL;
+        Engine *engine = NULL;
+        tiny_require(model_open(&model, directory, 2, &error), &error);
+        tiny_require(engine_new(&engine, model, 2, 0, &error), &error);
+        int32_t ids[N];
+        uint8_t scored[N];
+        double logprobs[N], entropies[N], expected[N], expected_entropies[N];
+        for (int t = 0; t < N; t++) {
+            ids[t] =
+                (int32_t)(random_uniform((RandomKey){8, RANDOM_DATA}, (uint32_t)t, 0, 0, 0) * 37);
+            scored[t] = 1;
+        }
+        Sequence sequence = {ids, N, -1, 0, 0.8f, scored, logprobs, entropies};
+        Batch batch = {.sequences = &sequence, .n_sequences = 1};
+        tiny_require(engine_evaluate(engine, &batch, &error), &error);
+        Reference *reference = reference_open(model);
+        reference_score(reference, ids, N, (double)0.8f, expected, expected_entropies);
+        double worst = 0;
+        for (int t = 1; t < N; t++) {
+            worst = fmax(worst, fabs(logprobs[t] - expected[t]));
+            worst = fmax(worst, fabs(entropies[t] - expected_entropies[t]));
+        }
+        print_message("%s, %s: worst difference %.1e\n", variant & 1 ? "Qwen2" : "Llama",
+                      variant & 4 ? "bf16" : "f32", worst);
+        assert_true(worst < 1e-4);
+        reference_free(reference);
+        engine_free(engine);
+        model_free(model);
+        char command[300];
+        snprintf(command, sizeof command, "rm -rf '%s'", directory);
+        assert_int_equal(system(command), 0);
+    }
 }
 
 /* ---- the law ---- */
@@ -379,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(stories260k_matches_its_golden_numbers),
         cmocka_unit_test(babyllama_matches_its_golden_numbers),
+        cmocka_unit_test(random_models_match_the_double_precision_reference),
         cmocka_unit_test(a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads),
         cmocka_unit_test(a_shared_prompt_gives_the_same_bits_as_a_prompt_of_ones_own),
         cmocka_unit_test(the_sampler_and_the_trainer_agree_on_every_logprob),
