@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "core/kernels.h"
 #include "core/parallel.h"
@@ -70,6 +71,9 @@ Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out,
     if (!matrix->packed) {
         return error_set(error, STATUS_FAILED, "out of memory: a weight matrix wants %.2f GiB",
                          (double)bytes / 0x1p30);
+    }
+    if (alignment > 64) {
+        madvise(matrix->packed, bytes, MADV_HUGEPAGE); /* a wish: small pages are as right */
     }
     PackJob job = {matrix, data};
     parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
