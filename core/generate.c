@@ -13,7 +13,7 @@
 #include "core/engine_state.h"
 #include "core/parallel.h"
 
-enum { MOST_ACTIVE = 512, LOGITS_FLOATS = 24 << 20 };
+enum { MOST_ACTIVE = 512, LOGITS_FLOATS = 24 << 20, WORTH_A_THREAD = 1 << 16 /* logits */ };
 #define CACHE_BYTES ((size_t)1 << 30)
 
 typedef struct {
@@ -252,7 +252,8 @@ static void run_and_draw(Generation *g)
         }
         matrix_forward(g->logits, (int)g->stride, g->hidden, D, &model->head, NULL, n,
                        pass->n_threads);
-        parallel_for(n, pass->n_threads, draw_row, g);
+        int few = (size_t)n * g->stride < WORTH_A_THREAD;
+        parallel_for(n, few ? 1 : pass->n_threads, draw_row, g);
         for (int i = 0; i < n; i++) {
             take_draw(g, &g->now[i]);
         }

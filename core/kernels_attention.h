@@ -7,35 +7,84 @@
 
 #define QUERY_BLOCK 4
 
+/* The loops below work on n queries (a constant where they are inlined) and two vectors at a time, so that the chains of
+ * multiply-adds in flight hide their latency. Each chain is the same whatever n is. */
+#define EACH_QUERY UNROLL for (int j = 0; j < n; j++)
+#define WITH_CONSTANT_N(n, call)                                                                   \
+    switch (n) {                                                                                   \
+    case 1:                                                                                        \
+        call(1);                                                                                   \
+        break;                                                                                     \
+    case 2:                                                                                        \
+        call(2);                                                                                   \
+        break;                                                                                     \
+    case 3:                                                                                        \
+        call(3);                                                                                   \
+        break;                                                                                     \
+    default:                                                                                       \
+        call(4);                                                                                   \
+        break;                                                                                     \
+    }
+
+SIMD_INLINE V16 load_part(const float *p, int m)
+{
+    return m >= LANES ? v16_load(p) : m > 0 ? v16_load_n(p, m, 0.0f) : v16_zero();
+}
+
+SIMD_INLINE void store_part(float *p, V16 a, int m)
+{
+    if (m >= LANES) {
+        v16_store(p, a);
+    } else if (m > 0) {
+        v16_store_n(p, a, m);
+    }
+}
+
 /* scores[j][s] = scale * q_j . k_s for whole vectors of s up to the largest limit. */
-SIMD_INLINE void attention_scores(float *scores, const float *const *q, int n, int end,
-                                  const float *keys, int capacity, int head_dim, float scale)
+SIMD_INLINE void scores_of(float *scores, const float *const *q, int n, int end, const float *keys,
+                           int capacity, int head_dim, float scale)
 {
     V16 factor = v16_set(scale);
-    for (int s = 0; s < end; s += LANES) {
-        V16 acc[QUERY_BLOCK];
-        for (int j = 0; j < QUERY_BLOCK; j++) {
-            acc[j] = v16_zero();
+    for (int s = 0; s < end; s += 2 * LANES) {
+        int second = s + LANES < end; /* the capacity is a multiple of LANES, not of two */
+        V16 acc[QUERY_BLOCK][2];
+        EACH_QUERY {
+            acc[j][0] = acc[j][1] = v16_zero();
         }
-        if (n == QUERY_BLOCK) {
-            for (int d = 0; d < head_dim; d++) {
-                V16 k = v16_load(keys + (size_t)d * (size_t)capacity + s);
-                for (int j = 0; j < QUERY_BLOCK; j++) {
-                    acc[j] = v16_fma(v16_set(q[j][d]), k, acc[j]);
+        const float *k = keys + s;
+        if (second) {
+            for (int d = 0; d < head_dim; d++, k += capacity) {
+                V16 k0 = v16_load(k), k1 = v16_load(k + LANES);
+                EACH_QUERY {
+                    V16 a = v16_set(q[j][d]);
+                    acc[j][0] = v16_fma(a, k0, acc[j][0]);
+                    acc[j][1] = v16_fma(a, k1, acc[j][1]);
                 }
             }
         } else {
-            for (int d = 0; d < head_dim; d++) {
-                V16 k = v16_load(keys + (size_t)d * (size_t)capacity + s);
-                for (int j = 0; j < n; j++) {
-                    acc[j] = v16_fma(v16_set(q[j][d]), k, acc[j]);
+            for (int d = 0; d < head_dim; d++, k += capacity) {
+                V16 k0 = v16_load(k);
+                EACH_QUERY {
+                    acc[j][0] = v16_fma(v16_set(q[j][d]), k0, acc[j][0]);
                 }
             }
         }
-        for (int j = 0; j < n; j++) {
-            v16_store(scores + (size_t)j * (size_t)capacity + s, v16_mul(acc[j], factor));
+        EACH_QUERY {
+            float *out = scores + (size_t)j * (size_t)capacity + s;
+            v16_store(out, v16_mul(acc[j][0], factor));
+            if (second) {
+                v16_store(out + LANES, v16_mul(acc[j][1], factor));
+            }
         }
     }
+}
+
+SIMD_INLINE void attention_scores(float *scores, const float *const *q, int n, int end,
+                                  const float *keys, int capacity, int head_dim, float scale)
+{
+#define CALL(N) scores_of(scores, q, N, end, keys, capacity, head_dim, scale)
+    WITH_CONSTANT_N(n, CALL)
+#undef CALL
 }
 
 /* scores become softmax terms exp(score - max), zero past the limit; returns 1 / their sum. */
@@ -58,54 +107,62 @@ SIMD_INLINE float softmax_row(float *scores, int limit)
     return 1.0f / v16_sum(total);
 }
 
-/* out_j[d] = sum_s weight_j[s] * rows[s][d], s in order; the first `shared` positions for all
- * queries at once. */
-SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const int *limits, int n,
+/* out_j[d] = sum_s weight_j[s] * rows[s][d], s in order; the first `shared` positions for all queries at once. */
+SIMD_INLINE void weighted_sums(float *const *out, const float *weights, const int *limits, int n,
                                const float *rows, int capacity, int head_dim,
                                const float *final_scale)
 {
     int shared = limits[0];
-    for (int j = 1; j < n; j++) {
+    EACH_QUERY {
         shared = limits[j] < shared ? limits[j] : shared;
     }
-    for (int d = 0; d < head_dim; d += LANES) {
-        int m = head_dim - d < LANES ? head_dim - d : LANES;
-        V16 acc[QUERY_BLOCK];
-        for (int j = 0; j < QUERY_BLOCK; j++) {
-            acc[j] = v16_zero();
+    for (int d = 0; d < head_dim; d += 2 * LANES) {
+        int m = head_dim - d;
+        V16 acc[QUERY_BLOCK][2];
+        EACH_QUERY {
+            acc[j][0] = acc[j][1] = v16_zero();
         }
-        if (n == QUERY_BLOCK && m == LANES) {
-            for (int s = 0; s < shared; s++) {
-                V16 row = v16_load(rows + (size_t)s * (size_t)head_dim + d);
-                for (int j = 0; j < QUERY_BLOCK; j++) {
-                    acc[j] =
-                        v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+        const float *row = rows + d;
+        if (m >= 2 * LANES) {
+            for (int s = 0; s < shared; s++, row += head_dim) {
+                V16 r0 = v16_load(row), r1 = v16_load(row + LANES);
+                EACH_QUERY {
+                    V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+                    acc[j][0] = v16_fma(w, r0, acc[j][0]);
+                    acc[j][1] = v16_fma(w, r1, acc[j][1]);
                 }
             }
         } else {
-            for (int s = 0; s < shared; s++) {
-                const float *p = rows + (size_t)s * (size_t)head_dim + d;
-                V16 row = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
-                for (int j = 0; j < n; j++) {
-                    acc[j] =
-                        v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+            for (int s = 0; s < shared; s++, row += head_dim) {
+                V16 r0 = load_part(row, m), r1 = load_part(row + LANES, m - LANES);
+                EACH_QUERY {
+                    V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+                    acc[j][0] = v16_fma(w, r0, acc[j][0]);
+                    acc[j][1] = v16_fma(w, r1, acc[j][1]);
                 }
             }
         }
-        for (int j = 0; j < n; j++) {
+        EACH_QUERY {
             for (int s = shared; s < limits[j]; s++) {
-                const float *p = rows + (size_t)s * (size_t)head_dim + d;
-                V16 row = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
-                acc[j] = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), row, acc[j]);
+                row = rows + (size_t)s * (size_t)head_dim + d;
+                V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+                acc[j][0] = v16_fma(w, load_part(row, m), acc[j][0]);
+                acc[j][1] = v16_fma(w, load_part(row + LANES, m - LANES), acc[j][1]);
             }
-            V16 result = v16_mul(acc[j], v16_set(final_scale[j]));
-            if (m == LANES) {
-                v16_store(out[j] + d, result);
-            } else {
-                v16_store_n(out[j] + d, result, m);
-            }
+            V16 scale = v16_set(final_scale[j]);
+            store_part(out[j] + d, v16_mul(acc[j][0], scale), m);
+            store_part(out[j] + d + LANES, v16_mul(acc[j][1], scale), m - LANES);
         }
     }
+}
+
+SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const int *limits, int n,
+                               const float *rows, int capacity, int head_dim,
+                               const float *final_scale)
+{
+#define CALL(N) weighted_sums(out, weights, limits, N, rows, capacity, head_dim, final_scale)
+    WITH_CONSTANT_N(n, CALL)
+#undef CALL
 }
 
 SIMD_INLINE int largest_limit(const int *limits, int n)
@@ -134,29 +191,42 @@ static void attention(float *const *out, const float *const *q, const int *limit
 }
 
 /* target[s][d] += sum_j weight_j[s] * vector_j[d], j in order, for s below each query's limit. */
+SIMD_INLINE void outer_sums(float *target, const float *weights, const float *const *vectors,
+                            const int *limits, int n, int capacity, int head_dim)
+{
+    int end = largest_limit(limits, n), shared = end;
+    EACH_QUERY {
+        shared = limits[j] < shared ? limits[j] : shared;
+    }
+    for (int d = 0; d < head_dim; d += 2 * LANES) {
+        int m = head_dim - d;
+        V16 vector[QUERY_BLOCK][2];
+        EACH_QUERY {
+            vector[j][0] = load_part(vectors[j] + d, m);
+            vector[j][1] = load_part(vectors[j] + d + LANES, m - LANES);
+        }
+        float *p = target + d;
+        for (int s = 0; s < end; s++, p += head_dim) {
+            V16 acc0 = load_part(p, m), acc1 = load_part(p + LANES, m - LANES);
+            EACH_QUERY {
+                if (s < shared || s < limits[j]) {
+                    V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+                    acc0 = v16_fma(w, vector[j][0], acc0);
+                    acc1 = v16_fma(w, vector[j][1], acc1);
+                }
+            }
+            store_part(p, acc0, m);
+            store_part(p + LANES, acc1, m - LANES);
+        }
+    }
+}
+
 SIMD_INLINE void outer_rows(float *target, const float *weights, const float *const *vectors,
                             const int *limits, int n, int capacity, int head_dim)
 {
-    int end = largest_limit(limits, n);
-    for (int s = 0; s < end; s++) {
-        for (int d = 0; d < head_dim; d += LANES) {
-            int m = head_dim - d < LANES ? head_dim - d : LANES;
-            float *p = target + (size_t)s * (size_t)head_dim + d;
-            V16 acc = m == LANES ? v16_load(p) : v16_load_n(p, m, 0.0f);
-            for (int j = 0; j < n; j++) {
-                if (s < limits[j]) {
-                    V16 vector =
-                        m == LANES ? v16_load(vectors[j] + d) : v16_load_n(vectors[j] + d, m, 0.0f);
-                    acc = v16_fma(v16_set(weights[(size_t)j * (size_t)capacity + s]), vector, acc);
-                }
-            }
-            if (m == LANES) {
-                v16_store(p, acc);
-            } else {
-                v16_store_n(p, acc, m);
-            }
-        }
-    }
+#define CALL(N) outer_sums(target, weights, vectors, limits, N, capacity, head_dim)
+    WITH_CONSTANT_N(n, CALL)
+#undef CALL
 }
 
 static void attention_backward(float *const *dq, float *dkeys, float *dvalues,

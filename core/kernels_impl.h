@@ -10,8 +10,6 @@
 #define ROW_BLOCK 384    /* rows of x that stay in the second-level cache meanwhile */
 #define FEW_FLOATS 12288 /* of x, when the weights stream by once */
 
-#define UNROLL _Pragma("GCC unroll 16")
-
 /* ---- tiles: `rows` x (vectors * 16) accumulators in registers ---- */
 
 SIMD_INLINE void tile_load(V16 (*acc)[2], const float *y, size_t ldy, int rows, int vectors,

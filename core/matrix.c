@@ -135,7 +135,7 @@ static void backward_task(void *context, int task, int thread)
 static void run_product(Product *p, int n_threads, void (*task)(void *, int, int))
 {
     double work = (double)p->rows * p->w.n_in * p->w.n_out;
-    if (work < 1e5) {
+    if (work < 5e5) {
         n_threads = 1;
     }
     int n_tasks = n_threads == 1 ? 1 : 2 * n_threads;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define LANES 16
+#define UNROLL _Pragma("GCC unroll 16")
 #define SIMD_INLINE static inline __attribute__((always_inline, unused))
 
 /* IEEE half to single by integer arithmetic, for CPUs without F16C. */

@@ -8,15 +8,29 @@
 
 enum { SMALL_SLICE = 64 };
 #define CACHED_WEIGHT_BYTES ((size_t)24 << 20)
+#define WORTH_A_THREAD 8e6 /* multiply-adds of a pass: waking a thread may cost 50 microseconds */
 
-static size_t layer_bytes(const Model *model)
+static size_t layer_elements(const Model *model)
 {
     size_t elements = 0;
     for (int role = 0; role < N_ROLES; role++) {
         const Matrix *w = &model->layers[0].weight[role];
-        elements += (size_t)w->n_out * (size_t)w->n_in * (w->type == TENSOR_F32 ? 4 : 2);
+        elements += (size_t)w->n_out * (size_t)w->n_in;
     }
     return elements * (size_t)model->config.n_layers;
+}
+
+static int is_small(const Model *model)
+{
+    size_t size = model->layers[0].weight[ROLE_Q].type == TENSOR_F32 ? 4 : 2;
+    return layer_elements(model) * size <= CACHED_WEIGHT_BYTES;
+}
+
+/* So little work that one thread is done with it before another is awake. */
+static int is_tiny(const Pass *pass)
+{
+    return is_small(pass->model) &&
+           (double)pass->n_rows * (double)layer_elements(pass->model) < WORTH_A_THREAD;
 }
 
 static float *at_row(float *rows, int first, int width)
@@ -87,7 +101,7 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
 static int cut_slices(Pass *pass)
 {
     if (pass->n_threads == 1 || pass->weight_gradient || pass->n_spans == 1 ||
-        layer_bytes(pass->model) > CACHED_WEIGHT_BYTES) {
+        !is_small(pass->model) || is_tiny(pass)) {
         return 1;
     }
     int target = pass->n_rows / (4 * pass->n_threads);
@@ -142,7 +156,10 @@ void pass_forward(Pass *pass)
     SliceJob job = {.pass = pass};
     int n = cut_slices(pass);
     if (n == 1) {
+        int n_threads = pass->n_threads;
+        pass->n_threads = is_tiny(pass) ? 1 : n_threads;
         pass_forward_rows(pass);
+        pass->n_threads = n_threads;
     } else {
         parallel_for(n, pass->n_threads, run_forward, &job);
     }
@@ -163,7 +180,10 @@ Status pass_backward(Pass *pass, Error *error)
     }
     int n = cut_slices(pass);
     if (n == 1) {
+        int n_threads = pass->n_threads;
+        pass->n_threads = is_tiny(pass) ? 1 : n_threads;
         pass_backward_rows(pass, job.lowest_layer);
+        pass->n_threads = n_threads;
     } else {
         parallel_for(n, pass->n_threads, run_backward, &job);
     }
