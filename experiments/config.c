@@ -151,6 +151,22 @@ static Status add_axis(Reader *reader, const char *key, const Json *values, Erro
     return STATUS_OK;
 }
 
+/* All axes anew. */
+static Status read_sweep(Reader *reader, const Json *value, Error *error)
+{
+    if (json_kind(value) != JSON_OBJECT) {
+        error_set(error, STATUS_USAGE, "%s where an object is expected",
+                  json_kind_name(json_kind(value)));
+        return at_place(reader->config, value, "sweep", STATUS_USAGE, error);
+    }
+    Status status = STATUS_OK;
+    reader->config->n_axes = 0;
+    for (size_t i = 0; i < json_size(value) && !status; i++) {
+        status = add_axis(reader, json_key(value, i), json_at(value, i), error);
+    }
+    return status;
+}
+
 static Status read_rewards(Reader *reader, const Json *value, Error *error);
 
 /* Members of an object whose own path is `prefix` ("" for the root). */
@@ -167,14 +183,7 @@ static Status read_object(Reader *reader, const Json *object, const char *prefix
             return unknown_key(config, value, key, error);
         }
         if (strcmp(path, "sweep") == 0) {
-            if (json_kind(value) != JSON_OBJECT) {
-                error_set(error, STATUS_USAGE, "%s where an object is expected",
-                          json_kind_name(json_kind(value)));
-                return at_place(config, value, "sweep", STATUS_USAGE, error);
-            }
-            for (size_t j = 0; j < json_size(value) && !status; j++) {
-                status = add_axis(reader, json_key(value, j), json_at(value, j), error);
-            }
+            status = read_sweep(reader, value, error);
         } else if (strcmp(path, "reward") == 0 && json_kind(value) == JSON_ARRAY) {
             status = read_rewards(reader, value, error);
         } else if (is_group(path) && json_kind(value) == JSON_OBJECT) {
@@ -254,6 +263,8 @@ static Status read_override(Config *config, const char *override, Error *error)
     const Json *root = json_root(document);
     if (strncmp(path, "sweep.", 6) == 0) {
         status = add_axis(&reader, path + 6, root, error);
+    } else if (strcmp(path, "sweep") == 0) {
+        status = read_sweep(&reader, root, error);
     } else if (strcmp(path, "reward") == 0 && json_kind(root) == JSON_ARRAY) {
         status = read_rewards(&reader, root, error);
     } else if (is_group(path) && json_kind(root) == JSON_OBJECT) {
