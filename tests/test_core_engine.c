@@ -120,7 +120,7 @@ static void babyllama_matches_its_golden_numbers(void **state)
 static void random_models_match_the_double_precision_reference(void **state)
 {
     (void)state;
-    enum { N = 90 };
+    enum { LENGTH = 90 };
     for (int variant = 0; variant < 8; variant++) {
         ModelConfig config =
             tiny_config(variant & 1 ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA, variant & 2);
@@ -138,21 +138,21 @@ static void random_models_match_the_double_precision_reference(void **state)
         Engine *engine = NULL;
         tiny_require(model_open(&model, directory, 2, &error), &error);
         tiny_require(engine_new(&engine, model, 2, 0, &error), &error);
-        int32_t ids[N];
-        uint8_t scored[N];
-        double logprobs[N], entropies[N], expected[N], expected_entropies[N];
-        for (int t = 0; t < N; t++) {
+        int32_t ids[LENGTH];
+        uint8_t scored[LENGTH];
+        double logprobs[LENGTH], entropies[LENGTH], expected[LENGTH], expected_entropies[LENGTH];
+        for (int t = 0; t < LENGTH; t++) {
             ids[t] =
                 (int32_t)(random_uniform((RandomKey){8, RANDOM_DATA}, (uint32_t)t, 0, 0, 0) * 37);
             scored[t] = 1;
         }
-        Sequence sequence = {ids, N, -1, 0, 0.8f, scored, logprobs, entropies};
+        Sequence sequence = {ids, LENGTH, -1, 0, 0.8f, scored, logprobs, entropies};
         Batch batch = {.sequences = &sequence, .n_sequences = 1};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         Reference *reference = reference_open(model);
-        reference_score(reference, ids, N, (double)0.8f, expected, expected_entropies);
+        reference_score(reference, ids, LENGTH, (double)0.8f, expected, expected_entropies);
         double worst = 0;
-        for (int t = 1; t < N; t++) {
+        for (int t = 1; t < LENGTH; t++) {
             worst = fmax(worst, fabs(logprobs[t] - expected[t]));
             worst = fmax(worst, fabs(entropies[t] - expected_entropies[t]));
         }
@@ -175,14 +175,19 @@ typedef struct {
     Model *model;
 } Fixture;
 
-static Fixture open_tiny(Architecture architecture, bool tied)
+static Fixture open_model(const ModelConfig *config)
 {
     Fixture f;
-    ModelConfig config = tiny_config(architecture, tied);
-    tiny_model_write(f.directory, &config, 7);
+    tiny_model_write(f.directory, config, 7);
     Error error = {{0}};
     tiny_require(model_open(&f.model, f.directory, 1, &error), &error);
     return f;
+}
+
+static Fixture open_tiny(Architecture architecture, bool tied)
+{
+    ModelConfig config = tiny_config(architecture, tied);
+    return open_model(&config);
 }
 
 static void close_tiny(Fixture *f)
@@ -201,11 +206,12 @@ static void fill_ids(int32_t *ids, int n, uint32_t which)
     }
 }
 
-static void a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads(void **state)
+enum { N = 63, MOST = 70 };
+
+/* Each text alone, the first `count` of them together; the engine computes at most max_tokens rows
+ * at a time. */
+static void check_texts(Fixture *f, const int *counts, int n_counts, int max_tokens)
 {
-    (void)state;
-    Fixture f = open_tiny(ARCHITECTURE_QWEN2, true);
-    enum { N = 63, MOST = 70 };
     static int32_t ids[N][MOST];
     static double alone[N][MOST], entropies[N][MOST], together[N][MOST], also[N][MOST];
     static uint8_t scored[MOST];
@@ -214,20 +220,21 @@ static void a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads(v
     Error error = {{0}};
     for (int threads = 1; threads <= 3; threads++) {
         Engine *engine = NULL;
-        tiny_require(engine_new(&engine, f.model, threads, 300, &error), &error);
+        tiny_require(engine_new(&engine, f->model, threads, max_tokens, &error), &error);
         for (int i = 0; i < N; i++) {
             int n = 2 + (i * 29) % (MOST - 2);
             fill_ids(ids[i], n, (uint32_t)i);
             sequences[i] = (Sequence){ids[i], n, -1, 0, 0.7f, scored, together[i], also[i]};
         }
-        for (int i = 0; i < N && threads == 1; i++) {
+        for (int i = 0; i < counts[n_counts - 1] && threads == 1; i++) {
             Sequence one = sequences[i];
             one.logprobs = alone[i];
             one.entropies = entropies[i];
             Batch batch = {.sequences = &one, .n_sequences = 1};
             tiny_require(engine_evaluate(engine, &batch, &error), &error);
         }
-        for (int count = 6; count <= N; count += N - 6) {
+        for (int c = 0; c < n_counts; c++) {
+            int count = counts[c];
             memset(together, 0, sizeof together);
             Batch batch = {.sequences = sequences, .n_sequences = count};
             tiny_require(engine_evaluate(engine, &batch, &error), &error);
@@ -239,6 +246,48 @@ static void a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads(v
         }
         engine_free(engine);
     }
+}
+
+static void a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads(void **state)
+{
+    (void)state;
+    const int counts[2] = {6, N};
+    Fixture f = open_tiny(ARCHITECTURE_QWEN2, true);
+    check_texts(&f, counts, 2, 300);
+    close_tiny(&f);
+}
+
+/* Weights that fit the cache: whole trees on each thread. */
+static void slices_of_a_batch_have_the_bits_of_the_whole(void **state)
+{
+    (void)state;
+    const int counts[2] = {6, N};
+    ModelConfig config = tiny_config(ARCHITECTURE_LLAMA, false);
+    config.n_layers = 4;
+    config.width = 96;
+    config.n_heads = 6;
+    config.n_kv_heads = 2;
+    config.head_dim = 16;
+    config.ff_width = 250;
+    Fixture f = open_model(&config);
+    check_texts(&f, counts, 2, 1500);
+    close_tiny(&f);
+}
+
+/* Weights that do not: every product split by columns. */
+static void columns_of_large_weights_have_the_bits_of_the_whole(void **state)
+{
+    (void)state;
+    const int counts[2] = {1, 6};
+    ModelConfig config = tiny_config(ARCHITECTURE_QWEN2, true);
+    config.n_layers = 2;
+    config.width = 512;
+    config.n_heads = 8;
+    config.n_kv_heads = 2;
+    config.head_dim = 64;
+    config.ff_width = 2048;
+    Fixture f = open_model(&config);
+    check_texts(&f, counts, 2, 300);
     close_tiny(&f);
 }
 
@@ -273,10 +322,10 @@ static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
 {
     (void)state;
     Fixture f = open_tiny(ARCHITECTURE_QWEN2, false);
-    enum { N = 24, NEW = 30 };
+    enum { REQUESTS = 24, NEW = 30 };
     int32_t prompts[3][11];
-    GenerateRequest requests[N];
-    for (int i = 0; i < N; i++) {
+    GenerateRequest requests[REQUESTS];
+    for (int i = 0; i < REQUESTS; i++) {
         int p = i / 8;
         fill_ids(prompts[p], 11, (uint32_t)p);
         requests[i] = (GenerateRequest){.prompt = prompts[p],
@@ -291,16 +340,16 @@ static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
                                         .sample = (uint32_t)(i % 8)};
     }
     int32_t stop = 2;
-    Completion expected[N];
+    Completion expected[REQUESTS];
     Error error = {{0}};
     for (int threads = 1; threads <= 3; threads++) {
         for (int active = 0; active < 8; active += 7) { /* all at once, and 7 at a time */
             Engine *engine = NULL;
             tiny_require(engine_new(&engine, f.model, threads, 64, &error), &error);
             GenerateOptions options = {.stop_ids = &stop, .n_stop = 1, .max_active = active};
-            Completion got[N];
-            tiny_require(generate(engine, NULL, requests, N, &options, got, &error), &error);
-            for (int i = 0; i < N; i++) {
+            Completion got[REQUESTS];
+            tiny_require(generate(engine, NULL, requests, REQUESTS, &options, got, &error), &error);
+            for (int i = 0; i < REQUESTS; i++) {
                 double logprobs[NEW], unused[11];
                 uint8_t scored[NEW];
                 memset(scored, 1, sizeof scored);
@@ -324,7 +373,7 @@ static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
             engine_free(engine);
         }
     }
-    for (int i = 0; i < N; i++) {
+    for (int i = 0; i < REQUESTS; i++) {
         completion_release(&expected[i]);
     }
     close_tiny(&f);
@@ -436,6 +485,8 @@ int main(void)
         cmocka_unit_test(babyllama_matches_its_golden_numbers),
         cmocka_unit_test(random_models_match_the_double_precision_reference),
         cmocka_unit_test(a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads),
+        cmocka_unit_test(slices_of_a_batch_have_the_bits_of_the_whole),
+        cmocka_unit_test(columns_of_large_weights_have_the_bits_of_the_whole),
         cmocka_unit_test(a_shared_prompt_gives_the_same_bits_as_a_prompt_of_ones_own),
         cmocka_unit_test(the_sampler_and_the_trainer_agree_on_every_logprob),
         cmocka_unit_test(weight_gradients_match_finite_differences),
