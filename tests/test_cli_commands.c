@@ -431,7 +431,7 @@ static void a_signal_commits_and_exits_with_4_and_the_same_command_goes_on(void 
     for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
         char command[128], db[16];
         snprintf(db, sizeof db, "stop%zu.db", i);
-        snprintf(command, sizeof command, "--db %s sweep small.json --set steps=1000", db);
+        snprintf(command, sizeof command, "--db %s sweep small.json --set steps=100000", db);
         pid_t pid = run_start("", command);
         double began = seconds();
         while (access(db, F_OK) != 0 && seconds() - began < 100) {
@@ -443,7 +443,7 @@ static void a_signal_commits_and_exits_with_4_and_the_same_command_goes_on(void 
         assert_int_equal(r.code, 4);
         run_free(&r);
     }
-    Run r = run("--db stop0.db --max-time 3 sweep small.json --set steps=1000");
+    Run r = run("--db stop0.db --max-time 3 sweep small.json --set steps=100000");
     assert_int_equal(r.code, 4);
     assert_non_null(strstr(r.err, "stopped, everything committed to \"stop0.db\""));
     run_free(&r);
@@ -462,14 +462,14 @@ static void a_disk_that_fills_is_exit_code_1_and_loses_nothing(void **state)
     (void)state;
     run_write("small.json", small_config);
     /* 400 blocks of 512 bytes: room for the schema and some steps */
-    Run r = run_wait(run_start("ulimit -f 400;", "--db full.db sweep small.json --set steps=200"));
+    Run r = run_wait(run_start("ulimit -f 400;", "--db full.db sweep small.json --set steps=100000"));
     assert_int_equal(r.code, 1);
     assert_non_null(strstr(r.err, "full.db"));
     run_free(&r);
     r = run("--db full.db db check");
     assert_int_equal(r.code, 0);
     run_free(&r);
-    r = run("--db full.db --max-time 0.5 sweep small.json --set steps=200");
+    r = run("--db full.db --max-time 0.5 sweep small.json --set steps=100000");
     assert_int_equal(r.code, 4); /* it goes on */
     run_free(&r);
     r = run_wait(run_start("", "tokenize --model abacus --text x > /dev/full"));
