@@ -119,16 +119,20 @@ static Status encode_plain(Encoding *encoding, const char *text, size_t n)
     return status;
 }
 
-static Status encode_normalized(Encoding *encoding, const char *text, size_t n)
+typedef Status (*EncodePart)(Encoding *encoding, const char *text, size_t n);
+
+/* Added tokens of one set become their ids; what lies between them goes to `between`. */
+static Status encode_around(Encoding *encoding, const AddedSet *set, EncodePart between,
+                            const char *text, size_t n)
 {
-    AddedScan scan = {.set = &encoding->tokenizer->normalized,
+    AddedScan scan = {.set = set,
                       .text = text,
                       .n = n,
                       .with_special = encoding->flags & TOKENIZER_PARSE_SPECIAL};
     for (int32_t id = 0; id >= 0;) {
         size_t from, to;
         tokenizer_next_added(&scan, &from, &to, &id);
-        Status status = encode_plain(encoding, text + from, to - from);
+        Status status = between(encoding, text + from, to - from);
         if (status) {
             return status;
         }
@@ -137,6 +141,11 @@ static Status encode_normalized(Encoding *encoding, const char *text, size_t n)
         }
     }
     return STATUS_OK;
+}
+
+static Status encode_normalized(Encoding *encoding, const char *text, size_t n)
+{
+    return encode_around(encoding, &encoding->tokenizer->normalized, encode_plain, text, n);
 }
 
 static Status encode_segment(Encoding *encoding, const char *text, size_t n)
@@ -155,22 +164,7 @@ static Status encode_segment(Encoding *encoding, const char *text, size_t n)
 
 static Status encode_text(Encoding *encoding, const char *text, size_t n)
 {
-    AddedScan scan = {.set = &encoding->tokenizer->raw,
-                      .text = text,
-                      .n = n,
-                      .with_special = encoding->flags & TOKENIZER_PARSE_SPECIAL};
-    for (int32_t id = 0; id >= 0;) {
-        size_t from, to;
-        tokenizer_next_added(&scan, &from, &to, &id);
-        Status status = encode_segment(encoding, text + from, to - from);
-        if (status) {
-            return status;
-        }
-        if (id >= 0) {
-            token_list_add(encoding->ids, id);
-        }
-    }
-    return STATUS_OK;
+    return encode_around(encoding, &encoding->tokenizer->raw, encode_segment, text, n);
 }
 
 Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, unsigned flags,
