@@ -23,6 +23,8 @@ need libsqlite3-dev pkg-config --exists sqlite3
 need libutf8proc-dev pkg-config --exists libutf8proc
 need nettle-dev pkg-config --exists nettle
 need librandom123-dev header Random123/philox.h
+need libhdf5-dev pkg-config --exists hdf5
+need gnuplot-nox sh -c 'command -v gnuplot'
 need libcmocka-dev pkg-config --exists cmocka
 
 [ -n "$missing" ] || exit 0

@@ -2,7 +2,7 @@
 file(GLOB cli_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cli/*.c)
 if(cli_sources)
   add_executable(tinylora ${cli_sources})
-  target_link_libraries(tinylora PRIVATE experiments)
+  target_link_libraries(tinylora PRIVATE experiments $<TARGET_NAME_IF_EXISTS:notebooks_export>)
   target_compile_definitions(tinylora PRIVATE TINYLORA_VERSION="${PROJECT_VERSION}"
                              TINYLORA_MODELS_DIR="${CMAKE_SOURCE_DIR}/models")
 endif()
@@ -14,6 +14,7 @@ foreach(source ${test_sources})
   add_executable(${name} EXCLUDE_FROM_ALL ${source})
   # The room is the second word of the name; tests of "library" need no room's symbols.
   string(REGEX REPLACE "^test_([a-z]+).*" "\\1" room ${name})
+  string(REPLACE "notebooks" "notebooks_export" room ${room})
   if(TARGET ${room} AND NOT room STREQUAL "tinylora")
     target_link_libraries(${name} PRIVATE ${room} PkgConfig::cmocka)
   elseif(room STREQUAL "cli") # drives the program from outside, reads what it printed

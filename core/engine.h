@@ -22,6 +22,14 @@ typedef struct {
                             * sequence without parent has no log p. */
     double *logprobs;  /* (n_tokens) out: log p at scored tokens, others untouched; NULL when only weigh wants it */
     double *entropies; /* (n_tokens) out, nats; may be NULL (then not computed) */
+
+    /* Sharing, for the same text under many adapters (a surface). Zeroed fields mean none. */
+    int twin;        /* index of an earlier sequence of the same tokens and the same parent's tokens, ... */
+    int twin_layers; /* ... whose adapter adds the same as this one's at layers below twin_layers: a pass without
+                      * backward computes those layers once. A permission: the numbers are the same without it. */
+    int reference;   /* index of an earlier sequence of the same tokens, scored, and temperature, for kl */
+    double *kl;      /* (n_tokens) out: KL(p || p of reference) of the distribution each scored token was drawn from,
+                      * nats, over the whole vocabulary; NULL: none. Not in a pass with backward. */
 } Sequence;
 
 typedef struct {

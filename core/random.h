@@ -13,7 +13,8 @@ typedef enum {
     RANDOM_EVAL = 6,       /* evaluation samples: (step, row, sample, token) */
     RANDOM_INIT = 7,       /* start values of v */
     RANDOM_DATA = 8,       /* synthetic data */
-    RANDOM_BOOTSTRAP = 9
+    RANDOM_BOOTSTRAP = 9,
+    RANDOM_DIRECTION = 10 /* random planes: (direction, index, 0, 0) */
 } RandomPurpose;
 
 typedef struct {

@@ -1,19 +1,21 @@
-/* Creating, recognising and upgrading the schema. schema.sql is embedded by cmake/schema.cmake. */
+/* Creating, recognising and upgrading the schema. schema.sql is embedded by cmake/embed.cmake. */
 #include "results/schema.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
 static const char schema_sql[] = {
-#include "schema_sql.inc"
+#include "results_schema_sql.inc"
     0};
 
 /* schema_migrations[0] is schema.sql itself. */
-const char *const schema_migrations[SCHEMA_VERSION] = {schema_sql};
+const char *const schema_migrations[SCHEMA_VERSION] = {schema_sql, ""};
 
 Status schema_create(Database *database, Error *error)
 {
-    return schema_upgrade(database, schema_migrations, 1, error);
+    Status status = database_begin(database, error);
+    status = status ? status : database_execute(database, schema_sql, error);
+    return status ? status : database_commit(database, error);
 }
 
 Status schema_check(Database *database, int *version, Error *error)
@@ -22,9 +24,11 @@ Status schema_check(Database *database, int *version, Error *error)
         "SELECT count(*) FROM sqlite_schema WHERE (type = 'table' AND name IN ('experiment', "
         "'run', "
         "'experiment_run', 'attempt', 'param', 'metric', 'checkpoint', 'completion', 'evaluation', "
-        "'eval_completion', 'eval_verdict', 'surface', 'surface_row', 'surface_point', 'artifact', "
+        "'eval_completion', 'eval_verdict', 'surface', 'surface_row', 'surface_point', "
+        "'surface_preview', 'surface_mark', 'surface_slice', 'surface_hessian', 'artifact', "
         "'event')) OR (type = 'view' AND name IN ('run_list', 'best_runs', 'run_show', "
-        "'sweep_summary', 'eval_sample', 'learning_curve', 'surface_grid'))";
+        "'sweep_summary', 'eval_sample', 'learning_curve', 'surface_grid', 'surface_picture', "
+        "'surface_list'))";
     int64_t id = 0, user_version = 0, n_found = 0;
     Status status = database_number(database, "PRAGMA application_id", &id, error);
     if (status == STATUS_OK && id != SCHEMA_APPLICATION_ID) {
@@ -47,9 +51,9 @@ Status schema_check(Database *database, int *version, Error *error)
     if (status == STATUS_OK) {
         status = database_number(database, tables, &n_found, error);
     }
-    if (status == STATUS_OK && n_found != 23) {
+    if (status == STATUS_OK && n_found != 29) {
         return error_set(error, STATUS_REFUSED,
-                         "not a results.db (%" PRId64 " of its 23 tables and views)", n_found);
+                         "not a results.db (%" PRId64 " of its 29 tables and views)", n_found);
     }
     *version = (int)user_version;
     return status;

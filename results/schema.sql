@@ -1,8 +1,8 @@
--- results.db, schema version 1: the whole of it. One process writes (results/store.h says how).
+-- results.db, schema version 2: the whole of it. One process writes (results/store.h says how).
 -- Times are seconds since 1970 (REAL). NULL in a REAL column of numbers: not finite, and an event says what it was.
 -- BLOBs of numbers are little-endian arrays: ids int32, logprobs float64.
 PRAGMA application_id = 1953264177; -- 'tlr1'
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 
 -- A named set of runs with its frozen config.
 CREATE TABLE experiment (
@@ -149,31 +149,41 @@ CREATE TABLE eval_verdict (
     PRIMARY KEY (evaluation_id, row, sample)
 ) STRICT, WITHOUT ROWID;
 
--- A scan of the loss over a plane of adapters: nx rows of ny points.
+-- A scan over a plane of adapters, v = origin + x * direction_x + y * direction_y: nx rows of ny points.
 CREATE TABLE surface (
-    surface_id TEXT NOT NULL PRIMARY KEY, -- start of the SHA-256 of identity
-    experiment TEXT REFERENCES experiment(name),
-    identity   TEXT NOT NULL,
-    config     TEXT NOT NULL,
-    model      TEXT NOT NULL,
-    nx         INTEGER NOT NULL CHECK (nx > 0),
-    ny         INTEGER NOT NULL CHECK (ny > 0),
-    x_min      REAL NOT NULL,
-    x_max      REAL NOT NULL,
-    y_min      REAL NOT NULL,
-    y_max      REAL NOT NULL,
-    state      TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
-    reason     TEXT,
-    created_at REAL NOT NULL,
-    ended_at   REAL
+    surface_id   TEXT NOT NULL PRIMARY KEY, -- start of the SHA-256 of identity
+    experiment   TEXT REFERENCES experiment(name),
+    identity     TEXT NOT NULL, -- canonical JSON
+    config       TEXT NOT NULL, -- resolved, JSON
+    model        TEXT NOT NULL,
+    run_id       TEXT REFERENCES run(run_id), -- whose parameters the plane goes through; NULL: v is (x, y)
+    n_parameters INTEGER NOT NULL,
+    plane        BLOB NOT NULL, -- origin, direction_x, direction_y: (3, n_parameters) float64
+    metrics      TEXT NOT NULL, -- JSON list: what is measured at each point; the first one is the surface's own
+    x_label      TEXT NOT NULL,
+    y_label      TEXT NOT NULL,
+    nx           INTEGER NOT NULL CHECK (nx > 0),
+    ny           INTEGER NOT NULL CHECK (ny > 0),
+    x_min        REAL NOT NULL,
+    x_max        REAL NOT NULL,
+    y_min        REAL NOT NULL,
+    y_max        REAL NOT NULL,
+    state        TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
+    reason       TEXT,
+    created_at   REAL NOT NULL,
+    ended_at     REAL
 ) STRICT;
 
+-- A task: the points (i, 0..ny-1), committed in one transaction. host to heartbeat_at: the lease.
 CREATE TABLE surface_row (
     surface_id   TEXT NOT NULL REFERENCES surface(surface_id),
     i            INTEGER NOT NULL,
     state        TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+    previewed    INTEGER NOT NULL DEFAULT 0 CHECK (previewed IN (0, 1)),
+    lease        INTEGER NOT NULL DEFAULT 0, -- how often it was claimed
     host         TEXT,
     pid          INTEGER,
+    boot_id      TEXT,
     started_at   REAL,
     heartbeat_at REAL,
     ended_at     REAL,
@@ -192,6 +202,60 @@ CREATE TABLE surface_point (
     FOREIGN KEY (surface_id, i) REFERENCES surface_row(surface_id, i)
 ) STRICT, WITHOUT ROWID;
 
+-- Points of a coarse lattice, computed before the rows so that there is a picture early; the same values as
+-- surface_point will have.
+CREATE TABLE surface_preview (
+    surface_id TEXT NOT NULL,
+    i          INTEGER NOT NULL,
+    j          INTEGER NOT NULL,
+    metric     TEXT NOT NULL,
+    x          REAL NOT NULL,
+    y          REAL NOT NULL,
+    value      REAL,
+    PRIMARY KEY (surface_id, i, j, metric),
+    FOREIGN KEY (surface_id, i) REFERENCES surface_row(surface_id, i)
+) STRICT, WITHOUT ROWID;
+
+-- Places worth naming. kind 'base': the model without adapter; 'run': a stored run's parameters; 'best': the best
+-- point of the grid; 'minimum': found from there by a minimiser; 'path': a run's checkpoints, name its run_id,
+-- place its step. distance: from the plane, in units of v. metric '' where there is no value.
+CREATE TABLE surface_mark (
+    surface_id TEXT NOT NULL REFERENCES surface(surface_id),
+    kind       TEXT NOT NULL CHECK (kind IN ('base', 'run', 'best', 'minimum', 'path')),
+    name       TEXT NOT NULL,
+    place      INTEGER NOT NULL,
+    metric     TEXT NOT NULL,
+    x          REAL NOT NULL,
+    y          REAL NOT NULL,
+    distance   REAL NOT NULL,
+    value      REAL,
+    PRIMARY KEY (surface_id, kind, name, place, metric)
+) STRICT, WITHOUT ROWID;
+
+-- The surface along a line through the minimum: name 'x', 'y', 'eigenvector 1', ...; t in units of v.
+CREATE TABLE surface_slice (
+    surface_id TEXT NOT NULL REFERENCES surface(surface_id),
+    name       TEXT NOT NULL,
+    place      INTEGER NOT NULL,
+    metric     TEXT NOT NULL,
+    t          REAL NOT NULL,
+    x          REAL NOT NULL,
+    y          REAL NOT NULL,
+    value      REAL,
+    PRIMARY KEY (surface_id, name, place, metric)
+) STRICT, WITHOUT ROWID;
+
+-- Eigenpairs of the Hessian of the loss by v: at 'base' or 'minimum', k = 0 the largest eigenvalue.
+-- The matrix is sum_k eigenvalue_k * eigenvector_k * eigenvector_k^T.
+CREATE TABLE surface_hessian (
+    surface_id  TEXT NOT NULL REFERENCES surface(surface_id),
+    place       TEXT NOT NULL CHECK (place IN ('base', 'minimum')),
+    k           INTEGER NOT NULL,
+    eigenvalue  REAL,
+    eigenvector BLOB NOT NULL, -- (n_parameters) float64
+    PRIMARY KEY (surface_id, place, k)
+) STRICT, WITHOUT ROWID;
+
 -- A file written, with its hash.
 CREATE TABLE artifact (
     artifact_id INTEGER PRIMARY KEY,
@@ -206,12 +270,13 @@ CREATE TABLE artifact (
 
 -- Something worth telling.
 CREATE TABLE event (
-    event_id INTEGER PRIMARY KEY,
-    run_id   TEXT REFERENCES run(run_id),
-    step     INTEGER,
-    kind     TEXT NOT NULL,
-    message  TEXT NOT NULL,
-    at       REAL NOT NULL
+    event_id   INTEGER PRIMARY KEY,
+    run_id     TEXT REFERENCES run(run_id),
+    step       INTEGER,
+    kind       TEXT NOT NULL,
+    message    TEXT NOT NULL,
+    at         REAL NOT NULL,
+    surface_id TEXT REFERENCES surface(surface_id)
 ) STRICT;
 CREATE INDEX event_of_run ON event(run_id, step);
 
@@ -301,6 +366,26 @@ CREATE VIEW surface_grid AS
 SELECT s.experiment, p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value
 FROM surface s JOIN surface_point p USING (surface_id)
 ORDER BY p.surface_id, p.metric, p.i, p.j;
+
+-- What there is to draw of a surface so far: its points, and the preview where a row is not done.
+CREATE VIEW surface_picture AS
+SELECT surface_id, metric, i, j, x, y, value, 0 AS preview FROM surface_point
+UNION ALL
+SELECT p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value, 1
+FROM surface_preview p JOIN surface_row r USING (surface_id, i) WHERE r.state <> 'done';
+
+-- `ls` of surfaces. lowest: of the surface's own metric (highest where more is better).
+CREATE VIEW surface_list AS
+SELECT s.experiment, s.surface_id, s.state, s.nx || ' x ' || s.ny AS grid,
+       (SELECT count(*) FROM surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done,
+       s.nx AS rows, s.n_parameters AS budget, s.run_id, s.metrics,
+       b.metric, b.value AS base_value, m.value AS best_value, m.x AS best_x, m.y AS best_y, s.model, s.reason,
+       datetime((SELECT max(r.heartbeat_at) FROM surface_row r WHERE r.surface_id = s.surface_id), 'unixepoch')
+           AS last_seen
+FROM surface s
+LEFT JOIN surface_mark b ON b.surface_id = s.surface_id AND b.kind = 'base' AND b.metric = s.metrics ->> 0
+LEFT JOIN surface_mark m ON m.surface_id = s.surface_id AND m.kind = 'best' AND m.metric = s.metrics ->> 0
+ORDER BY s.experiment, s.created_at, s.surface_id;
 
 -- `show RUN`: all that is known of a run, as SELECT section, key, value FROM run_show WHERE run_id = ?
 CREATE VIEW run_show AS

@@ -22,7 +22,7 @@ static const struct {
     {"analysis", {"analysis", "rl", "adapters", "results", "core"}},
     {"experiments", {"experiments", "analysis", "rl", "adapters", "results", "core"}},
     {"notebooks-export", {"notebooks-export", "analysis", "results", "rl", "adapters", "core"}},
-    {"cli", {"cli", "experiments", "analysis", "rl", "adapters", "results", "core"}},
+    {"cli", {"cli", "notebooks-export", "experiments", "analysis", "rl", "adapters", "results", "core"}},
 };
 enum { N_FOLDERS = sizeof arrows / sizeof arrows[0] };
 
