@@ -13,7 +13,7 @@
 /* Which folders may be included from which. */
 static const struct {
     const char *folder;
-    const char *allowed[8];
+    const char *allowed[9];
 } arrows[] = {
     {"core", {"core"}},
     {"adapters", {"adapters", "core"}},
