@@ -76,6 +76,12 @@ void adapter_set(AdapterBank *bank, int adapter, const float *v, int n_threads)
     bank->method->set(bank, adapter, v, n_threads);
 }
 
+int adapter_shared_layers(const AdapterBank *bank, int a, int b)
+{
+    assert(a >= 0 && a <= bank->n_adapters && b >= 0 && b <= bank->n_adapters);
+    return a == b ? bank->model->config.n_layers : bank->method->shared_layers(bank, a, b);
+}
+
 void adapter_use_base(AdapterBank *bank, bool base, int n_threads)
 {
     bank->method->use_base(bank, base, n_threads);

@@ -43,8 +43,9 @@ void adapter_initial(const AdapterBank *bank, float *v);
 /* Load v (parameters) into adapter 1..n. For "full" n is 1 and this repacks the weights; adapter 0
  * then means the ORIGINAL weights only while adapter_use_base(bank, true) holds. */
 void adapter_set(AdapterBank *bank, int adapter, const float *v, int n_threads);
-/* How many of the first layers two adapters (0: the base) have in common: below it both add the same, bit for bit.
- * n_layers when they are equal in all. */
+/* How many of the first layers two adapters (0: the base) have in common: below it both add the
+ * same, bit for bit (a v of zeros adds what the base adds: nothing). n_layers when they are equal
+ * in all; 0 for two of "full". Reads the parameters set; microseconds. */
 int adapter_shared_layers(const AdapterBank *bank, int a, int b);
 /* "full" only: swap the pristine weights in (true) or the trained ones (false); a no-op for other
  * methods. */

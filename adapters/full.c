@@ -95,6 +95,14 @@ static void set_full(AdapterBank *bank, int adapter, const float *v, int n_threa
     }
 }
 
+static int shared_layers_full(const AdapterBank *bank, int a, int b)
+{
+    (void)bank;
+    (void)a;
+    (void)b;
+    return 0;
+}
+
 static void use_base_full(AdapterBank *bank, bool base, int n_threads)
 {
     Full *full = bank->state;
@@ -123,6 +131,7 @@ const AdapterMethod adapter_method_full = {
     .close = close_full,
     .initial = initial_full,
     .set = set_full,
+    .shared_layers = shared_layers_full,
     .use_base = use_base_full,
     .clear = clear_full,
     .gradient = gradient_full,

@@ -17,6 +17,8 @@ typedef struct {
     void (*close)(AdapterBank *bank);
     void (*initial)(const AdapterBank *bank, float *v);
     void (*set)(AdapterBank *bank, int adapter, const float *v, int n_threads);
+    /* As adapter_shared_layers, of two different adapters. */
+    int (*shared_layers)(const AdapterBank *bank, int a, int b);
     void (*use_base)(AdapterBank *bank, bool base, int n_threads);
     void (*clear)(AdapterBank *bank);
     void (*gradient)(const AdapterBank *bank, int adapter, double *gradient);

@@ -29,6 +29,13 @@ static void set_none(AdapterBank *bank, int adapter, const float *v, int n_threa
     (void)n_threads;
 }
 
+static int shared_layers_none(const AdapterBank *bank, int a, int b)
+{
+    (void)a;
+    (void)b;
+    return bank->model->config.n_layers;
+}
+
 static void use_base_none(AdapterBank *bank, bool base, int n_threads)
 {
     (void)bank;
@@ -49,6 +56,7 @@ const AdapterMethod adapter_method_none = {
     .close = close_none,
     .initial = initial_none,
     .set = set_none,
+    .shared_layers = shared_layers_none,
     .use_base = use_base_none,
     .clear = close_none,
     .gradient = gradient_none,

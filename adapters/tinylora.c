@@ -458,6 +458,30 @@ static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_t
     }
 }
 
+/* Both add nothing, or the same M. */
+static bool is_same(const TinyLora *t, int a, int b, int slot)
+{
+    bool active_a = a > 0 && t->active[place(t, a, slot)];
+    bool active_b = b > 0 && t->active[place(t, b, slot)];
+    if (!active_a || !active_b) {
+        return active_a == active_b;
+    }
+    return memcmp(t->core + place(t, a, slot) * square(t), t->core + place(t, b, slot) * square(t),
+                  square(t) * sizeof *t->core) == 0;
+}
+
+static int shared_layers_tinylora(const AdapterBank *bank, int a, int b)
+{
+    const TinyLora *t = bank->state;
+    int shared = bank->model->config.n_layers;
+    for (int m = 0; m < t->n_modules; m++) {
+        if (t->modules[m].layer < shared && !is_same(t, a, b, m)) {
+            shared = t->modules[m].layer;
+        }
+    }
+    return shared;
+}
+
 static void use_base_tinylora(AdapterBank *bank, bool base, int n_threads)
 {
     (void)bank; /* adapter 0 is the base at any time */
@@ -497,6 +521,7 @@ const AdapterMethod adapter_method_tinylora = {
     .close = close_tinylora,
     .initial = initial_tinylora,
     .set = set_tinylora,
+    .shared_layers = shared_layers_tinylora,
     .use_base = use_base_tinylora,
     .clear = clear_tinylora,
     .gradient = gradient_tinylora,

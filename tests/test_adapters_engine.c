@@ -381,6 +381,7 @@ static void full_gradients_match_central_differences_of_weights(void **state)
         tiny_require(adapter_bank_new(&bank, model, &spec, 1, 2, NULL, NULL, NULL, &error), &error);
         assert_null(adapter_hook(bank));
         assert_int_equal(adapter_parameters(bank), model->n_parameters);
+        assert_int_equal(adapter_shared_layers(bank, 0, 1), 0);
         Reference *r = reference_open(model);
         Engine *engine;
         tiny_require(engine_new(&engine, model, 2, 0, &error), &error);

@@ -523,6 +523,40 @@ static void specs_that_do_not_fit_are_refused(void **state)
     refuses(spec, 2, "adapter \"full\": one adapter a bank, not 2");
 }
 
+/* Two scalars, tiled: the first acts on layers 0 and 1, the second on 2 and 3. */
+static void shared_layers_are_those_below_the_first_scalar_that_differs(void **state)
+{
+    (void)state;
+    AdapterBank *bank = open_bank(spec_of(2, 1, 2, TIE_TILED), 4);
+    const float v[4][2] = {{0.31f, -1.27f}, {0.31f, 2.385f}, {0.3100001f, 2.385f}, {0, 0.77f}};
+    for (int a = 1; a <= 4; a++) {
+        adapter_set(bank, a, v[a - 1], 1);
+    }
+    const int expected[5][5] = {
+        {4, 0, 0, 0, 2}, {0, 4, 2, 0, 0}, {0, 2, 4, 0, 0}, {0, 0, 0, 4, 0}, {2, 0, 0, 0, 4}};
+    for (int a = 0; a <= 4; a++) {
+        for (int b = 0; b <= 4; b++) {
+            assert_int_equal(adapter_shared_layers(bank, a, b), expected[a][b]);
+        }
+    }
+    adapter_set(bank, 2, v[0], 1); /* equal values, another adapter */
+    assert_int_equal(adapter_shared_layers(bank, 1, 2), 4);
+    adapter_set(bank, 4, (const float[2]){0, 0}, 1);
+    assert_int_equal(adapter_shared_layers(bank, 0, 4), 4);
+    adapter_set(bank, 4, (const float[2]){0.31f, NAN}, 1);
+    assert_int_equal(adapter_shared_layers(bank, 1, 4), 2);
+    adapter_bank_free(bank);
+
+    AdapterSpec spec = spec_of(2, 2, 1, TIE_ALL); /* base and adapter differ where one is adapted */
+    spec.targets = 1 << ROLE_DOWN;
+    bank = open_bank(spec, 2);
+    adapter_set(bank, 1, (const float[2]){0.5f, 0}, 1);
+    adapter_set(bank, 2, (const float[2]){0, 0.5f}, 1);
+    assert_int_equal(adapter_shared_layers(bank, 1, 2), 0);
+    assert_int_equal(adapter_shared_layers(bank, 2, 0), 0);
+    adapter_bank_free(bank);
+}
+
 static void none_has_no_parameters_and_no_hook(void **state)
 {
     (void)state;
@@ -535,6 +569,7 @@ static void none_has_no_parameters_and_no_hook(void **state)
     adapter_initial(bank, NULL);
     adapter_set(bank, 3, NULL, 1);
     adapter_use_base(bank, true, 1);
+    assert_int_equal(adapter_shared_layers(bank, 0, 2), model->config.n_layers);
     adapter_clear_gradients(bank);
     adapter_gradient(bank, 1, NULL);
     assert_string_equal(adapter_spec(bank)->method, "none");
@@ -553,6 +588,7 @@ int main(void)
         cmocka_unit_test(only_targeted_modules_are_touched),
         cmocka_unit_test(a_v_that_is_not_a_number_is_seen_in_y),
         cmocka_unit_test(specs_that_do_not_fit_are_refused),
+        cmocka_unit_test(shared_layers_are_those_below_the_first_scalar_that_differs),
         cmocka_unit_test(none_has_no_parameters_and_no_hook),
     };
     return cmocka_run_group_tests(tests, open_model, close_model);
