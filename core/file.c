@@ -94,6 +94,29 @@ bool directory_exists(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+Status directory_make(const char *path, Error *error)
+{
+    char part[FILE_PATH_MAX];
+    if (strlen(path) >= sizeof part) {
+        return error_set(error, STATUS_FAILED, "the path is longer than %d bytes: %.60s...",
+                         FILE_PATH_MAX - 1, path);
+    }
+    strcpy(part, path);
+    for (char *c = part + 1; *part && *c; c++) {
+        if (*c == '/') { /* what is wrong with a parent shows at its child */
+            *c = 0;
+            mkdir(part, 0777);
+            *c = '/';
+        }
+    }
+    int code = mkdir(part, 0777) == 0 ? 0 : errno;
+    if (code && !directory_exists(part)) {
+        errno = code;
+        return system_error(error, path, "cannot be created");
+    }
+    return STATUS_OK;
+}
+
 const char *file_disguise(const void *bytes, size_t n)
 {
     static const struct {

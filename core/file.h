@@ -16,6 +16,8 @@ Status file_open(int *fd, size_t *n_bytes, const char *path, Error *error);
 Status file_read(char **bytes, size_t *n, const char *path, size_t max_bytes, Error *error);
 bool file_exists(const char *path); /* anything of that name, a dangling link too */
 bool directory_exists(const char *path);
+/* The folder with all that leads to it; one that is there already is fine. */
+Status directory_make(const char *path, Error *error);
 
 /* What a file of the wrong kind is by its first bytes ("a git-lfs pointer ...", "an HTML page"), or
  * NULL. */

@@ -124,6 +124,26 @@ static void a_folder_that_cannot_be_finished_does_not_appear(void **state)
     unlink(PATH);
 }
 
+static void a_folder_is_made_with_all_that_leads_to_it(void **state)
+{
+    (void)state;
+    Error error = {0};
+    assert_int_equal(directory_make("test_core_file_folder.tmp/a//b/", &error), STATUS_OK);
+    assert_int_equal(directory_make("test_core_file_folder.tmp/a/b", &error), STATUS_OK);
+    assert_true(directory_exists("test_core_file_folder.tmp/a/b"));
+    assert_int_equal(file_write("test_core_file_folder.tmp/c", "x", 1, &error), STATUS_OK);
+    assert_int_equal(directory_make("test_core_file_folder.tmp/c", &error), STATUS_FAILED);
+    assert_string_equal(error.message,
+                        "test_core_file_folder.tmp/c: cannot be created: File exists");
+    assert_int_equal(directory_make("test_core_file_folder.tmp/c/d", &error), STATUS_FAILED);
+    assert_string_equal(error.message,
+                        "test_core_file_folder.tmp/c/d: cannot be created: Not a directory");
+    unlink("test_core_file_folder.tmp/c");
+    rmdir("test_core_file_folder.tmp/a/b");
+    rmdir("test_core_file_folder.tmp/a");
+    assert_int_equal(rmdir(FOLDER), 0);
+}
+
 static void files_in_disguise_are_recognised(void **state)
 {
     (void)state;
@@ -140,6 +160,7 @@ int main(void)
         cmocka_unit_test(a_file_is_not_there_before_its_commit),
         cmocka_unit_test(paths_that_cannot_be_written_are_named),
         cmocka_unit_test(a_folder_that_cannot_be_finished_does_not_appear),
+        cmocka_unit_test(a_folder_is_made_with_all_that_leads_to_it),
         cmocka_unit_test(files_in_disguise_are_recognised),
     };
     signal(SIGXFSZ, SIG_IGN);
