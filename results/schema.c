@@ -1,15 +1,36 @@
-/* Creating, recognising and upgrading the schema. schema.sql is embedded by cmake/embed.cmake. */
+/* Creating, recognising and upgrading the schema. The SQL is embedded by cmake/embed.cmake. */
 #include "results/schema.h"
 
 #include <inttypes.h>
-#include <stdio.h>
+
+#include "core/text.h"
 
 static const char schema_sql[] = {
 #include "results_schema_sql.inc"
     0};
+static const char schema_2_sql[] = {
+#include "results_schema_2_sql.inc"
+    0};
 
-/* schema_migrations[0] is schema.sql itself. */
-const char *const schema_migrations[SCHEMA_VERSION] = {schema_sql, ""};
+/* [v - 1] makes room in a file of version v. */
+static const char *const rooms[SCHEMA_VERSION - 1] = {schema_2_sql};
+
+/* Type and name of what a file must have, and since which version. */
+static const struct {
+    int since;
+    const char *object;
+} objects[] = {
+    {1, "table experiment"},      {1, "table run"},           {1, "table experiment_run"},
+    {1, "table attempt"},         {1, "table param"},         {1, "table metric"},
+    {1, "table checkpoint"},      {1, "table completion"},    {1, "table evaluation"},
+    {1, "table eval_completion"}, {1, "table eval_verdict"},  {1, "table surface"},
+    {1, "table surface_row"},     {1, "table surface_point"}, {2, "table surface_preview"},
+    {2, "table surface_mark"},    {2, "table surface_slice"}, {2, "table surface_hessian"},
+    {1, "table artifact"},        {1, "table event"},         {1, "view run_list"},
+    {1, "view best_runs"},        {1, "view sweep_summary"},  {1, "view eval_sample"},
+    {1, "view learning_curve"},   {1, "view surface_grid"},   {2, "view surface_picture"},
+    {2, "view surface_list"},     {1, "view run_show"},
+};
 
 Status schema_create(Database *database, Error *error)
 {
@@ -18,18 +39,31 @@ Status schema_create(Database *database, Error *error)
     return status ? status : database_commit(database, error);
 }
 
+static Status check_objects(Database *database, int64_t version, Error *error)
+{
+    Text sql = {0};
+    int64_t n_found = 0;
+    int n = 0;
+    text_add(&sql, "SELECT count(*) FROM sqlite_schema WHERE type || ' ' || name IN (''");
+    for (size_t i = 0; i < sizeof objects / sizeof *objects; i++) {
+        if (objects[i].since <= version) {
+            text_printf(&sql, ", '%s'", objects[i].object);
+            n++;
+        }
+    }
+    text_add(&sql, ")");
+    Status status = database_number(database, sql.bytes, &n_found, error);
+    text_release(&sql);
+    if (status == STATUS_OK && n_found != n) {
+        status = error_set(error, STATUS_REFUSED,
+                           "not a results.db (%" PRId64 " of its %d tables and views)", n_found, n);
+    }
+    return status;
+}
+
 Status schema_check(Database *database, int *version, Error *error)
 {
-    static const char tables[] =
-        "SELECT count(*) FROM sqlite_schema WHERE (type = 'table' AND name IN ('experiment', "
-        "'run', "
-        "'experiment_run', 'attempt', 'param', 'metric', 'checkpoint', 'completion', 'evaluation', "
-        "'eval_completion', 'eval_verdict', 'surface', 'surface_row', 'surface_point', "
-        "'surface_preview', 'surface_mark', 'surface_slice', 'surface_hessian', 'artifact', "
-        "'event')) OR (type = 'view' AND name IN ('run_list', 'best_runs', 'run_show', "
-        "'sweep_summary', 'eval_sample', 'learning_curve', 'surface_grid', 'surface_picture', "
-        "'surface_list'))";
-    int64_t id = 0, user_version = 0, n_found = 0;
+    int64_t id = 0, user_version = 0;
     Status status = database_number(database, "PRAGMA application_id", &id, error);
     if (status == STATUS_OK && id != SCHEMA_APPLICATION_ID) {
         return error_set(error, STATUS_REFUSED,
@@ -49,38 +83,33 @@ Status schema_check(Database *database, int *version, Error *error)
                          user_version);
     }
     if (status == STATUS_OK) {
-        status = database_number(database, tables, &n_found, error);
-    }
-    if (status == STATUS_OK && n_found != 29) {
-        return error_set(error, STATUS_REFUSED,
-                         "not a results.db (%" PRId64 " of its 29 tables and views)", n_found);
+        status = check_objects(database, user_version, error);
     }
     *version = (int)user_version;
     return status;
 }
 
-Status schema_upgrade(Database *database, const char *const *migrations, int to, Error *error)
+Status schema_upgrade(Database *database, Error *error)
 {
     int64_t version = 0;
-    Status status = database_number(database, "PRAGMA user_version", &version, error);
-    while (status == STATUS_OK && version < to) {
-        char set_version[64];
-        snprintf(set_version, sizeof set_version, "PRAGMA user_version = %" PRId64, version + 1);
-        status = database_begin(database, error);
-        if (status == STATUS_OK) {
-            status = database_execute(database, migrations[version], error);
+    Status status = database_begin(database, error);
+    if (status == STATUS_OK) { /* under the lock of the transaction */
+        status = database_number(database, "PRAGMA user_version", &version, error);
+    }
+    if (status == STATUS_OK && version < SCHEMA_VERSION) {
+        for (int64_t v = version; status == STATUS_OK && v < SCHEMA_VERSION; v++) {
+            status = database_execute(database, rooms[v - 1], error);
         }
         if (status == STATUS_OK) {
-            status = database_execute(database, set_version, error);
+            status = database_execute(database, schema_sql, error);
         }
         if (status == STATUS_OK) {
             status = database_commit(database, error);
         }
-        if (status != STATUS_OK) {
-            database_rollback(database);
-            return error_context(error, status, "upgrade from schema %" PRId64, version);
-        }
-        version++;
+    }
+    database_rollback(database); /* where nothing was to do, or something failed */
+    if (status != STATUS_OK) {
+        error_context(error, status, "upgrade from schema %" PRId64, version);
     }
     return status;
 }

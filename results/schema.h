@@ -1,5 +1,5 @@
-/* The schema of results.db: schema.sql (version 1) and what was added since. Private to results/
- * and its tests. */
+/* The schema of results.db: schema.sql, and schema_2.sql ... that make room for it in files of
+ * older versions. Private to results/ and its tests. */
 #pragma once
 #include "results/database.h"
 
@@ -9,11 +9,10 @@ enum { SCHEMA_VERSION = 2, SCHEMA_APPLICATION_ID = 1953264177 };
 Status schema_create(Database *database, Error *error);
 
 /* *version: user_version, 1 .. SCHEMA_VERSION. Errors: STATUS_REFUSED for a file that is not ours,
- * of a newer schema, without our tables, or damaged. Reads only. */
+ * of a newer schema, without the tables and views of its version, or damaged. Reads only. */
 Status schema_check(Database *database, int *version, Error *error);
 
-/* From the file's version to `to`: migrations[v] leads from v to v + 1, each in one transaction
- * that also sets user_version. Additive: columns, tables, views. schema_migrations: the program's
- * own, (SCHEMA_VERSION). */
-Status schema_upgrade(Database *database, const char *const *migrations, int to, Error *error);
-extern const char *const schema_migrations[SCHEMA_VERSION];
+/* From the file's version to SCHEMA_VERSION, one transaction: schema_2.sql ... drop what is made
+ * anew and add columns, then schema.sql makes what is missing, so that the result is a new file's
+ * schema. Nothing to do: nothing is written. Errors: as it was, STATUS_FAILED. */
+Status schema_upgrade(Database *database, Error *error);

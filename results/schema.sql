@@ -1,11 +1,12 @@
 -- results.db, schema version 2: the whole of it. One process writes (results/store.h says how).
+-- Executed to make a file, and to complete an older one after schema_2.sql made room: hence IF NOT EXISTS.
 -- Times are seconds since 1970 (REAL). NULL in a REAL column of numbers: not finite, and an event says what it was.
 -- BLOBs of numbers are little-endian arrays: ids int32, logprobs float64.
 PRAGMA application_id = 1953264177; -- 'tlr1'
 PRAGMA user_version = 2;
 
 -- A named set of runs with its frozen config.
-CREATE TABLE experiment (
+CREATE TABLE IF NOT EXISTS experiment (
     name       TEXT NOT NULL PRIMARY KEY,
     config     TEXT NOT NULL, -- JSON, of the first time
     created_at REAL NOT NULL
@@ -13,7 +14,7 @@ CREATE TABLE experiment (
 
 -- One cell. run_id is the start of the SHA-256 of `identity`: what is computed, so nothing is computed twice.
 -- kind 'base': the model without adapter, the row that every table has.
-CREATE TABLE run (
+CREATE TABLE IF NOT EXISTS run (
     run_id       TEXT NOT NULL PRIMARY KEY,
     kind         TEXT NOT NULL CHECK (kind IN ('run', 'base')),
     experiment   TEXT REFERENCES experiment(name), -- where it was first asked for
@@ -37,14 +38,14 @@ CREATE TABLE run (
 ) STRICT;
 
 -- Which experiments asked for a run: two may share one.
-CREATE TABLE experiment_run (
+CREATE TABLE IF NOT EXISTS experiment_run (
     experiment TEXT NOT NULL REFERENCES experiment(name),
     run_id     TEXT NOT NULL REFERENCES run(run_id),
     PRIMARY KEY (experiment, run_id)
 ) STRICT, WITHOUT ROWID;
 
 -- One process that worked on a run.
-CREATE TABLE attempt (
+CREATE TABLE IF NOT EXISTS attempt (
     run_id       TEXT NOT NULL REFERENCES run(run_id),
     n            INTEGER NOT NULL,
     host         TEXT NOT NULL,
@@ -62,7 +63,7 @@ CREATE TABLE attempt (
 ) STRICT, WITHOUT ROWID;
 
 -- One resolved setting of a run.
-CREATE TABLE param (
+CREATE TABLE IF NOT EXISTS param (
     run_id TEXT NOT NULL REFERENCES run(run_id),
     key    TEXT NOT NULL,
     value  TEXT NOT NULL, -- JSON
@@ -70,7 +71,7 @@ CREATE TABLE param (
 ) STRICT, WITHOUT ROWID;
 
 -- One number.
-CREATE TABLE metric (
+CREATE TABLE IF NOT EXISTS metric (
     run_id TEXT NOT NULL REFERENCES run(run_id),
     step   INTEGER NOT NULL,
     key    TEXT NOT NULL,
@@ -79,7 +80,7 @@ CREATE TABLE metric (
 ) STRICT, WITHOUT ROWID;
 
 -- The whole state after a step.
-CREATE TABLE checkpoint (
+CREATE TABLE IF NOT EXISTS checkpoint (
     run_id     TEXT NOT NULL REFERENCES run(run_id),
     step       INTEGER NOT NULL,
     n_bytes    INTEGER NOT NULL,
@@ -90,7 +91,7 @@ CREATE TABLE checkpoint (
 ) STRICT;
 
 -- One sampled answer.
-CREATE TABLE completion (
+CREATE TABLE IF NOT EXISTS completion (
     run_id      TEXT NOT NULL REFERENCES run(run_id),
     step        INTEGER NOT NULL,
     prompt      INTEGER NOT NULL, -- place in the step
@@ -109,7 +110,7 @@ CREATE TABLE completion (
 ) STRICT;
 
 -- A score with its standard error.
-CREATE TABLE evaluation (
+CREATE TABLE IF NOT EXISTS evaluation (
     evaluation_id  INTEGER PRIMARY KEY,
     run_id         TEXT NOT NULL REFERENCES run(run_id),
     step           INTEGER NOT NULL,
@@ -127,7 +128,7 @@ CREATE TABLE evaluation (
 ) STRICT;
 
 -- What an evaluation sampled, once; what each extractor made of it. The view eval_sample has them side by side.
-CREATE TABLE eval_completion (
+CREATE TABLE IF NOT EXISTS eval_completion (
     run_id   TEXT NOT NULL REFERENCES run(run_id),
     step     INTEGER NOT NULL,
     task     TEXT NOT NULL,
@@ -139,7 +140,7 @@ CREATE TABLE eval_completion (
     PRIMARY KEY (run_id, step, task, row, sample)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE eval_verdict (
+CREATE TABLE IF NOT EXISTS eval_verdict (
     evaluation_id INTEGER NOT NULL REFERENCES evaluation(evaluation_id) ON DELETE CASCADE,
     row           INTEGER NOT NULL,
     sample        INTEGER NOT NULL,
@@ -150,7 +151,7 @@ CREATE TABLE eval_verdict (
 ) STRICT, WITHOUT ROWID;
 
 -- A scan over a plane of adapters, v = origin + x * direction_x + y * direction_y: nx rows of ny points.
-CREATE TABLE surface (
+CREATE TABLE IF NOT EXISTS surface (
     surface_id   TEXT NOT NULL PRIMARY KEY, -- start of the SHA-256 of identity
     experiment   TEXT REFERENCES experiment(name),
     identity     TEXT NOT NULL, -- canonical JSON
@@ -175,7 +176,7 @@ CREATE TABLE surface (
 ) STRICT;
 
 -- A task: the points (i, 0..ny-1), committed in one transaction. host to heartbeat_at: the lease.
-CREATE TABLE surface_row (
+CREATE TABLE IF NOT EXISTS surface_row (
     surface_id   TEXT NOT NULL REFERENCES surface(surface_id),
     i            INTEGER NOT NULL,
     state        TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
@@ -184,13 +185,14 @@ CREATE TABLE surface_row (
     host         TEXT,
     pid          INTEGER,
     boot_id      TEXT,
+    born         INTEGER, -- start of the process in clock ticks since boot: tells it from a later one of its pid
     started_at   REAL,
     heartbeat_at REAL,
     ended_at     REAL,
     PRIMARY KEY (surface_id, i)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE surface_point (
+CREATE TABLE IF NOT EXISTS surface_point (
     surface_id TEXT NOT NULL,
     i          INTEGER NOT NULL,
     j          INTEGER NOT NULL,
@@ -204,7 +206,7 @@ CREATE TABLE surface_point (
 
 -- Points of a coarse lattice, computed before the rows so that there is a picture early; the same values as
 -- surface_point will have.
-CREATE TABLE surface_preview (
+CREATE TABLE IF NOT EXISTS surface_preview (
     surface_id TEXT NOT NULL,
     i          INTEGER NOT NULL,
     j          INTEGER NOT NULL,
@@ -219,7 +221,7 @@ CREATE TABLE surface_preview (
 -- Places worth naming. kind 'base': the model without adapter; 'run': a stored run's parameters; 'best': the best
 -- point of the grid; 'minimum': found from there by a minimiser; 'path': a run's checkpoints, name its run_id,
 -- place its step. distance: from the plane, in units of v. metric '' where there is no value.
-CREATE TABLE surface_mark (
+CREATE TABLE IF NOT EXISTS surface_mark (
     surface_id TEXT NOT NULL REFERENCES surface(surface_id),
     kind       TEXT NOT NULL CHECK (kind IN ('base', 'run', 'best', 'minimum', 'path')),
     name       TEXT NOT NULL,
@@ -233,7 +235,7 @@ CREATE TABLE surface_mark (
 ) STRICT, WITHOUT ROWID;
 
 -- The surface along a line through the minimum: name 'x', 'y', 'eigenvector 1', ...; t in units of v.
-CREATE TABLE surface_slice (
+CREATE TABLE IF NOT EXISTS surface_slice (
     surface_id TEXT NOT NULL REFERENCES surface(surface_id),
     name       TEXT NOT NULL,
     place      INTEGER NOT NULL,
@@ -247,7 +249,7 @@ CREATE TABLE surface_slice (
 
 -- Eigenpairs of the Hessian of the loss by v: at 'base' or 'minimum', k = 0 the largest eigenvalue.
 -- The matrix is sum_k eigenvalue_k * eigenvector_k * eigenvector_k^T.
-CREATE TABLE surface_hessian (
+CREATE TABLE IF NOT EXISTS surface_hessian (
     surface_id  TEXT NOT NULL REFERENCES surface(surface_id),
     place       TEXT NOT NULL CHECK (place IN ('base', 'minimum')),
     k           INTEGER NOT NULL,
@@ -257,7 +259,7 @@ CREATE TABLE surface_hessian (
 ) STRICT, WITHOUT ROWID;
 
 -- A file written, with its hash.
-CREATE TABLE artifact (
+CREATE TABLE IF NOT EXISTS artifact (
     artifact_id INTEGER PRIMARY KEY,
     run_id      TEXT REFERENCES run(run_id),
     surface_id  TEXT REFERENCES surface(surface_id),
@@ -269,7 +271,7 @@ CREATE TABLE artifact (
 ) STRICT;
 
 -- Something worth telling.
-CREATE TABLE event (
+CREATE TABLE IF NOT EXISTS event (
     event_id   INTEGER PRIMARY KEY,
     run_id     TEXT REFERENCES run(run_id),
     step       INTEGER,
@@ -278,10 +280,11 @@ CREATE TABLE event (
     at         REAL NOT NULL,
     surface_id TEXT REFERENCES surface(surface_id)
 ) STRICT;
-CREATE INDEX event_of_run ON event(run_id, step);
+CREATE INDEX IF NOT EXISTS event_of_run ON event(run_id, step);
+CREATE INDEX IF NOT EXISTS event_of_surface ON event(surface_id) WHERE surface_id IS NOT NULL;
 
 -- `ls`
-CREATE VIEW run_list AS
+CREATE VIEW IF NOT EXISTS run_list AS
 SELECT m.experiment, r.run_id, r.state, r.method, r.adapter, r.budget, r.lr, r.seed,
        r.last_step AS step, r.steps, r.objective, r.objective_se, r.model, r.reason,
        datetime((SELECT max(a.heartbeat_at) FROM attempt a WHERE a.run_id = r.run_id), 'unixepoch') AS last_seen
@@ -290,7 +293,7 @@ ORDER BY m.experiment, r.method, r.adapter, r.budget, r.lr, r.seed;
 
 -- `best`: the last evaluation of every run under every task and extractor, the base model's row among them.
 -- Runs without evaluation stand under task NULL with their objective. Ranks count down, but for extractor 'nll'.
-CREATE VIEW best_runs AS
+CREATE VIEW IF NOT EXISTS best_runs AS
 WITH final AS (
     SELECT e.* FROM evaluation e
     WHERE e.step = (SELECT max(l.step) FROM evaluation l
@@ -320,7 +323,7 @@ FROM score
 ORDER BY experiment, task, extractor, place, run_id;
 
 -- Seeds taken together: one row a cell of the grid; seed_se is the standard error over seeds.
-CREATE VIEW sweep_summary AS
+CREATE VIEW IF NOT EXISTS sweep_summary AS
 WITH cell AS (
     SELECT m.experiment, r.method, r.adapter, r.budget, r.lr, r.state, r.objective,
            avg(r.objective) OVER (PARTITION BY m.experiment, r.method, r.adapter, r.budget, r.lr) AS mean
@@ -338,7 +341,7 @@ GROUP BY experiment, method, adapter, budget, lr
 ORDER BY experiment, method, adapter, budget, lr;
 
 -- Per-row answers of every evaluation under every extractor.
-CREATE VIEW eval_sample AS
+CREATE VIEW IF NOT EXISTS eval_sample AS
 SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.correct, v.score, c.n_tokens,
        c.text, c.answer
 FROM evaluation e JOIN eval_verdict v USING (evaluation_id)
@@ -346,7 +349,7 @@ LEFT JOIN eval_completion c ON c.run_id = e.run_id AND c.step = e.step AND c.tas
                                AND c.sample = v.sample AND e.extractor <> 'nll';
 
 -- The usual metrics side by side, one row a step.
-CREATE VIEW learning_curve AS
+CREATE VIEW IF NOT EXISTS learning_curve AS
 SELECT r.run_id, r.method, r.budget, r.lr, r.seed, k.step,
        max(k.value) FILTER (WHERE k.key = 'reward') AS reward,
        max(k.value) FILTER (WHERE k.key = 'reward_std') AS reward_std,
@@ -362,20 +365,20 @@ FROM run r JOIN metric k USING (run_id)
 GROUP BY r.run_id, k.step
 ORDER BY r.run_id, k.step;
 
-CREATE VIEW surface_grid AS
+CREATE VIEW IF NOT EXISTS surface_grid AS
 SELECT s.experiment, p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value
 FROM surface s JOIN surface_point p USING (surface_id)
 ORDER BY p.surface_id, p.metric, p.i, p.j;
 
 -- What there is to draw of a surface so far: its points, and the preview where a row is not done.
-CREATE VIEW surface_picture AS
+CREATE VIEW IF NOT EXISTS surface_picture AS
 SELECT surface_id, metric, i, j, x, y, value, 0 AS preview FROM surface_point
 UNION ALL
 SELECT p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value, 1
 FROM surface_preview p JOIN surface_row r USING (surface_id, i) WHERE r.state <> 'done';
 
 -- `ls` of surfaces. lowest: of the surface's own metric (highest where more is better).
-CREATE VIEW surface_list AS
+CREATE VIEW IF NOT EXISTS surface_list AS
 SELECT s.experiment, s.surface_id, s.state, s.nx || ' x ' || s.ny AS grid,
        (SELECT count(*) FROM surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done,
        s.nx AS rows, s.n_parameters AS budget, s.run_id, s.metrics,
@@ -388,7 +391,7 @@ LEFT JOIN surface_mark m ON m.surface_id = s.surface_id AND m.kind = 'best' AND 
 ORDER BY s.experiment, s.created_at, s.surface_id;
 
 -- `show RUN`: all that is known of a run, as SELECT section, key, value FROM run_show WHERE run_id = ?
-CREATE VIEW run_show AS
+CREATE VIEW IF NOT EXISTS run_show AS
 SELECT run_id, 1 AS part, 'run' AS section, 1 AS place, 'state' AS key, state AS value FROM run
 UNION ALL SELECT run_id, 1, 'run', 2, 'reason', reason FROM run WHERE reason IS NOT NULL
 UNION ALL SELECT run_id, 1, 'run', 3, 'experiment', experiment FROM experiment_run

@@ -15,8 +15,9 @@ typedef struct Store Store;
 typedef enum {
     STORE_READ,
     STORE_WRITE, /* the writer's lock from open to close */
-    STORE_SHARED /* the writer's lock for opening, closing and each call of store_surface.h, store_experiment and
-                  * store_artifact alone, so that several processes take turns */
+    STORE_SHARED /* the writer's lock for opening, closing and each call of store_surface.h,
+                  * store_experiment and store_artifact alone, so that several processes take turns
+                  */
 } StoreMode;
 
 /* STORE_WRITE creates the file when it is absent (whole or not at all), migrates an older schema,

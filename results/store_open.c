@@ -248,7 +248,7 @@ static Status open_database(Store *store, Error *error)
         status = set_journal(store->database, store->network, error);
     }
     if (status == STATUS_OK && !reading) {
-        status = schema_upgrade(store->database, schema_migrations, SCHEMA_VERSION, error);
+        status = schema_upgrade(store->database, error);
     }
     return status;
 }

@@ -1,0 +1,334 @@
+-- results.db, schema version 1: the whole of it. One process writes (results/store.h says how).
+-- Times are seconds since 1970 (REAL). NULL in a REAL column of numbers: not finite, and an event says what it was.
+-- BLOBs of numbers are little-endian arrays: ids int32, logprobs float64.
+PRAGMA application_id = 1953264177; -- 'tlr1'
+PRAGMA user_version = 1;
+
+-- A named set of runs with its frozen config.
+CREATE TABLE experiment (
+    name       TEXT NOT NULL PRIMARY KEY,
+    config     TEXT NOT NULL, -- JSON, of the first time
+    created_at REAL NOT NULL
+) STRICT;
+
+-- One cell. run_id is the start of the SHA-256 of `identity`: what is computed, so nothing is computed twice.
+-- kind 'base': the model without adapter, the row that every table has.
+CREATE TABLE run (
+    run_id       TEXT NOT NULL PRIMARY KEY,
+    kind         TEXT NOT NULL CHECK (kind IN ('run', 'base')),
+    experiment   TEXT REFERENCES experiment(name), -- where it was first asked for
+    identity     TEXT NOT NULL, -- canonical JSON
+    config       TEXT NOT NULL, -- resolved, JSON
+    model        TEXT NOT NULL,
+    method       TEXT NOT NULL,
+    adapter      TEXT NOT NULL,
+    budget       INTEGER NOT NULL, -- trained scalars
+    lr           REAL,
+    seed         INTEGER,
+    steps        INTEGER NOT NULL, -- planned
+    last_step    INTEGER NOT NULL DEFAULT -1, -- committed; -1: none
+    state        TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
+    reason       TEXT, -- why it failed or was cancelled
+    objective    REAL,
+    objective_se REAL, -- standard error
+    created_at   REAL NOT NULL,
+    started_at   REAL,
+    ended_at     REAL
+) STRICT;
+
+-- Which experiments asked for a run: two may share one.
+CREATE TABLE experiment_run (
+    experiment TEXT NOT NULL REFERENCES experiment(name),
+    run_id     TEXT NOT NULL REFERENCES run(run_id),
+    PRIMARY KEY (experiment, run_id)
+) STRICT, WITHOUT ROWID;
+
+-- One process that worked on a run.
+CREATE TABLE attempt (
+    run_id       TEXT NOT NULL REFERENCES run(run_id),
+    n            INTEGER NOT NULL,
+    host         TEXT NOT NULL,
+    pid          INTEGER NOT NULL,
+    boot_id      TEXT NOT NULL,
+    rank         INTEGER NOT NULL DEFAULT 0,
+    environment  TEXT NOT NULL, -- JSON: kernels, threads, versions
+    from_step    INTEGER NOT NULL, -- last committed step when it began
+    to_step      INTEGER NOT NULL, -- last step it committed
+    started_at   REAL NOT NULL,
+    heartbeat_at REAL NOT NULL,
+    ended_at     REAL,
+    how          TEXT, -- how it ended: done, stopped, failed, lost
+    PRIMARY KEY (run_id, n)
+) STRICT, WITHOUT ROWID;
+
+-- One resolved setting of a run.
+CREATE TABLE param (
+    run_id TEXT NOT NULL REFERENCES run(run_id),
+    key    TEXT NOT NULL,
+    value  TEXT NOT NULL, -- JSON
+    PRIMARY KEY (run_id, key)
+) STRICT, WITHOUT ROWID;
+
+-- One number.
+CREATE TABLE metric (
+    run_id TEXT NOT NULL REFERENCES run(run_id),
+    step   INTEGER NOT NULL,
+    key    TEXT NOT NULL,
+    value  REAL,
+    PRIMARY KEY (run_id, step, key)
+) STRICT, WITHOUT ROWID;
+
+-- The whole state after a step.
+CREATE TABLE checkpoint (
+    run_id     TEXT NOT NULL REFERENCES run(run_id),
+    step       INTEGER NOT NULL,
+    n_bytes    INTEGER NOT NULL,
+    sha256     TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    bytes      BLOB NOT NULL,
+    PRIMARY KEY (run_id, step)
+) STRICT;
+
+-- One sampled answer.
+CREATE TABLE completion (
+    run_id      TEXT NOT NULL REFERENCES run(run_id),
+    step        INTEGER NOT NULL,
+    prompt      INTEGER NOT NULL, -- place in the step
+    sample      INTEGER NOT NULL, -- place in the group
+    prompt_row  INTEGER NOT NULL, -- row of the data file, from 0
+    prompt_text TEXT NOT NULL,
+    text        TEXT NOT NULL, -- bytes as decoded: may be broken UTF-8
+    reward      REAL,
+    advantage   REAL,
+    extracted   TEXT, -- JSON: what each extractor read
+    finish      TEXT NOT NULL, -- stop, length
+    n_tokens    INTEGER NOT NULL,
+    ids         BLOB NOT NULL,
+    logprobs    BLOB NOT NULL,
+    PRIMARY KEY (run_id, step, prompt, sample)
+) STRICT;
+
+-- A score with its standard error.
+CREATE TABLE evaluation (
+    evaluation_id  INTEGER PRIMARY KEY,
+    run_id         TEXT NOT NULL REFERENCES run(run_id),
+    step           INTEGER NOT NULL,
+    task           TEXT NOT NULL,
+    extractor      TEXT NOT NULL,
+    n              INTEGER NOT NULL,
+    value          REAL,
+    standard_error REAL,
+    base_run_id    TEXT REFERENCES run(run_id), -- the base's row it was compared with
+    base_value     REAL,
+    p_value        REAL, -- paired, against the base
+    detail         TEXT, -- JSON
+    created_at     REAL NOT NULL,
+    UNIQUE (run_id, step, task, extractor)
+) STRICT;
+
+-- What an evaluation sampled, once; what each extractor made of it. The view eval_sample has them side by side.
+CREATE TABLE eval_completion (
+    run_id   TEXT NOT NULL REFERENCES run(run_id),
+    step     INTEGER NOT NULL,
+    task     TEXT NOT NULL,
+    row      INTEGER NOT NULL, -- of the data file, from 0
+    sample   INTEGER NOT NULL,
+    text     TEXT NOT NULL,
+    answer   TEXT NOT NULL, -- reference
+    n_tokens INTEGER NOT NULL,
+    PRIMARY KEY (run_id, step, task, row, sample)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE eval_verdict (
+    evaluation_id INTEGER NOT NULL REFERENCES evaluation(evaluation_id) ON DELETE CASCADE,
+    row           INTEGER NOT NULL,
+    sample        INTEGER NOT NULL,
+    extracted     TEXT,
+    correct       INTEGER NOT NULL CHECK (correct IN (0, 1)),
+    score         REAL, -- under 'reward' and 'nll', which are no verdicts; 0 or 1 elsewhere
+    PRIMARY KEY (evaluation_id, row, sample)
+) STRICT, WITHOUT ROWID;
+
+-- A scan of the loss over a plane of adapters: nx rows of ny points.
+CREATE TABLE surface (
+    surface_id TEXT NOT NULL PRIMARY KEY, -- start of the SHA-256 of identity
+    experiment TEXT REFERENCES experiment(name),
+    identity   TEXT NOT NULL,
+    config     TEXT NOT NULL,
+    model      TEXT NOT NULL,
+    nx         INTEGER NOT NULL CHECK (nx > 0),
+    ny         INTEGER NOT NULL CHECK (ny > 0),
+    x_min      REAL NOT NULL,
+    x_max      REAL NOT NULL,
+    y_min      REAL NOT NULL,
+    y_max      REAL NOT NULL,
+    state      TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed', 'cancelled')),
+    reason     TEXT,
+    created_at REAL NOT NULL,
+    ended_at   REAL
+) STRICT;
+
+CREATE TABLE surface_row (
+    surface_id   TEXT NOT NULL REFERENCES surface(surface_id),
+    i            INTEGER NOT NULL,
+    state        TEXT NOT NULL CHECK (state IN ('waiting', 'running', 'done', 'failed')),
+    host         TEXT,
+    pid          INTEGER,
+    started_at   REAL,
+    heartbeat_at REAL,
+    ended_at     REAL,
+    PRIMARY KEY (surface_id, i)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE surface_point (
+    surface_id TEXT NOT NULL,
+    i          INTEGER NOT NULL,
+    j          INTEGER NOT NULL,
+    metric     TEXT NOT NULL,
+    x          REAL NOT NULL,
+    y          REAL NOT NULL,
+    value      REAL,
+    PRIMARY KEY (surface_id, i, j, metric),
+    FOREIGN KEY (surface_id, i) REFERENCES surface_row(surface_id, i)
+) STRICT, WITHOUT ROWID;
+
+-- A file written, with its hash.
+CREATE TABLE artifact (
+    artifact_id INTEGER PRIMARY KEY,
+    run_id      TEXT REFERENCES run(run_id),
+    surface_id  TEXT REFERENCES surface(surface_id),
+    kind        TEXT NOT NULL, -- adapter, figure, notebook, ...
+    path        TEXT NOT NULL,
+    n_bytes     INTEGER NOT NULL,
+    sha256      TEXT NOT NULL,
+    created_at  REAL NOT NULL
+) STRICT;
+
+-- Something worth telling.
+CREATE TABLE event (
+    event_id INTEGER PRIMARY KEY,
+    run_id   TEXT REFERENCES run(run_id),
+    step     INTEGER,
+    kind     TEXT NOT NULL,
+    message  TEXT NOT NULL,
+    at       REAL NOT NULL
+) STRICT;
+CREATE INDEX event_of_run ON event(run_id, step);
+
+-- `ls`
+CREATE VIEW run_list AS
+SELECT m.experiment, r.run_id, r.state, r.method, r.adapter, r.budget, r.lr, r.seed,
+       r.last_step AS step, r.steps, r.objective, r.objective_se, r.model, r.reason,
+       datetime((SELECT max(a.heartbeat_at) FROM attempt a WHERE a.run_id = r.run_id), 'unixepoch') AS last_seen
+FROM experiment_run m JOIN run r USING (run_id)
+ORDER BY m.experiment, r.method, r.adapter, r.budget, r.lr, r.seed;
+
+-- `best`: the last evaluation of every run under every task and extractor, the base model's row among them.
+-- Runs without evaluation stand under task NULL with their objective. Ranks count down, but for extractor 'nll'.
+CREATE VIEW best_runs AS
+WITH final AS (
+    SELECT e.* FROM evaluation e
+    WHERE e.step = (SELECT max(l.step) FROM evaluation l
+                    WHERE l.run_id = e.run_id AND l.task = e.task AND l.extractor = e.extractor)
+), score AS (
+    SELECT m.experiment, e.task, e.extractor, r.kind, r.run_id, r.method, r.adapter, r.budget, r.lr, r.seed,
+           r.state, e.step, e.n, e.value, e.standard_error, e.base_value, e.value - e.base_value AS gain, e.p_value
+    FROM experiment_run m JOIN run r USING (run_id) JOIN final e USING (run_id)
+    UNION
+    SELECT m.experiment, b.task, b.extractor, r.kind, r.run_id, r.method, r.adapter, r.budget, r.lr, r.seed,
+           r.state, b.step, b.n, b.value, b.standard_error, NULL, NULL, NULL
+    FROM experiment_run m JOIN final e USING (run_id)
+    JOIN final b ON b.run_id = e.base_run_id AND b.task = e.task AND b.extractor = e.extractor
+    JOIN run r ON r.run_id = b.run_id
+    UNION ALL
+    SELECT m.experiment, NULL, NULL, r.kind, r.run_id, r.method, r.adapter, r.budget, r.lr, r.seed,
+           r.state, r.last_step, NULL, r.objective, r.objective_se, NULL, NULL, NULL
+    FROM experiment_run m JOIN run r USING (run_id)
+    WHERE r.objective IS NOT NULL AND NOT EXISTS (SELECT 1 FROM evaluation e WHERE e.run_id = r.run_id)
+)
+SELECT experiment, task, extractor,
+       rank() OVER (PARTITION BY experiment, task, extractor
+                    ORDER BY CASE extractor WHEN 'nll' THEN -value ELSE value END DESC NULLS LAST) AS place,
+       kind, run_id, method, adapter, budget, lr, seed, state, step, n, value, standard_error,
+       base_value, gain, p_value
+FROM score
+ORDER BY experiment, task, extractor, place, run_id;
+
+-- Seeds taken together: one row a cell of the grid; seed_se is the standard error over seeds.
+CREATE VIEW sweep_summary AS
+WITH cell AS (
+    SELECT m.experiment, r.method, r.adapter, r.budget, r.lr, r.state, r.objective,
+           avg(r.objective) OVER (PARTITION BY m.experiment, r.method, r.adapter, r.budget, r.lr) AS mean
+    FROM experiment_run m JOIN run r USING (run_id)
+)
+SELECT experiment, method, adapter, budget, lr, count(*) AS runs, sum(state = 'done') AS done,
+       sum(state = 'failed') AS failed, avg(objective) AS objective,
+       CASE WHEN count(objective) > 1
+            THEN sqrt(sum((objective - mean) * (objective - mean)) /
+                      (count(objective) * (count(objective) - 1.0)))
+       END AS seed_se,
+       min(objective) AS lowest, max(objective) AS highest
+FROM cell
+GROUP BY experiment, method, adapter, budget, lr
+ORDER BY experiment, method, adapter, budget, lr;
+
+-- Per-row answers of every evaluation under every extractor.
+CREATE VIEW eval_sample AS
+SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.correct, v.score, c.n_tokens,
+       c.text, c.answer
+FROM evaluation e JOIN eval_verdict v USING (evaluation_id)
+LEFT JOIN eval_completion c ON c.run_id = e.run_id AND c.step = e.step AND c.task = e.task AND c.row = v.row
+                               AND c.sample = v.sample AND e.extractor <> 'nll';
+
+-- The usual metrics side by side, one row a step.
+CREATE VIEW learning_curve AS
+SELECT r.run_id, r.method, r.budget, r.lr, r.seed, k.step,
+       max(k.value) FILTER (WHERE k.key = 'reward') AS reward,
+       max(k.value) FILTER (WHERE k.key = 'reward_std') AS reward_std,
+       max(k.value) FILTER (WHERE k.key = 'loss') AS loss,
+       max(k.value) FILTER (WHERE k.key = 'grad_norm') AS grad_norm,
+       max(k.value) FILTER (WHERE k.key = 'learning_rate') AS learning_rate,
+       max(k.value) FILTER (WHERE k.key = 'kl') AS kl,
+       max(k.value) FILTER (WHERE k.key = 'entropy') AS entropy,
+       max(k.value) FILTER (WHERE k.key = 'completions/mean_length') AS mean_length,
+       max(k.value) FILTER (WHERE k.key = 'num_tokens') AS num_tokens,
+       max(k.value) FILTER (WHERE k.key = 'step_time') AS step_time
+FROM run r JOIN metric k USING (run_id)
+GROUP BY r.run_id, k.step
+ORDER BY r.run_id, k.step;
+
+CREATE VIEW surface_grid AS
+SELECT s.experiment, p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value
+FROM surface s JOIN surface_point p USING (surface_id)
+ORDER BY p.surface_id, p.metric, p.i, p.j;
+
+-- `show RUN`: all that is known of a run, as SELECT section, key, value FROM run_show WHERE run_id = ?
+CREATE VIEW run_show AS
+SELECT run_id, 1 AS part, 'run' AS section, 1 AS place, 'state' AS key, state AS value FROM run
+UNION ALL SELECT run_id, 1, 'run', 2, 'reason', reason FROM run WHERE reason IS NOT NULL
+UNION ALL SELECT run_id, 1, 'run', 3, 'experiment', experiment FROM experiment_run
+UNION ALL SELECT run_id, 1, 'run', 4, 'model', model FROM run
+UNION ALL SELECT run_id, 1, 'run', 5, 'method', method FROM run
+UNION ALL SELECT run_id, 1, 'run', 6, 'adapter', adapter FROM run
+UNION ALL SELECT run_id, 1, 'run', 7, 'budget', budget FROM run
+UNION ALL SELECT run_id, 1, 'run', 8, 'lr', lr FROM run
+UNION ALL SELECT run_id, 1, 'run', 9, 'seed', seed FROM run
+UNION ALL SELECT run_id, 1, 'run', 10, 'step', last_step || ' of ' || steps FROM run
+UNION ALL SELECT run_id, 1, 'run', 11, 'objective', objective FROM run WHERE objective IS NOT NULL
+UNION ALL SELECT run_id, 1, 'run', 12, 'objective_se', objective_se FROM run WHERE objective_se IS NOT NULL
+UNION ALL SELECT run_id, 1, 'run', 13, 'created', datetime(created_at, 'unixepoch') FROM run
+UNION ALL SELECT run_id, 1, 'run', 14, 'ended', datetime(ended_at, 'unixepoch') FROM run WHERE ended_at IS NOT NULL
+UNION ALL SELECT run_id, 2, 'evaluation', step, 'step ' || step || ' ' || extractor,
+                 printf('%.4f +- %.4f', value, standard_error) ||
+                 CASE WHEN base_value IS NULL THEN '' ELSE printf(', base %.4f', base_value) END ||
+                 CASE WHEN p_value IS NULL THEN '' ELSE printf(', p %.2g', p_value) END ||
+                 printf(' (n %d, %s)', n, task) FROM evaluation
+UNION ALL SELECT k.run_id, 3, 'metric', 0, k.key, k.value FROM metric k JOIN run r USING (run_id)
+          WHERE k.step = r.last_step
+UNION ALL SELECT run_id, 4, 'param', 0, key, value FROM param
+UNION ALL SELECT run_id, 5, 'attempt', n, n,
+                 printf('%s on %s, pid %d, steps %d to %d, %s', coalesce(how, 'open'), host, pid, from_step, to_step,
+                        datetime(started_at, 'unixepoch')) FROM attempt
+UNION ALL SELECT run_id, 6, 'event', event_id, coalesce('step ' || step, ''), kind || ': ' || message FROM event
+          WHERE run_id IS NOT NULL
+ORDER BY 1, 2, 4, 5;

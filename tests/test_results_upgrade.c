@@ -1,0 +1,274 @@
+/* Files of schema version 1 (frozen in tests/data): what is in them stays, their schema becomes a
+ * new file's, whole or not at all. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+#include "core/random.h"
+#include "results/query.h"
+#include "results/schema.h"
+#include "results/store.h"
+
+enum { N_KILLS = 40 };
+
+static char folder[64];
+static char path[96], fresh[96];
+
+static int make_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/tinylora-upgrade-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/results.db", folder);
+    snprintf(fresh, sizeof fresh, "%s/fresh.db", folder);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    return system(command);
+}
+
+static void execute(const char *sql)
+{
+    Database *database = NULL;
+    Error told = {{0}};
+    if (database_open(&database, path, DATABASE_CREATE, &told) != STATUS_OK ||
+        database_execute(database, sql, &told) != STATUS_OK) {
+        fail_msg("%s", told.message);
+    }
+    database_close(database);
+}
+
+/* A file of version 1 with a run in the middle of its life. */
+static void make_version_1(void)
+{
+    Text sql = {0};
+    FILE *file = fopen(SOURCE_DIR "/tests/data/results_v1.sql", "rb");
+    char line[512];
+    assert_non_null(file);
+    text_add(&sql, "PRAGMA journal_mode = WAL; BEGIN;\n");
+    while (fgets(line, sizeof line, file)) {
+        text_add(&sql, line);
+    }
+    fclose(file);
+    text_add(
+        &sql,
+        "INSERT INTO experiment VALUES ('e', '{}', 1.5);"
+        "INSERT INTO run (run_id, kind, experiment, identity, config, model, method, adapter, "
+        "budget, lr, seed, steps, last_step, state, created_at) VALUES ('00aa11bb22cc33dd', 'run', "
+        "'e', '{}', '{}', 'abacus', 'grpo', 'tinylora', 13, 0.0002, 7, 100, 2, 'waiting', 2.25);"
+        "INSERT INTO experiment_run VALUES ('e', '00aa11bb22cc33dd');"
+        "INSERT INTO attempt VALUES ('00aa11bb22cc33dd', 1, 'h', 11, 'b', 0, '{}', -1, 2, 3.0, "
+        "4.0, 4.5, 'stopped');"
+        "INSERT INTO param VALUES ('00aa11bb22cc33dd', 'seed', '7');"
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)"
+        "INSERT INTO metric SELECT '00aa11bb22cc33dd', i, 'reward', i * 0.31 FROM n;"
+        "INSERT INTO checkpoint VALUES ('00aa11bb22cc33dd', 2, 4, "
+        "'88d4266fd4e6338d13b845fcf289579d209c897823b9217da3e161936f031589', 4.0, x'61626364');"
+        "INSERT INTO completion VALUES ('00aa11bb22cc33dd', 2, 0, 0, 3, 'p', 't', 1.0, 0.5, NULL, "
+        "'stop', 1, x'05000000', x'0000000000000000');"
+        "INSERT INTO evaluation VALUES (3, '00aa11bb22cc33dd', 2, 'dev', 'strict', 1, 1.0, 0.0, "
+        "NULL, NULL, NULL, NULL, 4.0);"
+        "INSERT INTO eval_completion VALUES ('00aa11bb22cc33dd', 2, 'dev', 0, 0, 't', '2', 1);"
+        "INSERT INTO eval_verdict VALUES (3, 0, 0, '2', 1, 1.0);"
+        "INSERT INTO artifact VALUES (5, '00aa11bb22cc33dd', NULL, 'adapter', 'a', 1, 'ff', 4.0);"
+        "INSERT INTO event VALUES (7, '00aa11bb22cc33dd', 1, 'nonfinite', 'loss is nan', 3.5),"
+        "(9, NULL, NULL, 'note', 'x', 3.75); COMMIT;");
+    unlink(path);
+    execute(sql.bytes);
+    text_release(&sql);
+}
+
+/* The answer of a query as CSV, appended. */
+static void ask(Text *out, const char *file, const char *sql)
+{
+    Store *store = NULL;
+    Error told = {{0}};
+    if (store_open(&store, file, STORE_READ, 0, &told) != STATUS_OK ||
+        query_run(store, sql, NULL, 0, FORMAT_CSV, out, &told) != STATUS_OK) {
+        fail_msg("%s: %s", sql, told.message);
+    }
+    store_close(store);
+}
+
+/* Every table of version 1, straight from SQLite, in one order. event: without version 2's column.
+ */
+static void dump(Text *out)
+{
+    static const char *const tables[] = {
+        "experiment", "run",        "experiment_run",  "attempt",      "param",    "metric",
+        "checkpoint", "completion", "eval_completion", "eval_verdict", "artifact", "evaluation"};
+    char sql[512];
+    Database *database = NULL;
+    Error told = {{0}};
+    assert_int_equal(database_open(&database, path, DATABASE_READ, &told), STATUS_OK);
+    for (size_t i = 0; i <= sizeof tables / sizeof *tables; i++) {
+        snprintf(sql, sizeof sql, "SELECT * FROM %s ORDER BY 1, 2",
+                 i < sizeof tables / sizeof *tables
+                     ? tables[i]
+                     : "(SELECT event_id, run_id, step, kind, message, at FROM event)");
+        Statement *statement = NULL;
+        bool row = true;
+        assert_int_equal(database_prepare_reader(&statement, database, sql, &told), STATUS_OK);
+        while (statement_next(statement, &row, &told) == STATUS_OK && row) {
+            for (int c = 0; c < statement_columns(statement); c++) {
+                Value value = statement_value(statement, c);
+                text_printf(out, "%d %lld %a ", (int)value.kind, (long long)value.integer,
+                            value.real);
+                text_append(out, value.bytes, value.n);
+            }
+            text_add(out, "\n");
+        }
+        statement_free(statement);
+    }
+    database_close(database);
+}
+
+static int64_t version_of_file(void)
+{
+    Database *database = NULL;
+    Error told = {{0}};
+    int64_t version = 0;
+    if (database_open(&database, path, DATABASE_READ, &told) != STATUS_OK ||
+        database_number(database, "PRAGMA user_version", &version, &told) != STATUS_OK) {
+        fail_msg("%s", told.message);
+    }
+    database_close(database);
+    return version;
+}
+
+static void an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one(void **state)
+{
+    (void)state;
+    /* columns that were added stand in another layout: blanks do not count */
+    static const char schema[] =
+        "SELECT type, name, tbl_name, replace(replace(sql, ' ', ''), char(10), '') "
+        "FROM sqlite_schema ORDER BY type, name";
+    Store *store = NULL;
+    Error told = {{0}};
+    Text before = {0}, after = {0}, upgraded = {0}, expected = {0};
+    make_version_1();
+    dump(&before);
+    assert_int_equal(store_open(&store, path, STORE_READ, 0, &told), STATUS_REFUSED);
+    assert_non_null(strstr(told.message, "schema version 1 is older than this program's 2; "
+                                         "`tinylora db upgrade` widens it"));
+    assert_int_equal(version_of_file(), 1);
+    if (store_open(&store, path, STORE_WRITE, 0, &told) != STATUS_OK) {
+        fail_msg("%s", told.message);
+    }
+    store_close(store);
+    dump(&after);
+    assert_true(before.n > 50000);
+    assert_string_equal(before.bytes, after.bytes);
+    if (store_open(&store, fresh, STORE_WRITE, 0, &told) != STATUS_OK) {
+        fail_msg("%s", told.message);
+    }
+    store_close(store);
+    ask(&upgraded, path, schema);
+    ask(&expected, fresh, schema);
+    assert_string_equal(upgraded.bytes, expected.bytes);
+    text_clear(&upgraded);
+    text_clear(&expected);
+    ask(&upgraded, path, "PRAGMA user_version");
+    ask(&expected, path, "PRAGMA foreign_key_check");
+    assert_string_equal(upgraded.bytes, "user_version\r\n2\r\n");
+    assert_string_equal(expected.bytes, "table,rowid,parent,fkid\r\n");
+    text_release(&before);
+    text_release(&after);
+    text_release(&upgraded);
+    text_release(&expected);
+}
+
+static void a_file_with_surfaces_of_someone_else_is_left_as_it_is(void **state)
+{
+    (void)state;
+    Store *store = NULL;
+    Error told = {{0}};
+    Text before = {0}, after = {0};
+    make_version_1();
+    execute("INSERT INTO surface VALUES ('s', 'e', '{}', '{}', 'm', 2, 2, 0.0, 1.0, 0.0, 1.0, "
+            "'done', NULL, 1.0, NULL)");
+    dump(&before);
+    assert_int_equal(store_open(&store, path, STORE_WRITE, 0, &told), STATUS_FAILED);
+    if (!strstr(told.message, "upgrade from schema 1: CHECK constraint failed: version 1 wrote no "
+                              "surfaces, but there are rows in its tables of them")) {
+        fail_msg("%s", told.message);
+    }
+    assert_int_equal(version_of_file(), 1);
+    dump(&after);
+    assert_string_equal(before.bytes, after.bytes);
+    text_release(&before);
+    text_release(&after);
+}
+
+static void an_upgrade_that_is_killed_is_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    const uint64_t seed = 20261121;
+    int n_old = 0;
+    Text before = {0}, after = {0};
+    print_message("seed %llu\n", (unsigned long long)seed);
+    make_version_1();
+    dump(&before);
+    for (uint32_t k = 0; k < N_KILLS; k++) {
+        make_version_1();
+        pid_t child = fork();
+        if (child == 0) {
+            Store *store = NULL;
+            Error told = {{0}};
+            _exit(store_open(&store, path, STORE_WRITE, 0, &told) == STATUS_OK ? 0 : 1);
+        }
+        /* an upgrade takes some milliseconds */
+        double ms = 12.0 * random_uniform((RandomKey){seed, RANDOM_DATA}, k, 0, 0, 0);
+        nanosleep(&(struct timespec){.tv_nsec = (long)(ms * 1e6)}, NULL);
+        kill(child, SIGKILL);
+        int code = 0;
+        waitpid(child, &code, 0);
+        assert_true(WIFSIGNALED(code) || WEXITSTATUS(code) == 0);
+        int64_t version = version_of_file();
+        assert_true(version == 1 || version == 2);
+        n_old += version == 1;
+        text_clear(&after);
+        dump(&after);
+        assert_string_equal(before.bytes, after.bytes);
+        /* the next one finishes it */
+        Store *store = NULL;
+        Error told = {{0}};
+        bool sound = false;
+        Text report = {0};
+        if (store_open(&store, path, STORE_WRITE, 0, &told) != STATUS_OK ||
+            store_check(store, &sound, &report, &told) != STATUS_OK || !sound) {
+            fail_msg("%s %s", told.message, text_string(&report));
+        }
+        text_release(&report);
+        store_close(store);
+        assert_int_equal(version_of_file(), 2);
+    }
+    print_message("%d of %d kills came before the commit\n", n_old, N_KILLS);
+    text_release(&before);
+    text_release(&after);
+}
+
+int main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
+    const struct CMUnitTest tests[] = {
+        TEST(an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one),
+        TEST(a_file_with_surfaces_of_someone_else_is_left_as_it_is),
+        TEST(an_upgrade_that_is_killed_is_whole_or_not_at_all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
