@@ -1,10 +1,10 @@
-/* The statistics of an evaluation; distributions come from GSL. */
+/* The statistics of an evaluation; tails of distributions come from numerics.h. */
 #include "analysis/statistics.h"
 
-#include <gsl/gsl_cdf.h>
-#include <gsl/gsl_errno.h>
 #include <math.h>
 #include <stdlib.h>
+
+#include "analysis/numerics.h"
 
 void statistics_mean(double *mean, double *standard_error, const double *x, size_t n)
 {
@@ -22,13 +22,13 @@ void statistics_mean(double *mean, double *standard_error, const double *x, size
 
 void statistics_wilson(double *low, double *high, size_t k, size_t n, double confidence)
 {
-    gsl_set_error_handler_off();
     if (n == 0) {
         *low = 0;
         *high = 1;
         return;
     }
-    double z = gsl_cdf_ugaussian_Qinv((1 - confidence) / 2), count = (double)n, hits = (double)k;
+    double z = numerics_normal_quantile_above((1 - confidence) / 2), count = (double)n,
+           hits = (double)k;
     double centre = (hits + z * z / 2) / (count + z * z);
     double half = z / (count + z * z) * sqrt(hits * (count - hits) / count + z * z / 4);
     *low = k == 0 ? 0 : centre - half;
@@ -37,21 +37,20 @@ void statistics_wilson(double *low, double *high, size_t k, size_t n, double con
 
 double statistics_mcnemar(size_t only_first, size_t only_second)
 {
-    gsl_set_error_handler_off();
     size_t fewer = only_first < only_second ? only_first : only_second;
-    double p = 2 * gsl_cdf_binomial_P((unsigned)fewer, 0.5, (unsigned)(only_first + only_second));
+    double p =
+        2 * numerics_binomial_below((unsigned)fewer, 0.5, (unsigned)(only_first + only_second));
     return p < 1 ? p : 1;
 }
 
 double statistics_paired_t(const double *differences, size_t n)
 {
-    gsl_set_error_handler_off();
     double mean, standard_error;
     statistics_mean(&mean, &standard_error, differences, n);
     if (!(standard_error > 0)) {
         return NAN;
     }
-    return 2 * gsl_cdf_tdist_Q(fabs(mean / standard_error), (double)(n - 1));
+    return 2 * numerics_student_above(fabs(mean / standard_error), (double)(n - 1));
 }
 
 double statistics_sign_flip(const int *differences, size_t n)
