@@ -9,7 +9,7 @@ typedef struct {
     bool numeric;    /* every value is NULL, an integer or a real */
     bool integer;    /* numeric, and every value is NULL or an integer */
     double *numbers; /* (n_rows) NaN for NULL; NULL unless numeric */
-    char **texts;    /* (n_rows) NULL for NULL, BLOBs as hex; NULL where numeric */
+    char **texts; /* (n_rows) NULL for NULL, BLOBs as hex, numbers as %.17g; NULL where numeric */
 } FrameColumn;
 
 typedef struct {
@@ -23,7 +23,7 @@ typedef struct {
 Status frame_read(Frame *frame, Store *store, const char *sql, const char *const *binds,
                   size_t n_binds, Error *error);
 void frame_release(Frame *frame);
-/* NULL when there is none of that name. */
+/* The first of that name; NULL when there is none. */
 const FrameColumn *frame_column(const Frame *frame, const char *name);
 /* NaN / NULL when the column is absent or of the other kind. */
 double frame_number(const Frame *frame, const char *name, size_t row);

@@ -141,7 +141,7 @@ static int add_human(Text *out, Value value, int limit)
     return n;
 }
 
-static void add_hex(Text *out, Value value)
+void value_add_hex(Text *out, Value value)
 {
     static const char digits[] = "0123456789abcdef";
     const unsigned char *bytes = value.bytes;
@@ -168,7 +168,7 @@ static void add_json(Text *out, Value value)
         break;
     case VALUE_BLOB:
         text_add(out, "\"");
-        add_hex(out, value);
+        value_add_hex(out, value);
         text_add(out, "\"");
         break;
     }
@@ -209,7 +209,7 @@ static void add_csv(Text *out, Value value)
         add_csv_text(out, value.bytes, value.n);
         break;
     case VALUE_BLOB:
-        add_hex(out, value);
+        value_add_hex(out, value);
         break;
     }
 }

@@ -13,3 +13,6 @@ struct Store {
 
 /* "path: " before the message. */
 Status store_fail(const Store *store, Status status, Error *error);
+
+/* The bytes as hex digits (query.c). */
+void value_add_hex(Text *out, Value value);
