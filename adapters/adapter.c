@@ -60,6 +60,11 @@ size_t adapter_parameters(const AdapterBank *bank)
     return bank->n_parameters;
 }
 
+int adapter_count(const AdapterBank *bank)
+{
+    return bank->n_adapters;
+}
+
 const AdapterSpec *adapter_spec(const AdapterBank *bank)
 {
     return &bank->spec;

@@ -37,6 +37,7 @@ extern const char *const adapter_method_names[];
  * 1/r), keyed by (random_seed_for(seed, module_name), RANDOM_PROJECTION), element (i, j, k) counted
  * by (i, j, k, 0). */
 size_t adapter_parameters(const AdapterBank *bank); /* scalars of one adapter; 0 for none */
+int adapter_count(const AdapterBank *bank);         /* n */
 const AdapterSpec *adapter_spec(const AdapterBank *bank);
 /* Start values of one adapter into v: (parameters). tinylora: zeros. full: the model's weights. */
 void adapter_initial(const AdapterBank *bank, float *v);
