@@ -148,6 +148,11 @@ void database_close(Database *database)
     free(database);
 }
 
+void database_keep_log(Database *database)
+{
+    sqlite3_db_config(database->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+}
+
 void database_interrupt(Database *database, int (*stop)(void *), void *context)
 {
     sqlite3_progress_handler(database->handle, stop ? 10000 : 0, stop, context);

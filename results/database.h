@@ -27,6 +27,8 @@ typedef enum {
  * s for locks. */
 Status database_open(Database **database, const char *path, DatabaseMode mode, Error *error);
 void database_close(Database *database);
+/* The close will not checkpoint. */
+void database_keep_log(Database *database);
 
 /* Every 10,000 instructions; nonzero stops the statement with STATUS_STOPPED. stop may be NULL. */
 void database_interrupt(Database *database, int (*stop)(void *), void *context);

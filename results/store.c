@@ -7,6 +7,7 @@
  * (drop_later). */
 #include "results/store.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -22,7 +23,7 @@ const char *run_state_name(RunState state)
     return names[state];
 }
 
-static RunState state_of(const char *name)
+RunState run_state_of(const char *name)
 {
     RunState state = RUN_WAITING;
     while (state < RUN_CANCELLED && (!name || strcmp(run_state_name(state), name) != 0)) {
@@ -31,28 +32,22 @@ static RunState state_of(const char *name)
     return state;
 }
 
-/* Ends a transaction: commits when status is OK, else rolls back and names the file. */
-static Status finish(Store *store, Status status, Error *error)
+const char *nonfinite_name(double value)
 {
-    if (status == STATUS_OK) {
-        status = database_commit(store->database, error);
-    } else {
-        database_rollback(store->database);
-    }
-    return store_fail(store, status, error);
+    return isnan(value) ? "not a number" : value > 0.0 ? "infinite" : "minus infinite";
 }
 
 Status store_experiment(Store *store, const char *name, const char *config, double now_s,
                         Error *error)
 {
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     if (status == STATUS_OK) {
         status = database_run(store->database,
                               "INSERT OR IGNORE INTO experiment (name, config, created_at) "
                               "VALUES (?, ?, ?)",
                               BIND(value_text(name), value_text(config), value_real(now_s)), error);
     }
-    return finish(store, status, error);
+    return store_finish(store, status, error);
 }
 
 /* State and last step of a run; *found false when there is none, STATUS_FAILED when its identity is
@@ -69,7 +64,7 @@ static Status look_up(Store *store, const RunInfo *info, bool *found, RunState *
         status = statement_next(statement, found, error);
     }
     if (status == STATUS_OK && *found) {
-        *state = state_of(statement_text(statement, 0));
+        *state = run_state_of(statement_text(statement, 0));
         *last_step = statement_integer(statement, 1);
         if (strcmp(statement_text(statement, 2), info->identity) != 0) {
             status = error_set(error, STATUS_FAILED, "run %s is there with another identity",
@@ -109,7 +104,7 @@ Status store_run(Store *store, const RunInfo *info, double now_s, RunState *stat
     bool found = false;
     RunState stored_state = RUN_WAITING;
     int64_t stored_step = -1;
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     if (status == STATUS_OK) {
         status = look_up(store, info, &found, &stored_state, &stored_step, error);
     }
@@ -122,7 +117,7 @@ Status store_run(Store *store, const RunInfo *info, double now_s, RunState *stat
                               "VALUES (?, ?)",
                               BIND(value_text(info->experiment), value_text(info->run_id)), error);
     }
-    status = finish(store, status, error);
+    status = store_finish(store, status, error);
     if (status == STATUS_OK) {
         *state = stored_state;
         *last_step = stored_step;
@@ -162,7 +157,8 @@ Status store_attempt_begin(Store *store, const char *run_id, const Worker *worke
                            double stale_s, int64_t *attempt, Error *error)
 {
     Database *database = store->database;
-    Status status = database_begin(database, error);
+    assert(store->mode != STORE_SHARED); /* only the one writer knows that the others are gone */
+    Status status = store_begin(store, error);
     if (status == STATUS_OK) {
         status = refuse_other_worker(store, run_id, worker, now_s, stale_s, error);
     }
@@ -205,7 +201,7 @@ Status store_attempt_begin(Store *store, const char *run_id, const Worker *worke
         n = row ? statement_integer(statement, 0) : 0;
     }
     statement_reset(statement);
-    status = finish(store, status, error);
+    status = store_finish(store, status, error);
     if (status == STATUS_OK) {
         *attempt = n;
     }
@@ -215,7 +211,7 @@ Status store_attempt_begin(Store *store, const char *run_id, const Worker *worke
 Status store_attempt_end(Store *store, const char *run_id, int64_t attempt, const char *how,
                          double now_s, Error *error)
 {
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     if (status == STATUS_OK) {
         status = database_run(
             store->database,
@@ -230,7 +226,7 @@ Status store_attempt_end(Store *store, const char *run_id, int64_t attempt, cons
                               "'running'",
                               BIND(value_text(run_id)), error);
     }
-    return finish(store, status, error);
+    return store_finish(store, status, error);
 }
 
 static Status insert_event(Store *store, const char *run_id, int64_t step, const char *kind,
@@ -254,10 +250,7 @@ static Status insert_metric(Store *store, const StepRecord *record, const Metric
         error);
     if (status == STATUS_OK && !isfinite(metric->value)) {
         char message[256];
-        snprintf(message, sizeof message, "%s is %s", metric->key,
-                 isnan(metric->value)  ? "not a number"
-                 : metric->value > 0.0 ? "infinite"
-                                       : "minus infinite");
+        snprintf(message, sizeof message, "%s is %s", metric->key, nonfinite_name(metric->value));
         status = insert_event(store, record->run_id, record->step, "nonfinite", message,
                               record->now_s, error);
     }
@@ -348,14 +341,14 @@ static Status insert_step(Store *store, const StepRecord *record, Error *error)
 
 Status store_steps(Store *store, const StepRecord *records, size_t n, Error *error)
 {
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     size_t i = 0;
     while (status == STATUS_OK && i < n) {
         status = insert_step(store, &records[i], error);
         i += status == STATUS_OK;
     }
     bool inserted = status == STATUS_OK;
-    status = finish(store, status, error);
+    status = store_finish(store, status, error);
     if (status != STATUS_OK && !inserted && i < n) {
         error_context(error, status, "run %s, step %" PRId64, records[i].run_id, records[i].step);
     }
@@ -365,17 +358,17 @@ Status store_steps(Store *store, const StepRecord *records, size_t n, Error *err
 Status store_event(Store *store, const char *run_id, int64_t step, const char *kind,
                    const char *message, double now_s, Error *error)
 {
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     if (status == STATUS_OK) {
         status = insert_event(store, run_id, step, kind, message, now_s, error);
     }
-    return finish(store, status, error);
+    return store_finish(store, status, error);
 }
 
 Status store_run_end(Store *store, const char *run_id, RunState state, const char *reason,
                      double objective, double objective_se, double now_s, Error *error)
 {
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     if (status == STATUS_OK) {
         status = database_run(
             store->database,
@@ -388,7 +381,7 @@ Status store_run_end(Store *store, const char *run_id, RunState state, const cha
     if (status == STATUS_OK && database_changes(store->database) != 1) {
         status = error_set(error, STATUS_FAILED, "there is no run %s", run_id);
     }
-    return finish(store, status, error);
+    return store_finish(store, status, error);
 }
 
 /* Rows later than step: what a run that goes on from there will compute again. */
@@ -401,12 +394,12 @@ static Status delete_later(Store *store, const char *run_id, int64_t step, Error
         "DELETE FROM evaluation WHERE run_id = ? AND step > ?", /* and its verdicts */
         "DELETE FROM eval_completion WHERE run_id = ? AND step > ?",
         "UPDATE run SET last_step = ?2 WHERE run_id = ?1"};
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     for (size_t i = 0; status == STATUS_OK && i < sizeof statements / sizeof *statements; i++) {
         status = database_run(store->database, statements[i],
                               BIND(value_text(run_id), value_integer(step)), error);
     }
-    return finish(store, status, error);
+    return store_finish(store, status, error);
 }
 
 /* The checkpoint that `statement` stands on: step, sha256, bytes. */
@@ -551,7 +544,7 @@ Status store_find_run(Store *store, const char *id, StoredRun *run, Error *error
                            .model = block.bytes + start[3],
                            .method = block.bytes + start[4],
                            .adapter = block.bytes + start[5],
-                           .state = state_of(statement_text(statement, 6)),
+                           .state = run_state_of(statement_text(statement, 6)),
                            .steps = statement_integer(statement, 7),
                            .last_step = statement_integer(statement, 8)};
     }

@@ -24,10 +24,14 @@ typedef enum {
  * and holds the writer's lock, a lock on the file "<path>-lock", until store_close (a second writer
  * waits up to wait_ms, then STATUS_FAILED naming the holder's pid and host). STORE_READ never
  * writes, never checkpoints and never waits for the writer. No clock is read here: callers pass
- * times. Not to be carried over a fork. Errors: STATUS_REFUSED for a file that is not ours, empty,
- * of a newer schema, or damaged; STATUS_FAILED else. */
+ * times. Not to be carried over a fork. STORE_SHARED is STORE_WRITE by turns: each call waits up to
+ * wait_ms for the lock, and fails as the opening does where a STORE_WRITE holds it. Errors:
+ * STATUS_REFUSED for a file that is not ours, empty, of a newer schema, or damaged; STATUS_FAILED
+ * else. */
 Status store_open(Store **store, const char *path, StoreMode mode, int wait_ms, Error *error);
 void store_close(Store *store);
+/* The schema version that the file had when it was opened, and the one it has now. */
+void store_versions(const Store *store, int *opened, int *current);
 
 /* Asked every few thousand instructions of a query; nonzero ends it with STATUS_STOPPED. NULL:
  * never. */

@@ -112,19 +112,14 @@ Status store_evaluations(Store *store, const Evaluation *evaluations, size_t n_e
                evaluations[i].step == evaluations[0].step);
     }
     assert(n_evaluations || !n_samples);
-    Status status = database_begin(store->database, error);
+    Status status = store_begin(store, error);
     for (size_t i = 0; status == STATUS_OK && i < n_evaluations; i++) {
         status = insert_evaluation(store, &evaluations[i], now_s, error);
     }
     for (size_t i = 0; status == STATUS_OK && i < n_samples; i++) {
         status = insert_sample(store, &evaluations[0], &samples[i], error);
     }
-    if (status == STATUS_OK) {
-        status = database_commit(store->database, error);
-    } else {
-        database_rollback(store->database);
-    }
-    return store_fail(store, status, error);
+    return store_finish(store, status, error);
 }
 
 Status store_has_evaluation(Store *store, const char *run_id, int64_t step, const char *task,

@@ -1,14 +1,14 @@
-/* Opening results.db: who may, whether it is ours, which journal; and `db check`.
+/* Opening results.db: who may, whether it is ours, which journal.
  *
  * 1. A file appears whole: it is made as "<path>-new" with its schema and renamed. So an empty file
  * is never ours.
- * 2. Whoever writes holds the lock on "<path>-lock" from before the first look at the file until
- * after the last close. Only that connection writes or checkpoints, which is what SQLite up
- * to 3.51.2 needs to be safe in WAL mode.
+ * 2. Whoever writes or checkpoints holds the lock on "<path>-lock" (store_lock.c): STORE_WRITE from
+ * before the first look at the file until after the last close, STORE_SHARED for one transaction
+ * and its automatic checkpoint at a time. That is what SQLite up to 3.51.2 needs to be safe in WAL
+ * mode.
  * 3. Readers open read-only, with automatic checkpoints and the checkpoint at close switched off.
  * 4. The database file itself is never opened but by SQLite: closing any descriptor of it would
  * drop SQLite's locks. */
-#define _GNU_SOURCE /* open file description locks */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,9 +21,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "core/sha256.h"
 #include "results/schema.h"
 #include "results/store_private.h"
+
+enum { CLOSE_WAIT_MS = 500 };
 
 Status store_fail(const Store *store, Status status, Error *error)
 {
@@ -93,47 +94,6 @@ static char *resolve(const char *path)
     free(folder);
     free(copy);
     return name.bytes;
-}
-
-/* Open file description locks: they keep two stores of one process apart too, and end with the
- * process. */
-static bool try_lock(int file)
-{
-    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    return fcntl(file, F_OFD_SETLK, &lock) == 0;
-}
-
-static Status take_lock(Store *store, int wait_ms, Error *error)
-{
-    Text name = {0};
-    text_printf(&name, "%s-lock", store->path);
-    store->lock_file = open(name.bytes, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (store->lock_file < 0) {
-        Status status =
-            error_set(error, STATUS_FAILED, "cannot open \"%s\": %s", name.bytes, strerror(errno));
-        text_release(&name);
-        return status;
-    }
-    text_release(&name);
-    bool locked = try_lock(store->lock_file);
-    for (int waited_ms = 0; !locked && waited_ms < wait_ms; waited_ms += 20) {
-        nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
-        locked = try_lock(store->lock_file);
-    }
-    char holder[320] = {0};
-    if (!locked) {
-        ssize_t n = pread(store->lock_file, holder, sizeof holder - 1, 0);
-        return error_set(error, STATUS_FAILED, "another process writes to it (%s)",
-                         n > 0 ? holder : "it has not told its name");
-    }
-    char host[256] = "?";
-    gethostname(host, sizeof host - 1);
-    int n = snprintf(holder, sizeof holder, "pid %ld on %s", (long)getpid(), host);
-    if (ftruncate(store->lock_file, 0) != 0 ||
-        pwrite(store->lock_file, holder, (size_t)n, 0) != n) {
-        return error_set(error, STATUS_FAILED, "cannot write its lock file: %s", strerror(errno));
-    }
-    return STATUS_OK;
 }
 
 /* The journal is decided by looking at the file system; both keep what was committed through a
@@ -234,15 +194,14 @@ static Status open_database(Store *store, Error *error)
         store->database = NULL;
         status = database_open(&store->database, store->path, DATABASE_IMMUTABLE, error);
     }
-    int version = 0;
     if (status == STATUS_OK) {
-        status = schema_check(store->database, &version, error);
+        status = schema_check(store->database, &store->opened_version, error);
     }
-    if (status == STATUS_OK && reading && version < SCHEMA_VERSION) {
+    if (status == STATUS_OK && reading && store->opened_version < SCHEMA_VERSION) {
         return error_set(error, STATUS_REFUSED,
                          "schema version %d is older than this program's %d; `tinylora db upgrade` "
                          "widens it",
-                         version, SCHEMA_VERSION);
+                         store->opened_version, SCHEMA_VERSION);
     }
     if (status == STATUS_OK && !reading) {
         status = set_journal(store->database, store->network, error);
@@ -261,14 +220,15 @@ Status store_open(Store **out, const char *path, StoreMode mode, int wait_ms, Er
     }
     store->lock_file = -1;
     store->mode = mode;
+    store->wait_ms = wait_ms;
     store->path = resolve(path);
     if (!store->path) {
         free(store);
         return error_set(error, STATUS_FAILED, "\"%s\": %s", path, strerror(errno));
     }
     Status status = STATUS_OK;
-    if (mode == STORE_WRITE) {
-        status = take_lock(store, wait_ms, error);
+    if (mode != STORE_READ) {
+        status = store_lock(store, wait_ms, error);
     }
     if (status == STATUS_OK) {
         status = look(store, error);
@@ -285,6 +245,9 @@ Status store_open(Store **out, const char *path, StoreMode mode, int wait_ms, Er
         store_close(store);
         return status;
     }
+    if (mode == STORE_SHARED) {
+        store_unlock(store);
+    }
     *out = store;
     return STATUS_OK;
 }
@@ -294,6 +257,10 @@ void store_close(Store *store)
     if (!store) {
         return;
     }
+    if (store->mode == STORE_SHARED && store->database && !store->locked &&
+        store_lock(store, CLOSE_WAIT_MS, NULL) != STATUS_OK) {
+        database_keep_log(store->database); /* whoever holds the lock will checkpoint */
+    }
     database_close(store->database); /* the last writer's checkpoint happens here, under the lock */
     if (store->lock_file >= 0) {
         close(store->lock_file);
@@ -302,104 +269,13 @@ void store_close(Store *store)
     free(store);
 }
 
+void store_versions(const Store *store, int *opened, int *current)
+{
+    *opened = store->opened_version;
+    *current = SCHEMA_VERSION;
+}
+
 void store_interrupt(Store *store, int (*stop)(void *), void *context)
 {
     database_interrupt(store->database, stop, context);
-}
-
-/* One line for each row of a checking pragma, but "ok". */
-static Status check_rows(Store *store, const char *sql, const char *what, bool *sound, Text *report,
-                         Error *error)
-{
-    Statement *statement = NULL;
-    Status status = database_rows(&statement, store->database, sql, NULL, 0, error);
-    bool row = status == STATUS_OK, clean = true;
-    while (status == STATUS_OK && row) {
-        status = statement_next(statement, &row, error);
-        if (status == STATUS_OK && row) {
-            const char *text = statement_text(statement, 0);
-            if (!text || strcmp(text, "ok") != 0) {
-                clean = false;
-                text_printf(report, "%s: %s\n", what, text ? text : "NULL");
-            }
-        }
-    }
-    statement_reset(statement);
-    if (status ==
-        STATUS_REFUSED) { /* damage so bad that the check itself ends: a finding, not an error */
-        text_printf(report, "%s: the check could not finish, the database is damaged\n", what);
-        *sound = false;
-        return STATUS_OK;
-    }
-    if (status == STATUS_OK && clean) {
-        text_printf(report, "%s: ok\n", what);
-    }
-    *sound = *sound && clean;
-    return status;
-}
-
-static Status check_checkpoints(Store *store, bool *sound, Text *report, Error *error)
-{
-    Statement *statement = NULL;
-    Status status =
-        database_rows(&statement, store->database,
-                      "SELECT run_id, step, sha256, bytes FROM checkpoint", NULL, 0, error);
-    bool row = status == STATUS_OK;
-    long n = 0, n_bad = 0;
-    while (status == STATUS_OK && row) {
-        status = statement_next(statement, &row, error);
-        if (status != STATUS_OK || !row) {
-            break;
-        }
-        Value bytes = statement_value(statement, 3);
-        char hex[SHA256_HEX_SIZE];
-        sha256_bytes(hex, bytes.bytes, bytes.n);
-        n++;
-        if (strcmp(hex, statement_text(statement, 2)) != 0) {
-            n_bad++;
-            text_printf(report, "checkpoint of run %s step %" PRId64 ": checksum differs\n",
-                        statement_text(statement, 0), statement_integer(statement, 1));
-        }
-    }
-    statement_reset(statement);
-    text_printf(report, "checkpoints: %ld, %ld damaged\n", n, n_bad);
-    *sound = *sound && n_bad == 0;
-    return status == STATUS_REFUSED ? STATUS_OK : status;
-}
-
-Status store_check(Store *store, bool *sound, Text *report, Error *error)
-{
-    *sound = true;
-    int version = 0;
-    Status status = schema_check(store->database, &version, error);
-    if (status == STATUS_OK) {
-        Statement *statement = NULL;
-        bool row = false;
-        status = database_rows(&statement, store->database, "PRAGMA journal_mode", NULL, 0, error);
-        if (status == STATUS_OK) {
-            status = statement_next(statement, &row, error);
-        }
-        if (status == STATUS_OK && row) {
-            text_printf(report, "schema: version %d\njournal: %s on a %s file system\n", version,
-                        statement_text(statement, 0), store->network ? "network" : "local");
-        }
-        statement_reset(statement);
-    }
-    text_printf(
-        report, "SQLite: %s, %s\n", database_library_version(),
-        database_library_has_wal_reset_bug()
-            ? "has the WAL-reset bug (fixed in 3.51.3): only the holder of the writer's lock "
-              "writes or checkpoints, readers never do"
-            : "without the WAL-reset bug");
-    if (status == STATUS_OK) {
-        status = check_rows(store, "PRAGMA integrity_check", "integrity", sound, report, error);
-    }
-    if (status == STATUS_OK) {
-        status =
-            check_rows(store, "PRAGMA foreign_key_check", "foreign keys", sound, report, error);
-    }
-    if (status == STATUS_OK) {
-        status = check_checkpoints(store, sound, report, error);
-    }
-    return store_fail(store, status, error);
 }

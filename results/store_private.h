@@ -1,4 +1,4 @@
-/* What the store_*.c and query.c share. Private to results/. */
+/* What the store_*.c, query.c and frame.c share. Private to results/. */
 #pragma once
 #include "results/database.h"
 #include "results/store.h"
@@ -7,12 +7,31 @@ struct Store {
     Database *database;
     char *path;
     StoreMode mode;
-    int lock_file; /* -1 for a reader */
-    bool network;  /* rollback journal instead of WAL */
+    int wait_ms;
+    int lock_file;      /* -1 for a reader */
+    int opened_version; /* of the file's schema, before it was upgraded */
+    bool locked;        /* we hold the writer's lock */
+    bool network;       /* rollback journal instead of WAL */
 };
 
 /* "path: " before the message. */
 Status store_fail(const Store *store, Status status, Error *error);
+
+/* The writer's lock (store_lock.c). Errors: STATUS_FAILED naming the holder after wait_ms. */
+Status store_lock(Store *store, int wait_ms, Error *error);
+void store_unlock(Store *store);
+
+/* A writer's transaction: BEGIN IMMEDIATE, with the writer's lock (STORE_SHARED takes it here). It
+ * ends by store_finish, also when it failed to begin. */
+Status store_begin(Store *store, Error *error);
+/* Commits when status is OK, else rolls back and names the file; STORE_SHARED gives the lock back.
+ */
+Status store_finish(Store *store, Status status, Error *error);
+
+RunState run_state_of(const char *name);
+
+/* "not a number", "infinite", "minus infinite". */
+const char *nonfinite_name(double value);
 
 /* The bytes as hex digits (query.c). */
 void value_add_hex(Text *out, Value value);

@@ -65,8 +65,8 @@ typedef struct {
     double x, y, value; /* not finite: NULL with an event `nonfinite` */
 } SurfaceValue;
 /* The values of a claimed row (or of its preview) and its new state, one transaction; nothing when
- * the lease was lost
- * (*kept false). The last row sets the surface to done only by store_surface_end. */
+ * the lease was lost (*kept false). A row that lacks a point of a metric of its surface is refused
+ * (STATUS_FAILED). The last row sets the surface to done only by store_surface_end. */
 Status store_surface_commit(Store *store, const char *surface_id, const SurfaceLease *lease,
                             const SurfaceValue *values, size_t n, double now_s, bool *kept,
                             Error *error);
@@ -74,8 +74,8 @@ Status store_surface_commit(Store *store, const char *surface_id, const SurfaceL
 Status store_surface_release(Store *store, const char *surface_id, const SurfaceLease *lease,
                              Error *error);
 
-/* Values of row i so far (preview or done): values malloc'ed (n); metric strings live in the same
- * block. */
+/* Values of row i so far (preview or done) by j and metric: values malloc'ed (n); metric strings
+ * live in the same block. */
 Status store_surface_row(Store *store, const char *surface_id, int i, SurfaceValue **values,
                          size_t *n, Error *error);
 
@@ -95,7 +95,8 @@ typedef struct {
     double eigenvalue;
     const double *eigenvector; /* (n_parameters) */
 } SurfaceEigen;
-/* Insert or replace, one transaction. */
+/* Insert or replace, one transaction; slices of the same name are replaced as a whole. A value that
+ * is not finite is NULL: there is none. */
 Status store_surface_marks(Store *store, const char *surface_id, const SurfaceMark *marks, size_t n,
                            Error *error);
 Status store_surface_slices(Store *store, const char *surface_id, const SurfaceSlice *slices,
@@ -103,7 +104,8 @@ Status store_surface_slices(Store *store, const char *surface_id, const SurfaceS
 Status store_surface_eigen(Store *store, const char *surface_id, const SurfaceEigen *pairs,
                            size_t n, Error *error);
 
-/* state: done (only when every row is), failed with a reason. */
+/* state: done (only when every row is; final), failed with a reason, or waiting: this process
+ * leaves (still running while another one holds a row). */
 Status store_surface_end(Store *store, const char *surface_id, RunState state, const char *reason,
                          double now_s, Error *error);
 Status store_surface_event(Store *store, const char *surface_id, const char *kind,

@@ -1,0 +1,16 @@
+/* Whether a process that results.db names still lives. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "results/store.h"
+
+/* Clock ticks from the machine's boot to the start of its process pid; 0 where there is none, or
+ * nothing to read it from. */
+int64_t process_born(int64_t pid);
+
+/* Certainly gone, as `here` can tell (its host and boot_id): the host has been booted anew; or in
+ * this boot there is no such process, or only a zombie, or a later one under its pid (born: what
+ * process_born said then; 0: not known). A process of another host is never certainly gone. */
+bool process_is_gone(const Worker *here, const char *host, int64_t pid, const char *boot_id,
+                     int64_t born);
