@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/answer.h"
 #include "rl/extract.h"
 
 enum { NLL_ROWS = 16 }; /* rows between two questions to progress; no number depends on it */
@@ -141,62 +142,25 @@ static Status sample(Evaluated *out, const Trainer *trainer, const EvaluateSetti
     return STATUS_OK;
 }
 
-typedef struct {
-    int32_t *tokens;
-    uint8_t *scored;
-    double *logprobs; /* one stretch an adapter */
-} AnswerRow;
-
-/* A row's prompt and answer under n adapters as sequences. */
-static void add_answer(AnswerRow *answer, Sequence *sequences, const Task *task, int row,
-                       const int *names, int n)
-{
-    int n_prompt = task->prompts[row].n, n_tokens = n_prompt + task->n_answer[row];
-    answer->tokens = allocate((size_t)n_tokens, sizeof *answer->tokens);
-    answer->scored = allocate((size_t)n_tokens, 1);
-    answer->logprobs = allocate((size_t)n_tokens * (size_t)n, sizeof *answer->logprobs);
-    memcpy(answer->tokens, task->prompts[row].ids, (size_t)n_prompt * sizeof *answer->tokens);
-    memcpy(answer->tokens + n_prompt, task->answers[row],
-           (size_t)task->n_answer[row] * sizeof *answer->tokens);
-    memset(answer->scored + n_prompt, 1, (size_t)task->n_answer[row]);
-    for (int a = 0; a < n; a++) {
-        sequences[a] = (Sequence){.tokens = answer->tokens,
-                                  .n_tokens = n_tokens,
-                                  .parent = -1,
-                                  .adapter = names[a],
-                                  .temperature = 1,
-                                  .scored = answer->scored,
-                                  .logprobs = answer->logprobs + (size_t)a * (size_t)n_tokens};
-    }
-}
-
 static Status score_some_answers(Evaluated *out, const Trainer *trainer, const Task *task,
                                  int first, int n_rows, const int *names, int n, Error *error)
 {
     AnswerRow answers[NLL_ROWS];
     Sequence *sequences = allocate((size_t)n_rows * (size_t)n, sizeof *sequences);
     for (int i = 0; i < n_rows; i++) {
-        add_answer(&answers[i], sequences + (size_t)i * (size_t)n, task,
-                   out[0].first_row + first + i, names, n);
+        answer_row_init(&answers[i], sequences + (size_t)i * (size_t)n, task,
+                        out[0].first_row + first + i, INT_MAX, names, n, 0);
     }
     Batch batch = {
         .sequences = sequences, .n_sequences = n_rows * n, .hook = adapter_hook(trainer->bank)};
     Status status = engine_evaluate(trainer->engine, &batch, error);
     for (int i = 0; i < n_rows; i++) {
-        int row = out[0].first_row + first + i;
-        int n_prompt = task->prompts[row].n, n_answer = task->n_answer[row];
+        int n_answer = task->n_answer[out[0].first_row + first + i];
         for (int a = 0; a < n; a++) {
-            const double *logprobs =
-                sequences[(size_t)i * (size_t)n + (size_t)a].logprobs + n_prompt;
-            double sum = 0;
-            for (int t = 0; t < n_answer; t++) {
-                sum -= logprobs[t];
-            }
-            out[a].scores[out[a].n_scores - 1].values[first + i] = sum / n_answer;
+            out[a].scores[out[a].n_scores - 1].values[first + i] =
+                (0 - answer_row_sum(&answers[i], answers[i].logprobs, a)) / n_answer; /* never -0 */
         }
-        free(answers[i].tokens);
-        free(answers[i].scored);
-        free(answers[i].logprobs);
+        answer_row_release(&answers[i]);
     }
     free(sequences);
     return status;
