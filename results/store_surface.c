@@ -223,7 +223,7 @@ static Status insert_nonfinite(Store *store, const char *surface_id, int i, bool
         store->database,
         "INSERT INTO event (surface_id, kind, message, at) SELECT ?1, 'nonfinite', ?2, ?3 WHERE ?4 "
         "OR NOT EXISTS (SELECT 1 FROM surface_preview WHERE surface_id = ?1 AND i = ?5 AND j = ?6 "
-        "AND metric = ?7)",
+        "AND metric = ?7 AND value IS NULL)",
         BIND(value_text(surface_id), value_text(message), value_real(now_s), value_integer(preview),
              value_integer(i), value_integer(value->j), value_text(value->metric)),
         error);
