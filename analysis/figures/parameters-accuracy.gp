@@ -1,0 +1,19 @@
+x_label = 'trained parameters'
+eval words_below(0.78)
+eval words_left(0.22)
+set logscale x
+set xrange [x_low:x_high]
+set yrange [y_low:y_high]
+eval 'set xtics ('.x_ticks.') offset 0,0.3'
+set ytics y_step offset 0.6,0
+if (n_base) {
+    set object rectangle from graph 0, first base - base_error to graph 1, first base + base_error behind fc rgb '#606060' fs solid 0.25 noborder
+    set arrow from graph 0, first base to graph 1, first base nohead back lc rgb '#606060' lw 1 dt 2
+}
+do for [format in formats] {
+    eval terminal(format)
+    set output name.'.'.format
+    plot for [k = 1:n_series] data index sprintf('series %d', k) using 1:2 with lines lw 1.2 dt dashes[k] lc rgb colors[k], \
+        for [k = 1:n_series] data index sprintf('series %d', k) using 1:2:3 with yerrorbars pt points[k] ps 0.5 lw 0.8 lc rgb colors[k]
+    unset output
+}
