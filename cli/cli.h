@@ -52,7 +52,7 @@ void cli_note(const Cli *cli, const char *format, ...) __attribute__((format(pri
  * STATUS_REFUSED. */
 Status cli_model_directory(const Cli *cli, char directory[CONFIG_PATH], const char *name,
                            Error *error);
-/* results.db for reading; it must exist. Errors: STATUS_FAILED. */
+/* results.db for reading; it must exist. A signal ends its queries. Errors: STATUS_FAILED. */
 Status cli_open_store(const Cli *cli, Store **store, Error *error);
 /* A read-only statement, its answer on stdout in the format asked for. */
 Status cli_query(const Cli *cli, const char *sql, const char *const *binds, size_t n_binds,

@@ -35,18 +35,22 @@ Status cli_model_directory(const Cli *cli, char directory[CONFIG_PATH], const ch
     return model_find(directory, name, cli->models, error);
 }
 
+static int interrupted(void *context)
+{
+    (void)context;
+    return cli_stopping();
+}
+
 Status cli_open_store(const Cli *cli, Store **store, Error *error)
 {
     if (!file_exists(cli->db)) {
         return error_set(error, STATUS_FAILED, "\"%s\": there are no results yet", cli->db);
     }
-    return store_open(store, cli->db, STORE_READ, 0, error);
-}
-
-static int interrupted(void *context)
-{
-    (void)context;
-    return cli_stopping();
+    Status status = store_open(store, cli->db, STORE_READ, 0, error);
+    if (!status) {
+        store_interrupt(*store, interrupted, NULL);
+    }
+    return status;
 }
 
 Status cli_query(const Cli *cli, const char *sql, const char *const *binds, size_t n_binds,
@@ -58,7 +62,6 @@ Status cli_query(const Cli *cli, const char *sql, const char *const *binds, size
     if (status) {
         return status;
     }
-    store_interrupt(store, interrupted, NULL);
     status = query_run(store, sql, binds, n_binds, cli->format, &out, error);
     status = status ? status : cli_write(text_string(&out), out.n, error);
     text_release(&out);

@@ -183,11 +183,16 @@ static void add_csv_text(Text *out, const char *bytes, size_t n)
     if (quote) {
         text_add(out, "\"");
     }
-    for (size_t i = 0; i < n; i++) {
-        text_append(out, bytes + i, 1);
-        if (bytes[i] == '"') {
-            text_add(out, "\"");
+    for (size_t i = 0; i < n;) { /* whoever reads CSV trusts it to be UTF-8 */
+        size_t n_bytes;
+        uint32_t c = next_character((const unsigned char *)bytes + i, n - i, &n_bytes);
+        if (c == 0xfffd) {
+            text_add(out, "\xef\xbf\xbd");
+        } else {
+            text_append(out, bytes + i, n_bytes);
         }
+        text_add(out, c == '"' ? "\"" : "");
+        i += n_bytes;
     }
     if (quote) {
         text_add(out, "\"");

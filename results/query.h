@@ -13,7 +13,7 @@ bool output_format_find(OutputFormat *format, const char *name);
  * numbers to 6 digits, cells cut at 72, control characters made visible, BLOBs as their size; NULL
  * is empty md     the same as a Markdown table, uncut json   a list of objects; jsonl: an object a
  * line. Numbers as %.17g, BLOBs as hex, NULL as null csv    RFC 4180 (CRLF, quotes doubled).
- * Numbers as %.17g, BLOBs as hex, NULL empty, an empty string as "" A column name that comes again
- * gets "_2", "_3". On an error out is as it was. */
+ * Numbers as %.17g, BLOBs as hex, NULL empty, an empty string as "", broken UTF-8 as U+FFFD. A
+ * column name that comes again gets "_2", "_3". On an error out is as it was. */
 Status query_run(Store *store, const char *sql, const char *const *binds, size_t n_binds,
                  OutputFormat format, Text *out, Error *error);

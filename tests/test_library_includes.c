@@ -22,14 +22,15 @@ static const struct {
     {"analysis", {"analysis", "rl", "adapters", "results", "core"}},
     {"experiments", {"experiments", "analysis", "rl", "adapters", "results", "core"}},
     {"notebooks-export", {"notebooks-export", "analysis", "results", "rl", "adapters", "core"}},
-    {"cli", {"cli", "notebooks-export", "experiments", "analysis", "rl", "adapters", "results", "core"}},
+    {"cli",
+     {"cli", "notebooks-export", "experiments", "analysis", "rl", "adapters", "results", "core"}},
 };
 enum { N_FOLDERS = sizeof arrows / sizeof arrows[0] };
 
 /* Headers of external libraries: each may be included by one .c file. */
 static const char *const externals[] = {
-    "cblas.h",    "lapacke.h", "gsl/",     "sqlite3.h",  "cjson/",
-    "utf8proc.h", "nettle/",   "openssl/", "Random123/", "mpi.h",
+    "cblas.h", "lapacke.h", "gsl/",       "sqlite3.h", "cjson/", "utf8proc.h",
+    "nettle/", "openssl/",  "Random123/", "mpi.h",     "hdf5.h",
 };
 enum { N_EXTERNALS = sizeof externals / sizeof externals[0] };
 

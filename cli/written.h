@@ -1,0 +1,8 @@
+/* What the `export` verbs do with the files that they wrote. */
+#pragma once
+#include "cli/cli.h"
+
+/* files: a path a line. They go to stdout, and into the table `artifact` with size and hash unless
+ * results.db is being written to or cannot be. surface_id: whole, or NULL. */
+Status cli_written(const Cli *cli, const Text *files, const char *kind, const char *surface_id,
+                   Error *error);
