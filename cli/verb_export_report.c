@@ -66,7 +66,8 @@ const Verb verb_export_report = {
     .usage = "[--experiment E ...] [--surface ID ...] [--out FILE]",
     .help =
         "  --experiment E   of this experiment (may come again); all of results.db unless given\n"
-        "  --surface ID     of this surface (may come again): a surface_id, the start of one, or an\n"
+        "  --surface ID     of this surface (may come again): a surface_id, the start of one, or "
+        "an\n"
         "                   experiment that has one surface; all of the experiments unless given\n"
         "  --out FILE       where the page is written; report.html unless given\n\n"
         "The same results.db gives the same bytes.\n\n"

@@ -8,5 +8,7 @@ const Verb *const verbs[] = {
     &verb_verify,     &verb_pretrain,     &verb_db_check,
 
     &verb_export_csv, &verb_export_jsonl, &verb_export_hdf5, &verb_export_npy,
+
+    &verb_export_report,
 };
 const int n_verbs = sizeof verbs / sizeof verbs[0];

@@ -15,39 +15,43 @@ static const char template[] = {
 static const char style[] = {
 #include "notebooks_export_report_css.inc"
     0};
-static const char script[] = { /* one script of several files, in this order */
+/* One script of several files; report_start.js waits for all of them. */
+static const char script[] = {
 #include "notebooks_export_report_base_js.inc"
 #include "notebooks_export_report_chart_js.inc"
 #include "notebooks_export_report_runs_js.inc"
-#include "notebooks_export_report_surface_js.inc"
 #include "notebooks_export_report_start_js.inc"
+#include "notebooks_export_report_surface_js.inc"
     0};
 
 enum {
     CURVE_POINTS = 240000, /* on the whole page: some 3 MB */
-    CELLS = 200000,        /* of all surfaces and metrics */
-    CELLS_LEAST = 441      /* of a metric of a surface */
+    CELLS = 200000         /* of all surfaces and metrics */
 };
 
 /* The newest of everything that was computed for ?1; no clock of ours. */
 static const char newest_sql[] =
     "SELECT datetime(max(t), 'unixepoch') AS newest FROM (SELECT max(a.heartbeat_at) AS t FROM "
     "experiment_run m JOIN attempt a USING (run_id) WHERE m.experiment IN (SELECT value FROM "
-    "json_each(?1)) UNION ALL SELECT max(e.created_at) FROM experiment_run m JOIN evaluation e USING "
+    "json_each(?1)) UNION ALL SELECT max(e.created_at) FROM experiment_run m JOIN evaluation e "
+    "USING "
     "(run_id) WHERE m.experiment IN (SELECT value FROM json_each(?1)) UNION ALL SELECT "
-    "max(coalesce(r.ended_at, r.heartbeat_at)) FROM surface_row r WHERE r.surface_id IN (SELECT value "
+    "max(coalesce(r.ended_at, r.heartbeat_at)) FROM surface_row r WHERE r.surface_id IN (SELECT "
+    "value "
     "FROM json_each(?2)))";
 
 static const char models_sql[] =
-    "SELECT model FROM experiment_run m JOIN run r USING (run_id) WHERE m.experiment IN (SELECT value "
+    "SELECT model FROM experiment_run m JOIN run r USING (run_id) WHERE m.experiment IN (SELECT "
+    "value "
     "FROM json_each(?1)) UNION SELECT model FROM surface WHERE surface_id IN (SELECT value FROM "
     "json_each(?2)) ORDER BY 1";
 
 static const char all_sql[] = "SELECT name FROM experiment ORDER BY created_at, name";
 static const char one_sql[] = "SELECT name FROM experiment WHERE name = ?1";
 static const char surfaces_sql[] =
-    "SELECT surface_id, experiment, json_array_length(metrics) AS n_metrics FROM surface WHERE "
-    "experiment IN (SELECT value FROM json_each(?1)) OR (?2 = 'all' AND experiment IS NULL) ORDER BY "
+    "SELECT surface_id, experiment FROM surface WHERE "
+    "experiment IN (SELECT value FROM json_each(?1)) OR (?2 = 'all' AND experiment IS NULL) ORDER "
+    "BY "
     "experiment, created_at, surface_id";
 
 /* A list of names, each once. */
@@ -91,8 +95,8 @@ static void names_json(Text *json, const Names *names)
 
 typedef struct {
     Names experiments, surfaces;
+    char **owners; /* (surfaces.n) their experiments; NULL: none */
     Text experiments_json, surfaces_json;
-    size_t n_layers; /* of all surfaces */
 } Contents;
 
 static Status no_experiment(const char *name, Store *store, Error *error)
@@ -105,13 +109,26 @@ static Status no_experiment(const char *name, Store *store, Error *error)
             text_printf(&known, "%s\"%.60s\"", i ? ", " : "", frame_text(&all, "name", i));
         }
         text_add(&known, all.n_rows > 10 ? ", ..." : "");
-        status = error_set(error, STATUS_USAGE, "there is no experiment \"%.100s\"; there %s %.700s",
-                           name, all.n_rows == 1 ? "is" : "are",
-                           known.n ? text_string(&known) : "none");
+        status =
+            error_set(error, STATUS_USAGE, "there is no experiment \"%.100s\"; there %s %.700s",
+                      name, all.n_rows == 1 ? "is" : "are", known.n ? text_string(&known) : "none");
     }
     text_release(&known);
     frame_release(&all);
     return status;
+}
+
+static void add_surface(Contents *contents, const char *surface_id, const char *experiment)
+{
+    size_t n = contents->surfaces.n;
+    names_add(&contents->surfaces, surface_id);
+    if (contents->surfaces.n > n) {
+        contents->owners = realloc(contents->owners, (n + 1) * sizeof *contents->owners);
+        if (!contents->owners) {
+            abort();
+        }
+        contents->owners[n] = experiment ? strdup(experiment) : NULL;
+    }
 }
 
 static Status add_surfaces_asked_for(Contents *contents, const ReportRequest *request, Error *error)
@@ -122,7 +139,7 @@ static Status add_surfaces_asked_for(Contents *contents, const ReportRequest *re
         if (status) {
             return status;
         }
-        names_add(&contents->surfaces, surface.surface_id);
+        add_surface(contents, surface.surface_id, surface.experiment);
         if (surface.experiment) {
             names_add(&contents->experiments, surface.experiment);
         }
@@ -166,22 +183,18 @@ static Status find_contents(Contents *contents, const ReportRequest *request, Er
     names_json(&contents->experiments_json, &contents->experiments);
     const char *const binds[] = {text_string(&contents->experiments_json),
                                  request->n_experiments ? "some" : "all"};
-    status = status ? status
-                    : frame_read(&surfaces, request->store, surfaces_sql, binds, 2, error);
+    status = status ? status : frame_read(&surfaces, request->store, surfaces_sql, binds, 2, error);
     for (size_t i = 0; !status && !request->n_surfaces && i < surfaces.n_rows; i++) {
-        names_add(&contents->surfaces, frame_text(&surfaces, "surface_id", i));
-        contents->n_layers += (size_t)frame_number(&surfaces, "n_metrics", i);
-    }
-    if (request->n_surfaces) {
-        contents->n_layers = 3 * request->n_surfaces;
+        add_surface(contents, frame_text(&surfaces, "surface_id", i),
+                    frame_text(&surfaces, "experiment", i));
     }
     names_json(&contents->surfaces_json, &contents->surfaces);
     frame_release(&surfaces);
     return status;
 }
 
-static Status add_experiment(Text *html, Store *store, const char *name, size_t number, size_t budget,
-                             Error *error)
+static Status add_experiment(Text *html, Text *summary, Store *store, const char *name,
+                             size_t number, size_t budget, Error *error)
 {
     ReportExperiment e = {.name = name, .number = number};
     Text json = {0};
@@ -191,7 +204,13 @@ static Status add_experiment(Text *html, Store *store, const char *name, size_t 
         text_printf(html, "<section class=\"experiment\" id=\"e%zu\"><h2>", number);
         html_text(html, name);
         text_add(html, "</h2>\n");
-        report_sentence(html, &e);
+        text_printf(summary, "<li><a href=\"#e%zu\">", number);
+        html_text(summary, name);
+        text_add(summary, "</a>");
+        if (e.runs.n_rows) {
+            text_add(summary, ": ");
+            report_sentence(summary, &e);
+        }
         text_add(&json, "{");
         report_runs_json(&json, &e);
         status = report_curves_json(&json, &curves, store, &e, budget, error);
@@ -218,8 +237,10 @@ static Status add_experiment(Text *html, Store *store, const char *name, size_t 
     status = status ? status : report_events(html, store, name, error);
     status = status ? status : report_reproduce(html, store, &e, error);
     if (!status) {
-        text_printf(html, "<script type=\"application/json\" class=\"experiment-data\" "
-                          "data-for=\"e%zu\">", number);
+        text_printf(html,
+                    "<script type=\"application/json\" class=\"experiment-data\" "
+                    "data-for=\"e%zu\">",
+                    number);
         html_json(html, &json);
         text_add(html, "</script>\n</section>\n");
     }
@@ -228,33 +249,39 @@ static Status add_experiment(Text *html, Store *store, const char *name, size_t 
     return status;
 }
 
-static Status add_sections(Text *html, const Contents *contents, Store *store, Error *error)
+/* The surfaces of an experiment, or those without one (NULL). */
+static Status add_surfaces(Text *html, Text *summary, const Contents *contents,
+                           const char *experiment, Store *store, Error *error)
 {
     Status status = STATUS_OK;
-    for (size_t i = 0; !status && i < contents->experiments.n; i++) {
-        status = add_experiment(html, store, contents->experiments.names[i], i,
-                                CURVE_POINTS / contents->experiments.n, error);
-    }
-    size_t budget = contents->n_layers ? CELLS / contents->n_layers : CELLS;
-    budget = budget < CELLS_LEAST ? CELLS_LEAST : budget;
     for (size_t i = 0; !status && i < contents->surfaces.n; i++) {
-        status = report_surface(html, store, contents->surfaces.names[i], i, budget, error);
+        const char *owner = contents->owners[i];
+        if (owner && experiment ? strcmp(owner, experiment) != 0 : owner != experiment) {
+            continue;
+        }
+        text_printf(summary, "%s<a href=\"#s%zu\">surface <code>", experiment ? "<br>" : "<li>", i);
+        html_bytes(summary, contents->surfaces.names[i], 8);
+        text_add(summary, "</code></a>: ");
+        status = report_surface_sentence(summary, store, contents->surfaces.names[i], error);
+        status = status ? status
+                        : report_surface(html, store, contents->surfaces.names[i], i,
+                                         CELLS / contents->surfaces.n, error);
     }
     return status;
 }
 
-static void add_contents(Text *html, const Contents *contents)
+static Status add_sections(Text *html, Text *summary, const Contents *contents, Store *store,
+                           Error *error)
 {
-    for (size_t i = 0; i < contents->experiments.n; i++) {
-        text_printf(html, "<li><a href=\"#e%zu\">", i);
-        html_text(html, contents->experiments.names[i]);
-        text_add(html, "</a>\n");
+    Status status = STATUS_OK;
+    for (size_t i = 0; !status && i < contents->experiments.n; i++) {
+        const char *name = contents->experiments.names[i];
+        status = add_experiment(html, summary, store, name, i,
+                                CURVE_POINTS / contents->experiments.n, error);
+        status = status ? status : add_surfaces(html, summary, contents, name, store, error);
+        text_add(summary, "\n");
     }
-    for (size_t i = 0; i < contents->surfaces.n; i++) {
-        text_printf(html, "<li><a href=\"#s%zu\">surface ", i);
-        html_bytes(html, contents->surfaces.names[i], 8);
-        text_add(html, "</a>\n");
-    }
+    return status ? status : add_surfaces(html, summary, contents, NULL, store, error);
 }
 
 static Status add_lead(Text *html, const Contents *contents, Store *store, Error *error)
@@ -297,7 +324,8 @@ static void add_title(Text *html, const Contents *contents)
 /* As Content-Security-Policy names a script: base64 of its SHA-256. */
 static void add_hash(Text *out, const char *bytes, size_t n)
 {
-    static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     char hex[SHA256_HEX_SIZE];
     unsigned bits = 0, n_bits = 0;
     sha256_bytes(hex, bytes, n);
@@ -315,19 +343,21 @@ static void add_hash(Text *out, const char *bytes, size_t n)
 
 Status report_build(Text *html, const ReportRequest *request, Error *error)
 {
-    enum { TITLE, LEAD, CONTENTS, SECTIONS, FOOT, SCRIPT_HASH, STYLE_HASH, N_PARTS };
-    static const char *const names[] = {"title", "lead",        "contents",  "sections",
+    enum { TITLE, LEAD, SUMMARY, SECTIONS, FOOT, SCRIPT_HASH, STYLE_HASH, N_PARTS };
+    static const char *const names[] = {"title", "lead",        "summary",   "sections",
                                         "foot",  "script_hash", "style_hash"};
     Text parts[N_PARTS] = {{0}};
     Contents contents = {0};
     Status status = find_contents(&contents, request, error);
     status = status ? status : add_lead(&parts[LEAD], &contents, request->store, error);
-    status = status ? status : add_sections(&parts[SECTIONS], &contents, request->store, error);
+    status =
+        status ? status
+               : add_sections(&parts[SECTIONS], &parts[SUMMARY], &contents, request->store, error);
     if (!status) {
         add_title(&parts[TITLE], &contents);
-        add_contents(&parts[CONTENTS], &contents);
-        text_printf(&parts[FOOT], "Written by tinylora %s from results.db; the same database gives "
-                                  "the same page. \xc2\xb1 is one standard error.",
+        text_printf(&parts[FOOT],
+                    "Written by tinylora %s from results.db; the same database gives "
+                    "the same page. \xc2\xb1 is one standard error.",
                     request->version);
         add_hash(&parts[SCRIPT_HASH], script, sizeof script - 1);
         add_hash(&parts[STYLE_HASH], style, sizeof style - 1);
@@ -342,6 +372,10 @@ Status report_build(Text *html, const ReportRequest *request, Error *error)
         text_release(&parts[i]);
     }
     names_release(&contents.experiments);
+    for (size_t i = 0; i < contents.surfaces.n; i++) {
+        free(contents.owners[i]);
+    }
+    free(contents.owners);
     names_release(&contents.surfaces);
     text_release(&contents.experiments_json);
     text_release(&contents.surfaces_json);

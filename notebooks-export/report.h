@@ -1,6 +1,6 @@
-/* One HTML page that holds everything: tables that sort, curves, surfaces to hover and slice, answers,
- * failures, how to reproduce. It loads nothing from anywhere (its Content-Security-Policy forbids it),
- * and the same database gives the same bytes: no clock is read. */
+/* One HTML page that holds everything: tables that sort, curves, surfaces to hover and slice,
+ * answers, failures, how to reproduce. It loads nothing from anywhere (its Content-Security-Policy
+ * forbids it), and the same database gives the same bytes: no clock is read. */
 #pragma once
 #include "core/text.h"
 #include "results/store.h"
@@ -9,7 +9,8 @@ typedef struct {
     Store *store;
     const char *const *experiments; /* names; none: those of the surfaces asked for, else all */
     size_t n_experiments;
-    const char *const *surfaces; /* as store_find_surface takes them; none: all of the experiments */
+    const char *const
+        *surfaces; /* as store_find_surface takes them; none: all of the experiments */
     size_t n_surfaces;
     const char *version; /* of the program, for the foot of the page */
 } ReportRequest;

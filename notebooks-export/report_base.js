@@ -26,7 +26,12 @@ function show(value, digits = 4) {
   text = text.includes('e') && size >= 1e-3 && size < 1e6 ? String(Number(text)) : text;
   return text.replace(/(\.\d*?)0+(?=e|$)/, '$1').replace(/\.(?=e|$)/, '').replace('e+', 'e').replace(/-/g, MINUS);
 }
-const signed = (value, digits) => (value > 0 ? '+' : '') + show(value, digits);
+// To two significant digits of the standard error.
+function estimate(value, error) {
+  if (value === null || !Number.isFinite(value) || !(error > 0)) return show(value);
+  return value.toFixed(Math.min(12, Math.max(0, 1 - Math.floor(Math.log10(error))))).replace('-', MINUS);
+}
+const showP = (p) => (p !== null && p < 0.001 ? p.toExponential(1).replace('-', MINUS) : show(p, 2));
 
 const finite = (values) => values.filter((v) => v !== null && Number.isFinite(v));
 const smallest = (values) => values.reduce((a, b) => (b !== null && b < a ? b : a), Infinity);
@@ -37,7 +42,7 @@ function ticks(low, high, n) {
   const span = high - low;
   if (!(span > 0)) return [low];
   const rough = span / Math.max(1, n), power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5].find((m) => m * power >= rough * 0.999) || 10);
+  const step = power * ([1, 2, 5].find((m) => m * power >= rough * 0.75) || 10);
   const list = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * span; k++) list.push(Number((k * step).toPrecision(12)));
   return list;

@@ -1,5 +1,5 @@
-/* Learning curves: read run by run, thinned, with mean and standard error over seeds taken before the
- * thinning. A metric that never changes is named, not drawn. */
+/* Learning curves: read run by run, thinned, with mean and standard error over seeds taken before
+ * the thinning. A metric that never changes is named, not drawn. */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -15,7 +15,8 @@ enum {
 };
 
 static const char keys_sql[] =
-    "SELECT DISTINCT k.key FROM experiment_run m JOIN run r USING (run_id) JOIN metric k ON k.run_id "
+    "SELECT DISTINCT k.key FROM experiment_run m JOIN run r USING (run_id) JOIN metric k ON "
+    "k.run_id "
     "= r.run_id AND k.step IN (1, r.last_step) WHERE m.experiment = ?1 "
     "AND k.key NOT IN ('epoch', 'num_tokens') ORDER BY CASE k.key "
     "WHEN 'reward' THEN 1 WHEN 'loss' THEN 2 WHEN 'entropy' THEN 3 WHEN 'kl' THEN 4 "
@@ -46,7 +47,8 @@ void report_thin(size_t *kept, size_t keep, const double *x, const double *y, si
 {
     kept[0] = 0;
     for (size_t bucket = 1; bucket + 1 < keep; bucket++) {
-        size_t from = 1 + (bucket - 1) * (n - 2) / (keep - 2), to = 1 + bucket * (n - 2) / (keep - 2);
+        size_t from = 1 + (bucket - 1) * (n - 2) / (keep - 2),
+               to = 1 + bucket * (n - 2) / (keep - 2);
         size_t end = bucket + 2 < keep ? 1 + (bucket + 1) * (n - 2) / (keep - 2) : n;
         double next_x = 0, next_y = 0, largest = -1, count = (double)(end - to);
         for (size_t i = to; i < end; i++) {
@@ -55,8 +57,8 @@ void report_thin(size_t *kept, size_t keep, const double *x, const double *y, si
         }
         size_t last = kept[bucket - 1];
         for (size_t i = from; i < to; i++) {
-            double area = fabs((x[last] - next_x) * (y[i] - y[last]) -
-                               (x[last] - x[i]) * (next_y - y[last]));
+            double area =
+                fabs((x[last] - next_x) * (y[i] - y[last]) - (x[last] - x[i]) * (next_y - y[last]));
             if (area > largest) {
                 largest = area;
                 kept[bucket] = i;
@@ -75,7 +77,8 @@ static void *allocate(size_t n, size_t size)
     return memory;
 }
 
-/* Places of the finite values that are kept; *gap[k]: a value between kept k - 1 and k is missing. */
+/* Places of the finite values that are kept; *gap[k]: a value between kept k - 1 and k is missing.
+ */
 static size_t choose(size_t *kept, bool *gap, const double *x, const double *y, size_t n,
                      size_t points)
 {
@@ -151,7 +154,8 @@ static void flush_band(Curves *curves, size_t cell)
 {
     for (size_t j = 0; j < curves->n_keys; j++) {
         Key *key = &curves->key[j];
-        double *x = allocate(curves->n_steps, sizeof *x), *se = allocate(curves->n_steps, sizeof *se);
+        double *x = allocate(curves->n_steps, sizeof *x),
+               *se = allocate(curves->n_steps, sizeof *se);
         size_t n = 0;
         for (size_t step = 0; step < curves->n_steps; step++) {
             double count = key->count[step];

@@ -70,7 +70,8 @@ void html_text(Text *out, const char *s)
 
 void html_shell_word(Text *out, const char *s)
 {
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=+-";
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./:=+-";
     if (*s && strspn(s, plain) == strlen(s)) {
         html_text(out, s);
         return;
@@ -95,6 +96,25 @@ void html_number(Text *out, double value, int digits)
         text_printf(out, "%.*g", digits, value);
     } else {
         text_add(out, "\xe2\x80\x93");
+    }
+}
+
+void html_estimate(Text *out, double value, double standard_error)
+{
+    if (!isfinite(value) || !(standard_error > 0) || !isfinite(standard_error)) {
+        html_number(out, value, 4);
+        return;
+    }
+    double decimals = 1 - floor(log10(standard_error));
+    text_printf(out, "%.*f", (int)fmin(12, fmax(0, decimals)), value);
+}
+
+void html_p_value(Text *out, double p)
+{
+    if (p < 0.001) {
+        text_printf(out, "%.1e", p);
+    } else {
+        html_number(out, p, 2);
     }
 }
 

@@ -15,8 +15,10 @@ static const char runs_sql[] =
     "ORDER BY r.kind = 'run', r.model, r.method, r.adapter, r.budget, r.lr, r.seed, r.run_id";
 
 static const char scores_sql[] =
-    "SELECT coalesce(task, '') AS task, coalesce(extractor, 'objective') AS extractor, kind, run_id, "
-    "step, n, value, standard_error, base_value, gain, p_value FROM best_runs WHERE experiment = ?1 "
+    "SELECT coalesce(task, '') AS task, coalesce(extractor, 'objective') AS extractor, kind, "
+    "run_id, "
+    "step, n, value, standard_error, base_value, gain, p_value FROM best_runs WHERE experiment = "
+    "?1 "
     "AND value IS NOT NULL ORDER BY task, extractor, kind = 'run', place, run_id";
 
 typedef struct {
@@ -71,12 +73,11 @@ static void number_cells(ReportExperiment *e)
 {
     e->cell = allocate(e->runs.n_rows, sizeof *e->cell);
     for (size_t i = 0; i < e->runs.n_rows; i++) {
-        bool same = i > 0 && same_text(&e->runs, "kind", i, i - 1) &&
-                    same_text(&e->runs, "method", i, i - 1) &&
-                    same_text(&e->runs, "adapter", i, i - 1) &&
-                    same_text(&e->runs, "model", i, i - 1) &&
-                    same_number(&e->runs, "budget", i, i - 1) &&
-                    same_number(&e->runs, "lr", i, i - 1);
+        bool same =
+            i > 0 && same_text(&e->runs, "kind", i, i - 1) &&
+            same_text(&e->runs, "method", i, i - 1) && same_text(&e->runs, "adapter", i, i - 1) &&
+            same_text(&e->runs, "model", i, i - 1) && same_number(&e->runs, "budget", i, i - 1) &&
+            same_number(&e->runs, "lr", i, i - 1);
         e->n_cells += !same;
         e->cell[i] = e->n_cells - 1;
     }
@@ -123,8 +124,9 @@ static void choose_main(ReportExperiment *e)
         double fit = strcmp(score->extractor, "reward") == 0 ? 0.5 : 0;
         for (size_t row = score->first; row < score->first + score->n; row++) {
             size_t run = e->run_of[row];
-            fit += run != SIZE_MAX && is_run(e, row) &&
-                   frame_number(&e->runs, "objective", run) == frame_number(&e->scores, "value", row);
+            fit +=
+                run != SIZE_MAX && is_run(e, row) &&
+                frame_number(&e->runs, "objective", run) == frame_number(&e->scores, "value", row);
         }
         if (fit > best) {
             best = fit;
@@ -166,10 +168,10 @@ static void add_score(Text *html, const Frame *scores, size_t row)
 {
     double value = frame_number(scores, "value", row);
     double standard_error = frame_number(scores, "standard_error", row);
-    html_number(html, value, 4);
+    html_estimate(html, value, standard_error);
     if (isfinite(standard_error)) {
         text_add(html, " \xc2\xb1 ");
-        html_number(html, standard_error, 2);
+        html_estimate(html, standard_error, standard_error);
     }
 }
 
@@ -195,16 +197,20 @@ static void add_verdict(Text *html, const ReportExperiment *e, const ReportScore
         html_number(html, base, 4);
     }
     text_printf(html, ", %s", gain < 0 ? "\xe2\x88\x92" : "+");
-    html_number(html, fabs(gain), 3);
+    html_estimate(html, fabs(gain), frame_number(&e->scores, "standard_error", row));
     if (!isfinite(p)) {
         text_add(html, " (no paired test is stored)");
         return;
     }
-    text_printf(html, " (paired p = %.2g, Holm-adjusted over %zu run%s %.2g): <strong>", p,
-                score->n_tests, score->n_tests == 1 ? "" : "s", e->holm[row]);
-    text_add(html, e->holm[row] >= 0.05             ? "not told apart from noise"
+    text_add(html, " (paired p = ");
+    html_p_value(html, p);
+    text_printf(html, ", Holm-adjusted over %zu run%s ", score->n_tests,
+                score->n_tests == 1 ? "" : "s");
+    html_p_value(html, e->holm[row]);
+    text_add(html, "): <strong>");
+    text_add(html, e->holm[row] >= 0.05        ? "not told apart from noise"
                    : (gain > 0) != score->less ? "a gain"
-                                                    : "worse than the base");
+                                               : "worse than the base");
     text_add(html, "</strong>");
 }
 
@@ -253,11 +259,10 @@ static void add_counts(Text *html, const Frame *runs)
 
 void report_sentence(Text *html, const ReportExperiment *e)
 {
-    text_add(html, "<p class=\"sentence\">");
     add_counts(html, &e->runs);
     size_t best = report_best(e), run = best == SIZE_MAX ? SIZE_MAX : e->run_of[best];
     if (run == SIZE_MAX) {
-        text_add(html, "No run has a score yet.</p>\n");
+        text_add(html, "No run has a score yet.");
         return;
     }
     const ReportScore *score = &e->score[e->main];
@@ -267,8 +272,8 @@ void report_sentence(Text *html, const ReportExperiment *e)
     html_text(html, frame_text(&e->runs, "method", run));
     text_add(html, ", ");
     html_text(html, frame_text(&e->runs, "adapter", run));
-    text_printf(html, ", %.0f scalars, learning rate %g, seed ", frame_number(&e->runs, "budget", run),
-                frame_number(&e->runs, "lr", run));
+    text_printf(html, ", %.0f scalars, learning rate %g, seed ",
+                frame_number(&e->runs, "budget", run), frame_number(&e->runs, "lr", run));
     html_text(html, frame_text(&e->runs, "seed", run));
     text_add(html, "): ");
     html_text(html, score->extractor);
@@ -281,5 +286,5 @@ void report_sentence(Text *html, const ReportExperiment *e)
     }
     add_verdict(html, e, score, best);
     add_other_tasks(html, e, best);
-    text_add(html, ".</p>\n");
+    text_add(html, ".");
 }

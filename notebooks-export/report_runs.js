@@ -41,22 +41,21 @@ function startTable(section, data) {
   const heads = [...table.tHead.rows[0].cells], runs = data.runs;
   let score = data.main, sorted = null;
   const column = ['run_id', 'method', 'adapter', 'budget', 'lr', 'seed', 'state', 'last_step', 'value', 'standard_error', 'gain', 'p_value', 'holm', 'n'];
-  const digits = { value: 4, standard_error: 2, gain: 3, p_value: 2, holm: 2, n: 15 };
+  const of = (key, value, error) => (key === 'n' ? show(value) : key === 'p_value' || key === 'holm' ? showP(value)
+    : (key === 'gain' && value > 0 ? '+' : '') + estimate(value, error));
+  const scored = new Set(column.slice(8));
   let place = [];
   const findPlaces = () => { place = []; if (data.scores[score]) data.scores[score].run.forEach((run, k) => { place[run] = k; }); };
   const valueOf = (row, key) => {
     const run = Number(row.dataset.r);
-    if (!(key in digits)) return key === 'seed' ? Number(runs.seed[run]) : runs[key][run];
+    if (!scored.has(key)) return key === 'seed' ? Number(runs.seed[run]) : runs[key][run];
     return place[run] === undefined ? null : data.scores[score][key][place[run]];
   };
   const refill = () => {
     findPlaces();
     for (const row of base.concat(rows)) {
       column.forEach((key, c) => {
-        if (key in digits) {
-          const value = valueOf(row, key);
-          row.cells[c].textContent = key === 'gain' ? signed(value, 3) : show(value, digits[key]);
-        }
+        if (scored.has(key)) row.cells[c].textContent = of(key, valueOf(row, key), valueOf(row, 'standard_error'));
       });
     }
     base.forEach((row) => { row.hidden = data.scores.length > 0 && place[Number(row.dataset.r)] === undefined; });
@@ -146,7 +145,7 @@ function startRates(section, data, drawn) {
       points.info = (i) => {
         const run = points.who[i];
         return [`run ${runName(data, run)}`, `${data.runs.method[run]}, ${data.runs.adapter[run]}, ${data.runs.budget[run]} scalars`,
-          `rate ${show(data.runs.lr[run], 6)}, seed ${data.runs.seed[run]}`, `${list.extractor} ${show(points.ys[i])} \u00b1 ${show(points.errors[i], 2)}`];
+          `rate ${show(data.runs.lr[run], 6)}, seed ${data.runs.seed[run]}`, `${list.extractor} ${estimate(points.ys[i], points.errors[i])} \u00b1 ${estimate(points.errors[i], points.errors[i])}`];
       };
       lines.push(points);
     });

@@ -12,14 +12,16 @@ function start(selector, run) {
   }
 }
 
-start('.experiment-data', (section, data) => {
-  const drawn = describeCells(data);
-  startTable(section, data);
-  startRates(section, data, drawn);
-  startCurves(section, data, drawn);
+addEventListener('DOMContentLoaded', () => {
+  start('.experiment-data', (section, data) => {
+    const drawn = describeCells(data);
+    startTable(section, data);
+    startRates(section, data, drawn);
+    startCurves(section, data, drawn);
+  });
+  start('.surface-data', startSurface);
+  startTheme();
 });
-start('.surface-data', startSurface);
-startTheme();
 
 let pageWidth = document.documentElement.clientWidth, waiting = 0;
 addEventListener('resize', () => {

@@ -2,6 +2,7 @@
  * tables that stand without scripts. */
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,14 +11,17 @@
 
 enum {
     METRICS_MOST = 16,
-    PATH_MOST = 400,    /* points of a path on the page */
+    CELLS_LEAST = 441, /* of a metric */
+    PATH_MOST = 400,   /* points of a path on the page */
     EIGENVALUES_SHOWN = 32
 };
 
 static const char surface_sql[] =
-    "SELECT s.surface_id, s.experiment, s.state, s.reason, s.model, s.run_id, s.n_parameters, s.metrics, "
+    "SELECT s.surface_id, s.experiment, s.state, s.reason, s.model, s.run_id, s.n_parameters, "
+    "s.metrics, "
     "s.x_label, s.y_label, s.nx, s.ny, s.x_min, s.x_max, s.y_min, s.y_max, (SELECT count(*) FROM "
-    "surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done FROM surface s "
+    "surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done FROM "
+    "surface s "
     "WHERE s.surface_id = ?1";
 
 /* Every ?2-th row and ?3-th column, and the last of each. */
@@ -26,10 +30,11 @@ static const char points_sql[] =
     "(i % CAST(?2 AS INTEGER) = 0 OR i = CAST(?4 AS INTEGER) - 1) AND "
     "(j % CAST(?3 AS INTEGER) = 0 OR j = CAST(?5 AS INTEGER) - 1) ORDER BY i, j, metric";
 
-static const char marks_sql[] =
-    "SELECT kind, name, place, metric, x, y, distance, value FROM surface_mark WHERE surface_id = ?1 "
-    "ORDER BY CASE kind WHEN 'base' THEN 1 WHEN 'best' THEN 2 WHEN 'minimum' THEN 3 WHEN 'run' THEN 4 "
-    "ELSE 5 END, name, place, metric";
+static const char marks_sql[] = "SELECT kind, name, place, metric, x, y, distance, value FROM "
+                                "surface_mark WHERE surface_id = ?1 "
+                                "ORDER BY CASE kind WHEN 'base' THEN 1 WHEN 'best' THEN 2 WHEN "
+                                "'minimum' THEN 3 WHEN 'run' THEN 4 "
+                                "ELSE 5 END, name, place, metric";
 
 static const char slices_sql[] =
     "SELECT name, metric, t, x, y, value FROM surface_slice WHERE surface_id = ?1 "
@@ -86,16 +91,17 @@ static void lattice_init(Lattice *lattice, const Frame *surface, size_t budget)
     }
     lattice->x = allocate(lattice->kept_x, sizeof *lattice->x);
     lattice->y = allocate(lattice->kept_y, sizeof *lattice->y);
-    const double ends[4] = {
-        frame_number(surface, "x_min", 0), frame_number(surface, "x_max", 0),
-        frame_number(surface, "y_min", 0), frame_number(surface, "y_max", 0)};
+    const double ends[4] = {frame_number(surface, "x_min", 0), frame_number(surface, "x_max", 0),
+                            frame_number(surface, "y_min", 0), frame_number(surface, "y_max", 0)};
     for (size_t i = 0; i < lattice->kept_x; i++) { /* where no point says it better */
-        size_t place = i * lattice->stride_x < lattice->nx ? i * lattice->stride_x : lattice->nx - 1;
+        size_t place =
+            i * lattice->stride_x < lattice->nx ? i * lattice->stride_x : lattice->nx - 1;
         double share = lattice->nx > 1 ? (double)place / (double)(lattice->nx - 1) : 0;
         lattice->x[i] = ends[0] + share * (ends[1] - ends[0]);
     }
     for (size_t j = 0; j < lattice->kept_y; j++) {
-        size_t place = j * lattice->stride_y < lattice->ny ? j * lattice->stride_y : lattice->ny - 1;
+        size_t place =
+            j * lattice->stride_y < lattice->ny ? j * lattice->stride_y : lattice->ny - 1;
         double share = lattice->ny > 1 ? (double)place / (double)(lattice->ny - 1) : 0;
         lattice->y[j] = ends[2] + share * (ends[3] - ends[2]);
     }
@@ -124,7 +130,7 @@ static void fill_layers(Layer *layers, size_t n_layers, Lattice *lattice, const 
         for (size_t k = 0; k < n_layers; k++) {
             if (strcmp(metric, layers[k].name) == 0) {
                 layers[k].value[at] = value;
-                layers[k].state[at] = isnan(value)                               ? 3
+                layers[k].state[at] = isnan(value)                                ? 3
                                       : frame_number(points, "preview", row) == 1 ? 2
                                                                                   : 1;
             } else if (is_error_of(metric, layers[k].name)) {
@@ -175,7 +181,8 @@ static void add_marks(Text *json, const Frame *marks)
     for (size_t i = 0; i < marks->n_rows; i++) {
         bool last = i + 1 == marks->n_rows;
         bool path = strcmp(frame_text(marks, "kind", i), "path") == 0;
-        last |= !last && strcmp(frame_text(marks, "name", i), frame_text(marks, "name", i + 1)) != 0;
+        last |=
+            !last && strcmp(frame_text(marks, "name", i), frame_text(marks, "name", i + 1)) != 0;
         if (path && i % stride != 0 && !last) {
             continue;
         }
@@ -211,8 +218,8 @@ static void add_slices(Text *json, const Frame *slices)
         json_text(json, metric);
         static const char *const numbers[] = {"t", "x", "y", "value"};
         for (int k = 0; k < 4; k++) {
-            add_numbers(json, numbers[k], frame_column(slices, numbers[k])->numbers + from, to - from,
-                        7);
+            add_numbers(json, numbers[k], frame_column(slices, numbers[k])->numbers + from,
+                        to - from, 7);
         }
         text_add(json, "}");
     }
@@ -224,12 +231,14 @@ static void add_hessian(Text *json, const Frame *hessian)
     text_add(json, ",\"hessian\":[");
     for (size_t from = 0, to; from < hessian->n_rows; from = to) {
         const char *place = frame_text(hessian, "place", from);
-        for (to = from; to < hessian->n_rows && strcmp(frame_text(hessian, "place", to), place) == 0;) {
+        for (to = from;
+             to < hessian->n_rows && strcmp(frame_text(hessian, "place", to), place) == 0;) {
             to++;
         }
         text_add(json, from ? ",{\"place\":" : "{\"place\":");
         json_text(json, place);
-        add_numbers(json, "values", frame_column(hessian, "eigenvalue")->numbers + from, to - from, 6);
+        add_numbers(json, "values", frame_column(hessian, "eigenvalue")->numbers + from, to - from,
+                    6);
         text_add(json, "}");
     }
     text_add(json, "]");
@@ -243,11 +252,12 @@ static void marks_table(Text *html, const Frame *marks)
             continue;
         }
         if (!any) {
-            text_add(html, "<div class=\"scroll\" tabindex=\"0\"><table><caption>Marked points</caption>"
-                           "<thead><tr><th scope=\"col\">point</th><th scope=\"col\">metric</th><th "
-                           "scope=\"col\" class=\"n\">x</th><th scope=\"col\" class=\"n\">y</th><th "
-                           "scope=\"col\" class=\"n\">value</th><th scope=\"col\" class=\"n\">distance "
-                           "from the plane</th></tr></thead><tbody>\n");
+            text_add(html,
+                     "<div class=\"scroll\" tabindex=\"0\"><table><caption>Marked points</caption>"
+                     "<thead><tr><th scope=\"col\">point</th><th scope=\"col\">metric</th><th "
+                     "scope=\"col\" class=\"n\">x</th><th scope=\"col\" class=\"n\">y</th><th "
+                     "scope=\"col\" class=\"n\">value</th><th scope=\"col\" class=\"n\">distance "
+                     "from the plane</th></tr></thead><tbody>\n");
             any = true;
         }
         const char *kind = frame_text(marks, "kind", i), *name = frame_text(marks, "name", i);
@@ -275,9 +285,11 @@ static void hessian_table(Text *html, const Frame *hessian)
     if (!hessian->n_rows) {
         return;
     }
-    text_add(html, "<div class=\"scroll\" tabindex=\"0\"><table><caption>Eigenvalues of the Hessian of "
-                   "the loss by v (nats)</caption><thead><tr><th scope=\"col\">at</th><th scope=\"col\" "
-                   "class=\"n\">k</th><th scope=\"col\" class=\"n\">eigenvalue</th></tr></thead><tbody>\n");
+    text_add(
+        html,
+        "<div class=\"scroll\" tabindex=\"0\"><table><caption>Eigenvalues of the Hessian of "
+        "the loss by v (nats)</caption><thead><tr><th scope=\"col\">at</th><th scope=\"col\" "
+        "class=\"n\">k</th><th scope=\"col\" class=\"n\">eigenvalue</th></tr></thead><tbody>\n");
     for (size_t i = 0; i < hessian->n_rows; i++) {
         double k = frame_number(hessian, "k", i);
         if (k >= EIGENVALUES_SHOWN) {
@@ -379,8 +391,42 @@ static size_t read_layers(Layer *layers, const JsonDocument *names, size_t n_cel
     return n_layers;
 }
 
-Status report_surface(Text *html, Store *store, const char *surface_id, size_t number, size_t budget,
-                      Error *error)
+Status report_surface_sentence(Text *html, Store *store, const char *surface_id, Error *error)
+{
+    static const char sql[] =
+        "SELECT grid, state, rows_done, rows, metric, base_value, best_value, best_x, best_y FROM "
+        "surface_list WHERE surface_id = ?1";
+    Frame list = {0};
+    Status status = frame_read(&list, store, sql, &surface_id, 1, error);
+    if (!status && list.n_rows) {
+        double best = frame_number(&list, "best_value", 0);
+        html_text(html, frame_text(&list, "grid", 0));
+        text_printf(html, " points, %s", frame_text(&list, "state", 0));
+        if (strcmp(frame_text(&list, "state", 0), "done") != 0) {
+            text_printf(html, ", %.0f of %.0f rows", frame_number(&list, "rows_done", 0),
+                        frame_number(&list, "rows", 0));
+        }
+        if (frame_text(&list, "metric", 0)) {
+            text_add(html, "; ");
+            html_text(html, frame_text(&list, "metric", 0));
+            text_add(html, " ");
+            html_number(html, frame_number(&list, "base_value", 0), 5);
+            text_add(html, " at the base model");
+        }
+        if (isfinite(best)) {
+            text_add(html, ", ");
+            html_number(html, best, 5);
+            text_printf(html, " at the best point of the grid (%g, %g)",
+                        frame_number(&list, "best_x", 0), frame_number(&list, "best_y", 0));
+        }
+        text_add(html, ".");
+    }
+    frame_release(&list);
+    return status;
+}
+
+Status report_surface(Text *html, Store *store, const char *surface_id, size_t number,
+                      size_t budget, Error *error)
 {
     Frame surface = {0}, points = {0}, marks = {0}, slices = {0}, hessian = {0};
     Lattice lattice = {0};
@@ -398,7 +444,9 @@ Status report_surface(Text *html, Store *store, const char *surface_id, size_t n
     }
     if (!status) {
         char counts[4][32];
-        lattice_init(&lattice, &surface, budget);
+        size_t n_metrics = json_size(json_root(names));
+        budget = budget / (n_metrics ? n_metrics : 1);
+        lattice_init(&lattice, &surface, budget < CELLS_LEAST ? CELLS_LEAST : budget);
         n_layers = read_layers(layers, names, lattice.kept_x * lattice.kept_y);
         snprintf(counts[0], sizeof counts[0], "%zu", lattice.stride_x);
         snprintf(counts[1], sizeof counts[1], "%zu", lattice.stride_y);

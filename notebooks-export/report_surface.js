@@ -101,7 +101,7 @@ function startSurface(section, data) {
   };
 
   prepare();
-  const start = marksOf().find((mark) => mark.kind === 'best' || mark.kind === 'base');
+  const start = marksOf().find((mark) => mark.kind === 'best') || marksOf().find((mark) => mark.kind === 'base');
   const closest = (list, v) => list.reduce((best, u, k) => (Math.abs(u - v) < Math.abs(list[best] - v) ? k : best), 0);
   cell = start ? [closest(X, start.x), closest(Y, start.y)] : [Math.floor(known.find((k) => k >= 0) / ny), known.find((k) => k >= 0) % ny];
 

@@ -41,6 +41,12 @@ static void add_number_cell(Text *html, double value, int digits)
     html_number(html, value, digits);
 }
 
+static void add_estimate_cell(Text *html, double value, double standard_error)
+{
+    text_add(html, "<td class=\"n\">");
+    html_estimate(html, value, standard_error);
+}
+
 static void add_run(Text *html, const ReportExperiment *e, size_t run, size_t score)
 {
     const Frame *runs = &e->runs, *scores = &e->scores;
@@ -71,19 +77,23 @@ static void add_run(Text *html, const ReportExperiment *e, size_t run, size_t sc
                     frame_number(runs, "steps", run));
     }
     bool scored = score != SIZE_MAX;
-    add_number_cell(html, scored ? frame_number(scores, "value", score) : NAN, 4);
-    add_number_cell(html, scored ? frame_number(scores, "standard_error", score) : NAN, 2);
-    add_number_cell(html, scored ? frame_number(scores, "gain", score) : NAN, 3);
-    add_number_cell(html, scored ? frame_number(scores, "p_value", score) : NAN, 2);
-    add_number_cell(html, scored ? e->holm[score] : NAN, 2);
+    double error = scored ? frame_number(scores, "standard_error", score) : NAN;
+    add_estimate_cell(html, scored ? frame_number(scores, "value", score) : NAN, error);
+    add_estimate_cell(html, error, error);
+    add_estimate_cell(html, scored ? frame_number(scores, "gain", score) : NAN, error);
+    text_add(html, "<td class=\"n\">");
+    html_p_value(html, scored ? frame_number(scores, "p_value", score) : NAN);
+    text_add(html, "<td class=\"n\">");
+    html_p_value(html, scored ? e->holm[score] : NAN);
     add_number_cell(html, scored ? frame_number(scores, "n", score) : NAN, 15);
     text_add(html, "</tr>\n");
 }
 
 void report_runs_table(Text *html, const ReportExperiment *e)
 {
-    text_add(html, "<div class=\"scroll tall\" tabindex=\"0\" role=\"region\" aria-label=\"table of "
-                   "runs\"><table class=\"runs\"><thead><tr>");
+    text_add(html,
+             "<div class=\"scroll tall\" tabindex=\"0\" role=\"region\" aria-label=\"table of "
+             "runs\"><table class=\"runs\"><thead><tr>");
     for (int i = 0; i < N_COLUMNS; i++) {
         text_printf(html, "<th scope=\"col\"%s title=\"%s\">%s</th>",
                     columns[i].number ? " class=\"n\"" : "", columns[i].hint, columns[i].title);
@@ -120,11 +130,11 @@ static void add_score_cell(Text *html, const ReportExperiment *e, const ReportSc
     text_add(html, "<td class=\"n\">");
     for (size_t row = score->first; row < score->first + score->n; row++) {
         if (e->run_of[row] == run) {
-            html_number(html, frame_number(&e->scores, "value", row), 4);
-            double standard_error = frame_number(&e->scores, "standard_error", row);
-            if (isfinite(standard_error)) {
+            double error = frame_number(&e->scores, "standard_error", row);
+            html_estimate(html, frame_number(&e->scores, "value", row), error);
+            if (isfinite(error)) {
                 text_add(html, " <small>\xc2\xb1 ");
-                html_number(html, standard_error, 2);
+                html_estimate(html, error, error);
                 text_add(html, "</small>");
             }
             return;
@@ -203,10 +213,11 @@ static void add_column(Text *json, const char *name, const Frame *frame, const c
 
 void report_runs_json(Text *json, const ReportExperiment *e)
 {
-    static const char *const of_run[] = {"run_id", "kind", "model",     "method", "adapter", "budget",
-                                         "lr",     "seed", "last_step", "steps",  "state"};
-    static const char *const of_score[] = {"value", "standard_error", "base_value", "gain",
-                                           "p_value", "n"};
+    static const char *const of_run[] = {"run_id",    "kind",   "model", "method",
+                                         "adapter",   "budget", "lr",    "seed",
+                                         "last_step", "steps",  "state"};
+    static const char *const of_score[] = {"value", "standard_error", "base_value",
+                                           "gain",  "p_value",        "n"};
     text_add(json, "\"name\":");
     json_text(json, e->name);
     text_printf(json, ",\"main\":%zu,\"runs\":{\"count\":%zu", e->main, e->runs.n_rows);

@@ -12,41 +12,51 @@ enum {
 
 /* Texts travel as hexadecimal: a completion may hold NUL. Ordered by ?2: best, worst or last. */
 static const char answers_sql[] =
-    "SELECT step, prompt_row, reward, advantage, finish, n_tokens, hex(prompt_text) AS prompt_text, "
+    "SELECT step, prompt_row, reward, advantage, finish, n_tokens, hex(prompt_text) AS "
+    "prompt_text, "
     "hex(text) AS answer_text FROM completion WHERE run_id = ?1 ORDER BY CASE ?2 WHEN 'best' THEN "
     "-reward WHEN 'worst' THEN reward END NULLS LAST, step DESC, prompt, sample LIMIT 3";
 
 /* Where a run was not trained by sampling: what it answered when it was last evaluated. */
 static const char evaluated_sql[] =
-    "SELECT c.step, c.row AS prompt_row, v.score AS reward, NULL AS advantage, v.extracted AS finish, "
-    "c.n_tokens, hex(c.answer) AS prompt_text, hex(c.text) AS answer_text FROM eval_completion c JOIN "
+    "SELECT c.step, c.row AS prompt_row, v.score AS reward, NULL AS advantage, v.extracted AS "
+    "finish, "
+    "c.n_tokens, hex(c.answer) AS prompt_text, hex(c.text) AS answer_text FROM eval_completion c "
+    "JOIN "
     "evaluation e ON e.run_id = c.run_id AND e.step = c.step AND e.task = c.task AND e.extractor = "
     "'reward' LEFT JOIN eval_verdict v ON v.evaluation_id = e.evaluation_id AND v.row = c.row AND "
-    "v.sample = c.sample WHERE c.run_id = ?1 AND c.step = (SELECT max(step) FROM eval_completion WHERE "
-    "run_id = ?1) ORDER BY CASE ?2 WHEN 'best' THEN -v.score WHEN 'worst' THEN v.score END NULLS LAST, "
+    "v.sample = c.sample WHERE c.run_id = ?1 AND c.step = (SELECT max(step) FROM eval_completion "
+    "WHERE "
+    "run_id = ?1) ORDER BY CASE ?2 WHEN 'best' THEN -v.score WHEN 'worst' THEN v.score END NULLS "
+    "LAST, "
     "CASE ?2 WHEN 'last' THEN -c.row ELSE c.row END, c.sample LIMIT 3";
 
 static const char events_sql[] =
     "SELECT e.kind, e.step, e.message, datetime(e.at, 'unixepoch') AS at, coalesce(e.run_id, "
     "'surface ' || e.surface_id, '') AS place FROM event e WHERE e.run_id IN (SELECT run_id FROM "
-    "experiment_run WHERE experiment = ?1) OR e.surface_id IN (SELECT surface_id FROM surface WHERE "
+    "experiment_run WHERE experiment = ?1) OR e.surface_id IN (SELECT surface_id FROM surface "
+    "WHERE "
     "experiment = ?1) ORDER BY e.event_id DESC LIMIT 101";
 
-static const char kinds_sql[] =
-    "SELECT e.kind, count(*) AS n FROM event e WHERE e.run_id IN (SELECT run_id FROM experiment_run "
-    "WHERE experiment = ?1) OR e.surface_id IN (SELECT surface_id FROM surface WHERE experiment = ?1) "
-    "GROUP BY e.kind ORDER BY n DESC, e.kind";
+static const char kinds_sql[] = "SELECT e.kind, count(*) AS n FROM event e WHERE e.run_id IN "
+                                "(SELECT run_id FROM experiment_run "
+                                "WHERE experiment = ?1) OR e.surface_id IN (SELECT surface_id FROM "
+                                "surface WHERE experiment = ?1) "
+                                "GROUP BY e.kind ORDER BY n DESC, e.kind";
 
-static const char failed_sql[] =
-    "SELECT r.run_id AS id, r.state, r.reason, r.last_step AS done FROM experiment_run m JOIN run r "
-    "USING (run_id) WHERE m.experiment = ?1 AND r.state IN ('failed', 'cancelled') UNION ALL SELECT "
-    "'surface ' || s.surface_id, s.state, s.reason, NULL FROM surface s WHERE s.experiment = ?1 AND "
-    "s.state IN ('failed', 'cancelled') ORDER BY 1";
+static const char failed_sql[] = "SELECT r.run_id AS id, r.state, r.reason, r.last_step AS done "
+                                 "FROM experiment_run m JOIN run r "
+                                 "USING (run_id) WHERE m.experiment = ?1 AND r.state IN ('failed', "
+                                 "'cancelled') UNION ALL SELECT "
+                                 "'surface ' || s.surface_id, s.state, s.reason, NULL FROM surface "
+                                 "s WHERE s.experiment = ?1 AND "
+                                 "s.state IN ('failed', 'cancelled') ORDER BY 1";
 
-static const char reproduce_sql[] =
-    "SELECT config, CASE WHEN json_valid(config) THEN coalesce(json_extract(config, '$.method'), '') "
-    "END AS method, CASE WHEN json_valid(config) THEN json_type(config, '$.sweep') END AS sweep FROM "
-    "experiment WHERE name = ?1";
+static const char reproduce_sql[] = "SELECT config, CASE WHEN json_valid(config) THEN "
+                                    "coalesce(json_extract(config, '$.method'), '') "
+                                    "END AS method, CASE WHEN json_valid(config) THEN "
+                                    "json_type(config, '$.sweep') END AS sweep FROM "
+                                    "experiment WHERE name = ?1";
 
 static const char environments_sql[] =
     "SELECT DISTINCT a.environment FROM experiment_run m JOIN attempt a USING (run_id) WHERE "
@@ -98,9 +108,8 @@ static void add_answer(Text *html, const Frame *answers, size_t row, bool traine
 
 Status report_answers(Text *html, Store *store, const char *run_id, Error *error)
 {
-    static const char *const sorts[][2] = {{"best", "Best rewarded"},
-                                           {"worst", "Worst rewarded"},
-                                           {"last", "Last sampled"}};
+    static const char *const sorts[][2] = {
+        {"best", "Best rewarded"}, {"worst", "Worst rewarded"}, {"last", "Last sampled"}};
     bool any = false;
     Status status = STATUS_OK;
     for (int i = 0; !status && i < 3; i++) {
@@ -115,7 +124,8 @@ Status report_answers(Text *html, Store *store, const char *run_id, Error *error
         }
         if (!status && answers.n_rows && !any) {
             any = true;
-            text_printf(html, "<h3>Sampled answers of the best run</h3>\n<p class=\"note\">%s</p>\n",
+            text_printf(html,
+                        "<h3>Sampled answers of the best run</h3>\n<p class=\"note\">%s</p>\n",
                         trained ? "While it was trained; the newest of equal rewards first."
                                 : "When it was last evaluated.");
         }
@@ -137,10 +147,12 @@ static void add_failed(Text *html, const Frame *failed)
     if (!failed->n_rows) {
         return;
     }
-    text_add(html, "<div class=\"scroll\" tabindex=\"0\"><table><caption>Failed and "
-                   "cancelled</caption><thead><tr><th scope=\"col\">run</th><th scope=\"col\">state</th>"
-                   "<th scope=\"col\" class=\"n\">last step</th><th scope=\"col\">reason</th></tr></thead>"
-                   "<tbody>\n");
+    text_add(
+        html,
+        "<div class=\"scroll\" tabindex=\"0\"><table><caption>Failed and "
+        "cancelled</caption><thead><tr><th scope=\"col\">run</th><th scope=\"col\">state</th>"
+        "<th scope=\"col\" class=\"n\">last step</th><th scope=\"col\">reason</th></tr></thead>"
+        "<tbody>\n");
     for (size_t i = 0; i < failed->n_rows; i++) {
         text_add(html, "<tr><th scope=\"row\"><code>");
         html_text(html, frame_text(failed, "id", i));
@@ -157,10 +169,11 @@ static void add_failed(Text *html, const Frame *failed)
 
 static void add_events(Text *html, const Frame *events)
 {
-    text_printf(html, "<details><summary>The newest %zu</summary><div class=\"scroll\" "
-                      "tabindex=\"0\"><table><thead><tr><th scope=\"col\">at (UTC)</th><th "
-                      "scope=\"col\">kind</th><th scope=\"col\">run</th><th scope=\"col\" "
-                      "class=\"n\">step</th><th scope=\"col\">message</th></tr></thead><tbody>\n",
+    text_printf(html,
+                "<details><summary>The newest %zu</summary><div class=\"scroll\" "
+                "tabindex=\"0\"><table><thead><tr><th scope=\"col\">at (UTC)</th><th "
+                "scope=\"col\">kind</th><th scope=\"col\">run</th><th scope=\"col\" "
+                "class=\"n\">step</th><th scope=\"col\">message</th></tr></thead><tbody>\n",
                 events->n_rows < EVENTS_SHOWN ? events->n_rows : EVENTS_SHOWN);
     for (size_t i = 0; i < events->n_rows && i < EVENTS_SHOWN; i++) {
         text_add(html, "<tr><td>");
@@ -196,7 +209,8 @@ Status report_events(Text *html, Store *store, const char *experiment, Error *er
             text_add(html, ".</p>\n");
             add_events(html, &events);
         } else {
-            text_add(html, failed.n_rows ? "" : "<p>Nothing failed, and no event was recorded.</p>\n");
+            text_add(html,
+                     failed.n_rows ? "" : "<p>Nothing failed, and no event was recorded.</p>\n");
         }
     }
     frame_release(&failed);
@@ -217,10 +231,11 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
 {
     Frame experiment = {0}, environments = {0};
     Status status = frame_read(&experiment, store, reproduce_sql, &e->name, 1, error);
-    status = status ? status : frame_read(&environments, store, environments_sql, &e->name, 1, error);
+    status =
+        status ? status : frame_read(&environments, store, environments_sql, &e->name, 1, error);
     if (!status && experiment.n_rows) {
         const char *method = frame_text(&experiment, "method", 0);
-        const char *verb = frame_text(&experiment, "sweep", 0)      ? "sweep"
+        const char *verb = frame_text(&experiment, "sweep", 0)     ? "sweep"
                            : method && strcmp(method, "scan") == 0 ? "scan"
                            : method && strcmp(method, "sft") == 0  ? "sft"
                                                                    : "grpo";
@@ -233,7 +248,8 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
         add_command(html, " ", text_string(&file), "");
         if (report_best(e) != SIZE_MAX) {
             add_command(html, "tinylora best --experiment ", e->name, "");
-            add_command(html, "tinylora show ", frame_text(&e->scores, "run_id", report_best(e)), "");
+            add_command(html, "tinylora show ", frame_text(&e->scores, "run_id", report_best(e)),
+                        "");
         }
         add_command(html, "tinylora export report --experiment ", e->name, "");
         text_add(html, "</pre>\n<details><summary>Configuration</summary><pre class=\"code\">");
