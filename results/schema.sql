@@ -377,7 +377,8 @@ UNION ALL
 SELECT p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value, 1
 FROM surface_preview p JOIN surface_row r USING (surface_id, i) WHERE r.state <> 'done';
 
--- `ls` of surfaces. lowest: of the surface's own metric (highest where more is better).
+-- `ls` of surfaces; values are of a surface's own metric, the first in its list (cut out by hand: JSON functions are
+-- not allowed in the views of a schema that is not trusted).
 CREATE VIEW IF NOT EXISTS surface_list AS
 SELECT s.experiment, s.surface_id, s.state, s.nx || ' x ' || s.ny AS grid,
        (SELECT count(*) FROM surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done,
@@ -386,8 +387,10 @@ SELECT s.experiment, s.surface_id, s.state, s.nx || ' x ' || s.ny AS grid,
        datetime((SELECT max(r.heartbeat_at) FROM surface_row r WHERE r.surface_id = s.surface_id), 'unixepoch')
            AS last_seen
 FROM surface s
-LEFT JOIN surface_mark b ON b.surface_id = s.surface_id AND b.kind = 'base' AND b.metric = s.metrics ->> 0
-LEFT JOIN surface_mark m ON m.surface_id = s.surface_id AND m.kind = 'best' AND m.metric = s.metrics ->> 0
+LEFT JOIN surface_mark b ON b.surface_id = s.surface_id AND b.kind = 'base'
+                          AND b.metric = substr(s.metrics, 3, instr(substr(s.metrics, 3), '"') - 1)
+LEFT JOIN surface_mark m ON m.surface_id = s.surface_id AND m.kind = 'best'
+                          AND m.metric = substr(s.metrics, 3, instr(substr(s.metrics, 3), '"') - 1)
 ORDER BY s.experiment, s.created_at, s.surface_id;
 
 -- `show RUN`: all that is known of a run, as SELECT section, key, value FROM run_show WHERE run_id = ?
