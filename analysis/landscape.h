@@ -4,11 +4,13 @@
 #include "analysis/measure.h"
 #include "analysis/plane.h"
 
-/* Hessian of the loss by v at v: (n), by central differences of the exact gradient, symmetrised.
- * eigenvalues: (n) falling; eigenvectors: (n, n), row k belongs to eigenvalue k, its largest
- * element positive. step: of v; 0: chosen. All 2n (or more) points are measured in one call.
- * Errors: as measure_points; STATUS_FAILED where it is not finite; STATUS_USAGE above
- * LANDSCAPE_MAX_N scalars. */
+/* Hessian of the loss by v at v: (n), by central differences of the exact gradient (at v +- step
+ * and v +- 2 step of each scalar, Richardson's extrapolation), symmetrised. eigenvalues: (n)
+ * falling; eigenvectors: (n, n), row k belongs to eigenvalue k, its largest element positive. step:
+ * of v; 0: chosen. All 4n points are measured in one call; of settings the rows alone count.
+ * Errors: as measure_points; STATUS_FAILED where a gradient is not finite, or where the halves of
+ * the matrix differ by more than a tenth of its norm: flat to single precision, or bent within the
+ * step. STATUS_USAGE above LANDSCAPE_MAX_N scalars. */
 enum { LANDSCAPE_MAX_N = 512 };
 Status landscape_hessian(double *hessian /* (n, n) */, double *eigenvalues, double *eigenvectors,
                          const Trainer *trainer, const MeasureSettings *settings, const float *v,
@@ -17,16 +19,23 @@ Status landscape_hessian(double *hessian /* (n, n) */, double *eigenvalues, doub
 typedef struct {
     double x, y, loss;
     int n_evaluations;
-    bool converged; /* the gradient along the plane fell below the tolerance */
+    bool converged; /* the gradient along the plane fell below the tolerance: moving by a step of
+                       the grid would change the loss by less than 1e-6 of it (or of 1 nat) */
+    bool improved;  /* loss is below that at the start, not only equal (a start that is a minimum to
+                       the precision of the loss) */
+    bool at_edge;   /* it lies on the border of what was searched: the valley goes on */
 } Minimum;
 /* The lowest loss on the plane, by GSL's BFGS with the exact gradient, from (x, y). Never above the
- * loss there. It may leave the grid by a tenth of the ranges' widths at most. */
+ * loss there. It may leave the grid by a tenth of the ranges' widths at most. Errors: as
+ * measure_points; STATUS_FAILED where the loss or its gradient at (x, y) is not finite. */
 Status landscape_minimum(Minimum *minimum, const Trainer *trainer, const MeasureSettings *settings,
                          const Plane *plane, const PlaneRange *rx, const PlaneRange *ry, double x,
                          double y, Error *error);
 
-/* Bicubic interpolation of a grid for pictures: fine: (fx, fy) from z: (nx, ny), both with x
- * slowest. Holes (NaN) stay holes: a fine point whose cell has a hole is NaN. Axes shorter than
- * bicubic needs (4) are bilinear. Errors: STATUS_USAGE (coordinates not rising), STATUS_FAILED. */
+/* Bicubic interpolation of a grid for pictures: fine: (fx, fy), spread evenly over the ranges of x:
+ * (nx) and y: (ny), from z: (nx, ny), both with y fastest. Holes (NaN) stay holes: a fine point is
+ * NaN where a hole is among the grid points around it; elsewhere holes count as the mean of their
+ * neighbours. Axes shorter than bicubic needs (4) are bilinear. Errors: STATUS_USAGE (fewer than 2
+ * points, coordinates not rising), STATUS_FAILED. */
 Status landscape_resample(double *fine, int fx, int fy, const double *z, const double *x, int nx,
                           const double *y, int ny, Error *error);

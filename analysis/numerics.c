@@ -168,7 +168,7 @@ static void both_at(const gsl_vector *at, void *context, double *value, gsl_vect
 }
 
 static void descend(gsl_multimin_fdfminimizer *minimizer, Search *search,
-                    const NumericsSearch *settings, double *x, bool *converged)
+                    const NumericsSearch *settings, double *x)
 {
     const double line_tolerance = 0.1; /* of the line search: GSL's manual for BFGS */
     gsl_multimin_function_fdf function = {value_at, gradient_at, both_at, search->n, search};
@@ -176,20 +176,18 @@ static void descend(gsl_multimin_fdfminimizer *minimizer, Search *search,
     int code = gsl_multimin_fdfminimizer_set(minimizer, &function, &start.vector,
                                              settings->first_step, line_tolerance);
     for (int i = 0; !code && !search->status && i < settings->max_iterations; i++) {
-        *converged =
-            gsl_multimin_test_gradient(minimizer->gradient, settings->tolerance) == GSL_SUCCESS;
-        code = *converged ? GSL_SUCCESS : gsl_multimin_fdfminimizer_iterate(minimizer);
-        if (*converged) {
+        if (gsl_multimin_test_gradient(minimizer->gradient, settings->tolerance) == GSL_SUCCESS) {
             break;
         }
+        code = gsl_multimin_fdfminimizer_iterate(minimizer);
     }
     for (size_t i = 0; i < search->n; i++) {
         x[i] = gsl_vector_get(minimizer->x, i);
     }
 }
 
-Status numerics_minimise(double *x, bool *converged, size_t n, const NumericsSearch *settings,
-                         NumericsValue value, void *context, Error *error)
+Status numerics_minimise(double *x, size_t n, const NumericsSearch *settings, NumericsValue value,
+                         void *context, Error *error)
 {
     gsl_set_error_handler_off();
     Search search = {.value = value, .context = context, .n = n, .error = error};
@@ -197,9 +195,8 @@ Status numerics_minimise(double *x, bool *converged, size_t n, const NumericsSea
     search.gradient = calloc(n, sizeof *search.gradient);
     gsl_multimin_fdfminimizer *minimizer =
         gsl_multimin_fdfminimizer_alloc(gsl_multimin_fdfminimizer_vector_bfgs2, n);
-    *converged = false;
     if (search.x && search.gradient && minimizer) {
-        descend(minimizer, &search, settings, x, converged);
+        descend(minimizer, &search, settings, x);
     } else {
         search.status = failed(error, "minimisation", GSL_ENOMEM);
     }

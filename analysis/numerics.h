@@ -25,7 +25,7 @@ Status numerics_symmetric_eigen(double *eigenvalues, double *eigenvectors, const
 Status numerics_principal(double *directions, double *singular, size_t count, const double *a,
                           size_t m, size_t n, Error *error);
 
-/* Value and gradient: (n) at x: (n). Not finite: the line search turns back there. */
+/* Value and gradient: (n) at x: (n), finite. */
 typedef Status (*NumericsValue)(void *context, const double *x, double *value, double *gradient,
                                 Error *error);
 typedef struct {
@@ -34,10 +34,10 @@ typedef struct {
     int max_iterations;
 } NumericsSearch;
 /* BFGS (GSL's vector_bfgs2; Fletcher 1987, section 2.6) from x: (n); x becomes the last point of
- * the search. *converged: the gradient fell below the tolerance. Errors: value's, STATUS_FAILED:
- * memory. */
-Status numerics_minimise(double *x, bool *converged, size_t n, const NumericsSearch *search,
-                         NumericsValue value, void *context, Error *error);
+ * the search, which ends at the tolerance, where no lower value is found or at max_iterations:
+ * value may keep what it has seen. Errors: value's, which end the search; STATUS_FAILED: memory. */
+Status numerics_minimise(double *x, size_t n, const NumericsSearch *search, NumericsValue value,
+                         void *context, Error *error);
 
 /* fine: (fx, fy), evenly spread over the ranges of x: (nx) and y: (ny), both rising, from z: (nx,
  * ny), finite, y fastest in both. Bicubic, or bilinear where an axis has fewer than 4 points; at
