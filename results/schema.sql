@@ -377,21 +377,58 @@ UNION ALL
 SELECT p.surface_id, p.metric, p.i, p.j, p.x, p.y, p.value, 1
 FROM surface_preview p JOIN surface_row r USING (surface_id, i) WHERE r.state <> 'done';
 
--- `ls` of surfaces; values are of a surface's own metric, the first in its list (cut out by hand: JSON functions are
--- not allowed in the views of a schema that is not trusted).
+-- `ls --surfaces`. best: of the surface's own metric, the first one, so far. (json_each, for SQLite refuses JSON's
+-- functions in the views of a schema that is not trusted.)
 CREATE VIEW IF NOT EXISTS surface_list AS
+WITH own AS (SELECT *, (SELECT value FROM json_each(metrics) WHERE key = 0) AS metric FROM surface)
 SELECT s.experiment, s.surface_id, s.state, s.nx || ' x ' || s.ny AS grid,
        (SELECT count(*) FROM surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done,
-       s.nx AS rows, s.n_parameters AS budget, s.run_id, s.metrics,
-       b.metric, b.value AS base_value, m.value AS best_value, m.x AS best_x, m.y AS best_y, s.model, s.reason,
+       s.nx AS rows, s.n_parameters AS budget, s.run_id, s.metrics, s.metric,
+       b.value AS base_value, m.value AS best_value, m.x AS best_x, m.y AS best_y, s.model, s.reason,
        datetime((SELECT max(r.heartbeat_at) FROM surface_row r WHERE r.surface_id = s.surface_id), 'unixepoch')
            AS last_seen
-FROM surface s
-LEFT JOIN surface_mark b ON b.surface_id = s.surface_id AND b.kind = 'base'
-                          AND b.metric = substr(s.metrics, 3, instr(substr(s.metrics, 3), '"') - 1)
-LEFT JOIN surface_mark m ON m.surface_id = s.surface_id AND m.kind = 'best'
-                          AND m.metric = substr(s.metrics, 3, instr(substr(s.metrics, 3), '"') - 1)
+FROM own s
+LEFT JOIN surface_mark b ON b.surface_id = s.surface_id AND b.kind = 'base' AND b.metric = s.metric
+LEFT JOIN surface_mark m ON m.surface_id = s.surface_id AND m.kind = 'best' AND m.metric = s.metric
 ORDER BY s.experiment, s.created_at, s.surface_id;
+
+-- `watch`: how far a run is. Seconds a step: of the last attempt that made steps. value: of the last step, best: so
+-- far, both of the mean reward where the method has one, else of the loss. host to heartbeat_at: the last attempt.
+CREATE VIEW IF NOT EXISTS run_progress AS
+WITH pace AS (
+    SELECT a.run_id, (a.heartbeat_at - a.started_at) / (a.to_step - max(a.from_step, 0)) AS seconds_per_step
+    FROM attempt a
+    WHERE a.n = (SELECT max(b.n) FROM attempt b WHERE b.run_id = a.run_id AND b.to_step > max(b.from_step, 0))
+)
+SELECT r.experiment, r.run_id, r.state, r.method, r.budget, r.lr, r.seed, r.last_step AS step, r.steps,
+       p.seconds_per_step, (r.steps - max(r.last_step, 0)) * p.seconds_per_step AS seconds_left,
+       iif(r.method = 'grpo', 'reward', 'loss') AS metric,
+       (SELECT k.value FROM metric k WHERE k.run_id = r.run_id AND k.key = iif(r.method = 'grpo', 'reward', 'loss')
+        ORDER BY k.step DESC LIMIT 1) AS value,
+       iif(r.method = 'grpo', (SELECT max(k.value) FROM metric k WHERE k.run_id = r.run_id AND k.key = 'reward'),
+           (SELECT min(k.value) FROM metric k WHERE k.run_id = r.run_id AND k.key = 'loss')) AS best,
+       a.host, a.pid, a.boot_id, a.heartbeat_at, a.ended_at
+FROM run r LEFT JOIN pace p USING (run_id)
+LEFT JOIN attempt a ON a.run_id = r.run_id AND a.n = (SELECT max(b.n) FROM attempt b WHERE b.run_id = r.run_id)
+WHERE r.kind = 'run'
+ORDER BY r.experiment, r.created_at, r.run_id;
+
+-- `watch`: how far a surface is. Seconds a row: mean of the rows done, by one process.
+CREATE VIEW IF NOT EXISTS surface_progress AS
+SELECT l.experiment, l.surface_id, l.state, l.grid, l.rows_done, l.rows, r.rows_held, r.rows_previewed,
+       r.seconds_per_row, l.metric, l.base_value, l.best_value, l.best_x, l.best_y, r.heartbeat_at
+FROM surface_list l
+JOIN (SELECT surface_id, sum(state = 'running') AS rows_held, sum(previewed) AS rows_previewed,
+             avg(ended_at - started_at) FILTER (WHERE state = 'done') AS seconds_per_row,
+             max(heartbeat_at) AS heartbeat_at
+      FROM surface_row GROUP BY surface_id) r USING (surface_id);
+
+-- The processes that worked on a surface, and how many rows each holds now.
+CREATE VIEW IF NOT EXISTS surface_process AS
+SELECT surface_id, host, pid, boot_id, born, sum(state = 'running') AS rows_held, sum(state = 'done') AS rows_done,
+       max(heartbeat_at) AS heartbeat_at
+FROM surface_row WHERE host IS NOT NULL
+GROUP BY surface_id, host, pid, boot_id, born;
 
 -- `show RUN`: all that is known of a run, as SELECT section, key, value FROM run_show WHERE run_id = ?
 CREATE VIEW IF NOT EXISTS run_show AS
@@ -422,4 +459,40 @@ UNION ALL SELECT run_id, 5, 'attempt', n, n,
                         datetime(started_at, 'unixepoch')) FROM attempt
 UNION ALL SELECT run_id, 6, 'event', event_id, coalesce('step ' || step, ''), kind || ': ' || message FROM event
           WHERE run_id IS NOT NULL
+ORDER BY 1, 2, 4, 5;
+
+-- `show SURFACE`, in the same way.
+CREATE VIEW IF NOT EXISTS surface_show AS
+SELECT surface_id, 1 AS part, 'surface' AS section, 1 AS place, 'state' AS key, state AS value FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 2, 'reason', reason FROM surface WHERE reason IS NOT NULL
+UNION ALL SELECT surface_id, 1, 'surface', 3, 'experiment', experiment FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 4, 'model', model FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 5, 'run', run_id FROM surface WHERE run_id IS NOT NULL
+UNION ALL SELECT surface_id, 1, 'surface', 6, 'budget', n_parameters FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 7, 'grid', nx || ' x ' || ny FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 8, 'x', printf('%s from %.10g to %.10g', x_label, x_min, x_max) FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 9, 'y', printf('%s from %.10g to %.10g', y_label, y_min, y_max) FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 10, 'metrics', (SELECT group_concat(value, ', ') FROM json_each(metrics))
+          FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 11, 'rows',
+                 printf('%d of %d done, %d at work, %d waiting', sum(state = 'done'), count(*),
+                        sum(state = 'running'), sum(state = 'waiting')) FROM surface_row GROUP BY surface_id
+UNION ALL SELECT surface_id, 1, 'surface', 12, 'created', datetime(created_at, 'unixepoch') FROM surface
+UNION ALL SELECT surface_id, 1, 'surface', 13, 'ended', datetime(ended_at, 'unixepoch') FROM surface
+          WHERE ended_at IS NOT NULL
+UNION ALL SELECT surface_id, 2, 'value', instr('base best minimum run', kind), kind || ' ' || metric,
+                 printf('%.10g at (%.6g, %.6g)', value, x, y) ||
+                 CASE WHEN distance > 1e-12 THEN printf(', %.3g off the plane', distance) ELSE '' END
+          FROM surface_mark WHERE kind <> 'path' AND value IS NOT NULL
+UNION ALL SELECT surface_id, 3, 'curvature', k + 1000 * (place = 'minimum'), place || ' eigenvalue ' || (k + 1), eigenvalue FROM surface_hessian
+UNION ALL SELECT surface_id, 4, 'path', 0, name, printf('%d checkpoints, step %d to %d', count(DISTINCT place),
+                 min(place), max(place)) FROM surface_mark WHERE kind = 'path' GROUP BY surface_id, name
+UNION ALL SELECT surface_id, 5, 'process', pid, printf('%d on %s', pid, host),
+                 printf('%d rows done, %d at work, last seen %s', rows_done, rows_held,
+                        datetime(heartbeat_at, 'unixepoch')) FROM surface_process
+UNION ALL SELECT surface_id, 6, 'event', event_id, '', kind || ': ' || message FROM event
+          WHERE surface_id IS NOT NULL AND kind <> 'nonfinite'
+UNION ALL SELECT surface_id, 6, 'event', min(event_id), count(*) || ' x', kind || ': ' || message FROM event
+          WHERE surface_id IS NOT NULL AND kind = 'nonfinite' GROUP BY surface_id
+UNION ALL SELECT surface_id, 7, 'artifact', artifact_id, kind, path FROM artifact WHERE surface_id IS NOT NULL
 ORDER BY 1, 2, 4, 5;

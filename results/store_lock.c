@@ -84,12 +84,31 @@ Status store_begin(Store *store, Error *error)
     return status ? status : database_begin(store->database, error);
 }
 
+/* In WAL mode a commit without a flush is whole and in its order, and the next one with a flush
+ * makes it last. */
+Status store_begin_claim(Store *store, Error *error)
+{
+    if (!store->network) {
+        Status status = database_execute(store->database, "PRAGMA synchronous = NORMAL", error);
+        if (status != STATUS_OK) {
+            return status;
+        }
+        store->unflushed = true;
+    }
+    return store_begin(store, error);
+}
+
 Status store_finish(Store *store, Status status, Error *error)
 {
     if (status == STATUS_OK) {
         status = database_commit(store->database, error);
     } else {
         database_rollback(store->database);
+    }
+    if (store->unflushed) {
+        store->unflushed = false;
+        Status flushing = database_execute(store->database, "PRAGMA synchronous = FULL", error);
+        status = status ? status : flushing;
     }
     if (store->mode == STORE_SHARED) {
         store_unlock(store);

@@ -11,6 +11,7 @@ struct Store {
     int lock_file;      /* -1 for a reader */
     int opened_version; /* of the file's schema, before it was upgraded */
     bool locked;        /* we hold the writer's lock */
+    bool unflushed;     /* in a transaction of store_begin_claim */
     bool network;       /* rollback journal instead of WAL */
 };
 
@@ -24,6 +25,8 @@ void store_unlock(Store *store);
 /* A writer's transaction: BEGIN IMMEDIATE, with the writer's lock (STORE_SHARED takes it here). It
  * ends by store_finish, also when it failed to begin. */
 Status store_begin(Store *store, Error *error);
+/* The same for claims and heartbeats, which may be lost in a power cut. */
+Status store_begin_claim(Store *store, Error *error);
 /* Commits when status is OK, else rolls back and names the file; STORE_SHARED gives the lock back.
  */
 Status store_finish(Store *store, Status status, Error *error);

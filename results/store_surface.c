@@ -6,7 +6,8 @@
  * slept, changes nothing any more.
  * 2. A row's points and its state `done` are one transaction. So are a preview's and its return to
  * `waiting`.
- * 3. The holder of a row is gone at once when this machine knows that its process is (process.h),
+ * 3. Claims, heartbeats and releases are not flushed to the disk: a power cut frees the row anyway.
+ * 4. The holder of a row is gone at once when this machine knows that its process is (process.h),
  * else when it has not been heard of for stale_s. */
 #include "results/store_surface.h"
 
@@ -173,7 +174,7 @@ Status store_surface_claim(Store *store, const char *surface_id, const Worker *w
     if (!rows) {
         return error_set(error, STATUS_FAILED, "out of memory");
     }
-    Status status = store_begin(store, error);
+    Status status = store_begin_claim(store, error);
     if (status == STATUS_OK) {
         status = read_rows(store, surface_id, worker, rows, nx, now_s, stale_s, error);
     }
@@ -195,7 +196,7 @@ Status store_surface_heartbeat(Store *store, const char *surface_id, const Surfa
                                double now_s, bool *kept, Error *error)
 {
     bool ours = false;
-    Status status = store_begin(store, error);
+    Status status = store_begin_claim(store, error);
     if (status == STATUS_OK) {
         status = database_run(store->database,
                               "UPDATE surface_row SET heartbeat_at = ?4 WHERE surface_id = ?1 AND "
@@ -274,6 +275,25 @@ static Status refuse_missing(Store *store, const char *surface_id, int i, Error 
     return status;
 }
 
+/* The mark `best` of each metric of the surface follows the values as they come. */
+static Status mark_best(Store *store, const char *surface_id, const SurfaceLease *lease,
+                        Error *error)
+{
+#define MARK_BEST(table)                                                                           \
+    "INSERT INTO surface_mark (surface_id, kind, name, place, metric, x, y, distance, value) "     \
+    "SELECT surface_id, 'best', '', 0, metric, x, y, 0.0, value FROM (SELECT *, min(iif(metric "   \
+    "IN "                                                                                          \
+    "('accuracy', 'reward'), -value, value)) AS cost FROM " table                                  \
+    " WHERE surface_id = ?1 AND i = ?2 AND value IS NOT NULL AND metric IN (SELECT m.value FROM "  \
+    "surface s, json_each(s.metrics) m WHERE s.surface_id = ?1) GROUP BY metric) WHERE cost IS "   \
+    "NOT NULL ON CONFLICT DO UPDATE SET x = excluded.x, y = excluded.y, value = excluded.value "   \
+    "WHERE value IS NULL OR iif(metric IN ('accuracy', 'reward'), excluded.value > value, "        \
+    "excluded.value < value)"
+    static const char *const mark[] = {MARK_BEST("surface_point"), MARK_BEST("surface_preview")};
+    return database_run(store->database, mark[lease->preview],
+                        BIND(value_text(surface_id), value_integer(lease->i)), error);
+}
+
 static Status insert_values(Store *store, const char *surface_id, const SurfaceLease *lease,
                             const SurfaceValue *values, size_t n, double now_s, Error *error)
 {
@@ -285,6 +305,7 @@ static Status insert_values(Store *store, const char *surface_id, const SurfaceL
     if (status == STATUS_OK && !lease->preview) {
         status = refuse_missing(store, surface_id, lease->i, error);
     }
+    status = status ? status : mark_best(store, surface_id, lease, error);
     return status ? error_context(error, status, "surface %s, row %d", surface_id, lease->i)
                   : STATUS_OK;
 }
@@ -320,7 +341,7 @@ Status store_surface_commit(Store *store, const char *surface_id, const SurfaceL
 Status store_surface_release(Store *store, const char *surface_id, const SurfaceLease *lease,
                              Error *error)
 {
-    Status status = store_begin(store, error);
+    Status status = store_begin_claim(store, error);
     if (status == STATUS_OK) {
         status = database_run(
             store->database,

@@ -193,9 +193,10 @@ static void everything_but_reading_is_refused(void **state)
 static void every_view_answers_on_an_empty_store(void **state)
 {
     (void)state;
-    static const char *const views[] = {"run_list",     "best_runs",      "run_show",
-                                        "surface_grid", "learning_curve", "sweep_summary",
-                                        "eval_sample"};
+    static const char *const views[] = {
+        "run_list",      "best_runs",        "run_show",        "surface_grid", "learning_curve",
+        "sweep_summary", "eval_sample",      "surface_picture", "surface_list", "surface_show",
+        "run_progress",  "surface_progress", "surface_process"};
     for (size_t i = 0; i < sizeof views / sizeof *views; i++) {
         char sql[64];
         snprintf(sql, sizeof sql, "SELECT * FROM %s", views[i]);

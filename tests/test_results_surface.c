@@ -78,6 +78,7 @@ static void rows_are_claimed_in_the_order_given_and_committed_once(void **state)
     assert_ok(store_surface_heartbeat(store, id, &second, 14.0, &kept, error));
     assert_true(kept);
     assert_string_equal(ask(store, "SELECT heartbeat_at FROM surface_row WHERE i = 6"), "14\r\n");
+    assert_string_equal(ask(store, "PRAGMA synchronous"), "2\r\n"); /* for what comes next */
     commit(store, &second, 15.0);
     for (int k = 2; k < NX; k++) {
         SurfaceLease lease = claim(store, &here, order, 1, 16.0);
@@ -498,6 +499,72 @@ static void writers_that_share_wait_for_the_one_that_does_not(void **state)
     assert_int_not_equal(access(strcat(path, "-wal"), F_OK), 0); /* the last one checkpoints */
 }
 
+static void views_tell_how_far_a_surface_is_and_what_is_known(void **state)
+{
+    (void)state;
+    Store *store = open_with_surface(STORE_WRITE);
+    Worker here = worker_here();
+    SurfaceValue values[N_VALUES];
+    bool kept;
+    SurfaceMark base = {"base", "", "loss", 0, 0.0, 0.0, 0.0, 0.75};
+    assert_ok(store_surface_marks(store, id, &base, 1, error));
+    SurfaceLease lease = claim(store, &here, in_order, 6, 10.0);
+    assert_true(lease.preview);
+    commit(store, &lease, 11.0);
+    assert_string_equal(ask(store, "SELECT metric, printf('%.1f %.1f %.6f', x, y, value) FROM "
+                                   "surface_mark WHERE kind = 'best'"),
+                        "accuracy,-0.3 0.2 0.925296\r\nloss,-0.3 0.2 -0.933189\r\n");
+    lease = claim(store, &here, in_order, 6, 12.0);
+    commit(store, &lease, 13.0); /* the loss is lower at (6, 2), the accuracy not higher */
+    lease = claim(store, &here, in_order, 6, 14.0);
+    assert_true(lease.i == 0 && !lease.preview);
+    size_t n = row_values(values, 0, 1);
+    values[0].value = NAN;
+    assert_ok(store_surface_commit(store, id, &lease, values, n, 16.0, &kept, error));
+    lease = claim(store, &here, in_order, 6, 17.0);
+    assert_string_equal(
+        ask(store,
+            "SELECT experiment, state, grid, rows_done, rows, rows_held, rows_previewed, "
+            "seconds_per_row, metric, base_value, printf('%.6f at %.1f', best_value, best_x), "
+            "heartbeat_at FROM surface_progress"),
+        "e,running,7 x 5,1,7,1,2,2,loss,0.75,-0.951602 at 0.3,17\r\n");
+    assert_string_equal(ask(store,
+                            "SELECT metric, base_value, printf('%.6f', best_value), last_seen FROM "
+                            "surface_list"),
+                        "loss,0.75,-0.951602,1970-01-01 00:00:17\r\n");
+    assert_string_equal(ask(store, "SELECT rows_done, rows_held, pid = (SELECT max(pid) FROM "
+                                   "surface_row), born > 0, heartbeat_at FROM surface_process"),
+                        "1,1,1,1,17\r\n");
+    const double unit[] = {1, 0, 0};
+    SurfaceEigen pairs[] = {{"minimum", 0, 9.5, unit}, {"base", 0, 2.5, unit}};
+    SurfaceMark more[] = {{"path", "r", "loss", 3, 0.1, 0.2, 0.3, 0.5},
+                          {"path", "r", "loss", 9, 0.1, 0.2, 0.3, 0.4},
+                          {"minimum", "", "loss", 0, 0.1, 0.2, 0.0, 0.3}};
+    assert_ok(store_surface_eigen(store, id, pairs, 2, error));
+    assert_ok(store_surface_marks(store, id, more, 3, error));
+    assert_ok(store_surface_event(store, id, "note", "hello", 18.0, error));
+    assert_ok(store_artifact(store, NULL, id, "figure", "a.png", 10, "aa", 19.0, error));
+    assert_string_equal(
+        ask(store,
+            "SELECT section, key, value FROM surface_show WHERE surface_id = '5a0f3c1d2e4b6a70' "
+            "AND section <> 'process'"),
+        "surface,state,running\r\nsurface,experiment,e\r\nsurface,model,abacus\r\n"
+        "surface,budget,3\r\nsurface,grid,7 x 5\r\nsurface,x,x from -0.3 to 0.3\r\n"
+        "surface,y,y from -0.2 to 0.2\r\nsurface,metrics,\"loss, accuracy\"\r\n"
+        "surface,rows,\"1 of 7 done, 1 at work, 5 waiting\"\r\n"
+        "surface,created,1970-01-01 00:00:02\r\n"
+        "value,base loss,\"0.75 at (0, 0)\"\r\n"
+        "value,best accuracy,\"0.9252957512 at (-0.3, 0.2)\"\r\n"
+        "value,best loss,\"-0.9516020739 at (0.3, 0)\"\r\n"
+        "value,minimum loss,\"0.3 at (0.1, 0.2)\"\r\n"
+        "curvature,base eigenvalue 1,2.5\r\ncurvature,minimum eigenvalue 1,9.5\r\n"
+        "path,r,\"2 checkpoints, step 3 to 9\"\r\n"
+        "event,1 x,\"nonfinite: loss is not a number at (0, 0): x -0.3, y -0.2\"\r\n"
+        "event,\"\",note: hello\r\n"
+        "artifact,figure,a.png\r\n");
+    store_close(store);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
@@ -513,6 +580,7 @@ int main(void)
         TEST(a_surface_ends_done_only_when_every_row_is),
         TEST(surfaces_are_found_by_prefix_and_by_experiment),
         TEST(marks_slices_and_eigenpairs_come_back_and_are_replaced),
+        TEST(views_tell_how_far_a_surface_is_and_what_is_known),
         TEST(an_artifact_replaces_the_one_of_its_path),
         TEST(writers_that_share_wait_for_the_one_that_does_not),
     };
