@@ -17,7 +17,8 @@ static void describe_values(const Setting *setting, Text *out)
         [SETTING_SWITCH] = "true or false",
         [SETTING_TARGETS] = "list of linear layers",
     };
-    text_add(out, setting->kind == SETTING_CHOICE ? setting->choices : kinds[setting->kind]);
+    text_add(out, setting->kind == SETTING_WORDS ? "list of " : "");
+    text_add(out, setting->choices ? setting->choices : kinds[setting->kind]);
     if (setting->kind == SETTING_INTEGER || setting->kind == SETTING_NUMBER) {
         text_printf(out, ", %s %g to %g", setting->flags & SETTING_OPEN_LOW ? "above" : "from",
                     setting->min, setting->max);

@@ -1,56 +1,10 @@
 /* From settings to identity. Files are hashed once, however many cells share them. */
 #include "experiments/cell.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/file.h"
-
-/* Hashes by path: (n). */
-typedef struct {
-    struct {
-        char path[FILE_PATH_MAX];
-        char sha256[SHA256_HEX_SIZE];
-    } * files;
-    size_t n;
-} Hashes;
-
-/* The same hash that model_identity gives, from the mapped file or shards. */
-static Status weights_hash(char sha256[SHA256_HEX_SIZE], const char *path, Error *error)
-{
-    SafeTensors *file = NULL;
-    Status status = safetensors_open(&file, path, error);
-    if (!status) {
-        safetensors_sha256(sha256, file);
-    }
-    safetensors_close(file);
-    return status;
-}
-
-static Status hash_once(Hashes *hashes, char sha256[SHA256_HEX_SIZE], const char *path,
-                        Status (*hash)(char *, const char *, Error *), Error *error)
-{
-    for (size_t i = 0; i < hashes->n; i++) {
-        if (strcmp(hashes->files[i].path, path) == 0) {
-            memcpy(sha256, hashes->files[i].sha256, SHA256_HEX_SIZE);
-            return STATUS_OK;
-        }
-    }
-    Status status = hash(sha256, path, error);
-    if (status) {
-        return status;
-    }
-    void *more = realloc(hashes->files, (hashes->n + 1) * sizeof *hashes->files);
-    if (!more) {
-        return error_set(error, STATUS_FAILED, "out of memory");
-    }
-    hashes->files = more;
-    snprintf(hashes->files[hashes->n].path, sizeof hashes->files[0].path, "%s", path);
-    memcpy(hashes->files[hashes->n++].sha256, sha256, SHA256_HEX_SIZE);
-    return STATUS_OK;
-}
+#include "experiments/inputs.h"
 
 /* The planner's list is in order of preference: the first plan that has what the settings name. */
 static Status search_plan(Plan *plan, const RunSpec *spec, const Module *modules, int n_modules,
@@ -149,66 +103,26 @@ static int64_t count_weights(const ModelConfig *model)
     return sum;
 }
 
-/* So that a stored run can be read again from any folder. */
-static Status make_absolute(char path[CONFIG_PATH], const char *key, Error *error)
-{
-    if (!path[0]) {
-        return STATUS_OK;
-    }
-    char *whole = realpath(path, NULL);
-    if (!whole) {
-        return error_set(error, STATUS_REFUSED, "%s: \"%s\": %s", key, path, strerror(errno));
-    }
-    Status status = STATUS_OK;
-    if (strlen(whole) >= CONFIG_PATH) {
-        status = error_set(error, STATUS_USAGE, "%s: \"%s\": path too long", key, path);
-    } else {
-        strcpy(path, whole);
-    }
-    free(whole);
-    return status;
-}
-
-typedef struct {
-    char config[SHA256_HEX_SIZE], generation[SHA256_HEX_SIZE], tokenizer[SHA256_HEX_SIZE];
-} ModelHashes;
-
-static Status hash_model(Cell *cell, Hashes *hashes, ModelHashes *model, Error *error)
-{
-    char path[FILE_PATH_MAX];
-    Status status = model_weights_path(path, cell->directory, error);
-    status = status ? status : hash_once(hashes, cell->weights_sha256, path, weights_hash, error);
-    status = status ? status : path_join(path, cell->directory, "tokenizer.json", error);
-    status = status ? status : hash_once(hashes, model->tokenizer, path, sha256_file, error);
-    status = status ? status : path_join(path, cell->directory, "config.json", error);
-    status = status ? status : hash_once(hashes, model->config, path, sha256_file, error);
-    status = status ? status : path_join(path, cell->directory, "generation_config.json", error);
-    if (!status && file_exists(path)) {
-        status = hash_once(hashes, model->generation, path, sha256_file, error);
-    }
-    return status;
-}
-
-static Status prepare(Cell *cell, const Config *config, const char *models, Hashes *hashes,
+static Status prepare(Cell *cell, const Config *config, const char *models, InputHashes *hashes,
                       Error *error)
 {
     RunSpec *spec = &cell->spec;
     char train[SHA256_HEX_SIZE], held_out[SHA256_HEX_SIZE];
-    ModelHashes model = {0};
+    ModelHashes model;
     Status status = model_find(cell->directory, spec->model, models, error);
     status = status ? status : model_config_read(&cell->model, cell->directory, error);
     status = status ? status : cell_adapter(&cell->adapter, spec, &cell->model, error);
     if (status == STATUS_USAGE) {
         return error_context(error, status, "config \"%s\"", config->path);
     }
-    status = status ? status : make_absolute(spec->data.train, "data.train", error);
-    status = status ? status : make_absolute(spec->data.dev, "data.dev", error);
-    status = status ? status : make_absolute(spec->data.eval, "data.eval", error);
+    status = status ? status : path_make_absolute(spec->data.train, "data.train", error);
+    status = status ? status : path_make_absolute(spec->data.dev, "data.dev", error);
+    status = status ? status : path_make_absolute(spec->data.eval, "data.eval", error);
     if (status) {
         return status;
     }
     if (strcmp(spec->model, cell->directory) == 0) { /* not the name of an embedded model */
-        status = make_absolute(spec->model, "model", error);
+        status = path_make_absolute(spec->model, "model", error);
     }
     strcpy(cell->held_out, spec->data.dev[0]    ? spec->data.dev
                            : spec->data.eval[0] ? spec->data.eval
@@ -216,16 +130,17 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Hash
     cell->budget = strcmp(cell->adapter.method, "tinylora") == 0 ? cell->adapter.plan.parameters
                    : strcmp(cell->adapter.method, "full") == 0   ? count_weights(&cell->model)
                                                                  : 0;
-    status = status ? status : hash_model(cell, hashes, &model, error);
-    status = status ? status : hash_once(hashes, train, spec->data.train, sha256_file, error);
-    status = status ? status : hash_once(hashes, held_out, cell->held_out, sha256_file, error);
+    status = status ? status : inputs_hash_model(&model, hashes, cell->directory, error);
+    status = status ? status : inputs_hash_file(train, hashes, spec->data.train, error);
+    status = status ? status : inputs_hash_file(held_out, hashes, cell->held_out, error);
     if (!status) {
         IdentityInputs inputs = {.config_sha256 = model.config,
                                  .generation_sha256 = model.generation,
-                                 .weights_sha256 = cell->weights_sha256,
+                                 .weights_sha256 = model.weights,
                                  .tokenizer_sha256 = model.tokenizer,
                                  .train_sha256 = train,
                                  .held_out_sha256 = held_out};
+        memcpy(cell->weights_sha256, model.weights, sizeof model.weights);
         identity_json(&cell->identity, spec, &inputs);
         identity_run_id(cell->run_id, &cell->identity);
         grid_label(config, spec, &cell->label);
@@ -237,7 +152,7 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Hash
 Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const char *models,
                   Error *error)
 {
-    Hashes hashes = {0};
+    InputHashes hashes = {0};
     size_t n_grid = 0, n = 0;
     Status status = grid_count(&n_grid, config, error);
     Cell *cells = status ? NULL : calloc(n_grid, sizeof *cells);
@@ -264,7 +179,7 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
             text_release(&cell->label);
         }
     }
-    free(hashes.files);
+    inputs_release(&hashes);
     if (status) {
         cells_close(cells, n);
         return status;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "experiments/nearest.h"
+#include "experiments/scan_settings.h"
 #include "rl/extract.h"
 #include "rl/reward.h"
 
@@ -423,6 +424,9 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
         strcpy(spec->grpo.scale_rewards,
                strcmp(spec->grpo.loss, "dr_grpo") == 0 ? "none" : "group");
     }
+    if (strcmp(spec->method, "scan") == 0 && scan_settle(spec, error)) {
+        return error_context(error, STATUS_USAGE, "config \"%s\"", config->path);
+    }
     if (grpo && spec->grpo.group_size < 2) {
         return rule(config, "grpo.group_size", error,
                     "1 leaves nothing to compare with; at least 2");
@@ -492,41 +496,59 @@ static void show_sweep(const Config *config, Text *out)
     text_add(out, "}");
 }
 
-/* The settings from first on that share its group, as the inside of one object; returns the next
- * one's index. */
-static size_t show_group(const RunSpec *spec, size_t first, size_t n_group, int reward, Text *out)
+/* Is the setting shown? What does not matter to a scan is left out of it, and where the adapter is
+ * a stored run's, its plan too, until it is known (config is NULL then). */
+static bool is_shown(const RunSpec *spec, const Config *config, const Setting *setting)
 {
-    const char *group = setting_at(first)->path;
-    size_t i = first;
-    text_add(out, "{");
-    for (; i < settings_count() && strncmp(setting_at(i)->path, group, n_group) == 0; i++) {
-        text_printf(out, "%s\"%s\": ", i > first ? ", " : "", setting_at(i)->path + n_group);
-        setting_value_json(spec, setting_at(i), reward, out);
+    bool scan = strcmp(spec->method, "scan") == 0;
+    bool stored = scan && config && strcmp(spec->scan.directions, "scalars") != 0;
+    return (scan ? setting_applies(spec, setting) : strncmp(setting->path, "scan.", 5) != 0) &&
+           !(stored && strncmp(setting->path, "adapter.", 8) == 0);
+}
+
+/* The settings first to end - 1, which share a group, as one object. */
+static void show_group(const RunSpec *spec, const Config *config, size_t first, size_t end,
+                       int reward, Text *out)
+{
+    const char *separator = "{";
+    for (size_t i = first; i < end; i++) {
+        if (is_shown(spec, config, setting_at(i))) {
+            text_printf(out, "%s\"%s\": ", separator, strchr(setting_at(i)->path, '.') + 1);
+            setting_value_json(spec, setting_at(i), reward, out);
+            separator = ", ";
+        }
     }
     text_add(out, "}");
-    return i;
 }
 
 void config_show(const RunSpec *spec, const Config *config, Text *out)
 {
-    for (size_t i = 0; i < settings_count();) {
+    const char *separator = "{";
+    for (size_t i = 0, end; i < settings_count(); i = end) {
         const char *path = setting_at(i)->path;
-        const char *dot = strchr(path, '.');
-        text_add(out, i ? ",\n  " : "{\n  ");
-        text_printf(out, "\"%.*s\": ", (int)(dot ? dot - path : (long)strlen(path)), path);
-        if (!dot) {
-            setting_value_json(spec, setting_at(i++), 0, out);
+        size_t n_name = strcspn(path, ".");
+        bool group = path[n_name] == '.', shown = false;
+        for (end = i; end == i || (group && end < settings_count() &&
+                                   strncmp(setting_at(end)->path, path, n_name + 1) == 0);
+             end++) {
+            shown |= is_shown(spec, config, setting_at(end));
+        }
+        if (!shown) {
             continue;
         }
-        size_t n_group = (size_t)(dot - path) + 1, next = i;
+        text_printf(out, "%s\n  \"%.*s\": ", separator, (int)n_name, path);
+        separator = ",";
+        if (!group) {
+            setting_value_json(spec, setting_at(i), 0, out);
+            continue;
+        }
         int n = strncmp(path, "reward.", 7) == 0 ? spec->n_rewards : 1;
         text_add(out, n > 1 ? "[" : "");
         for (int reward = 0; reward < n; reward++) {
             text_add(out, reward ? ", " : "");
-            next = show_group(spec, i, n_group, reward, out);
+            show_group(spec, config, i, end, reward, out);
         }
         text_add(out, n > 1 ? "]" : "");
-        i = next;
     }
     if (config && config->n_axes) {
         show_sweep(config, out);

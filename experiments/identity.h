@@ -20,5 +20,22 @@ typedef struct {
 /* Append the canonical JSON: keys sorted, no blanks, numbers with the fewest digits that read back
  * the same. spec: settled, with its plan filled in. */
 void identity_json(Text *out, const RunSpec *spec, const IdentityInputs *inputs);
+
+/* What else than settings goes into an identity. value: JSON. */
+typedef struct {
+    const char *key, *value;
+} IdentityMember;
+/* The same canonical JSON from the settings that apply and any members. */
+void identity_members(Text *out, const RunSpec *spec, const IdentityMember *members, size_t n);
+
+/* What differs between two identities, a line a key: `data.template: "plain" -> "qa"`; hashes are
+ * cut and have the name of their model or data file beside them. keys: those that differ, divided
+ * by ", ". */
+void identity_diff(Text *lines, Text *keys, const char *before, const char *after,
+                   const char *model, const char *data);
+/* Do all members of the two whose keys start with the prefix agree? key: the first that
+ * does not. */
+bool identity_agrees(const char *one, const char *other, const char *prefix, char key[128]);
+
 /* run_id: the first 16 hex digits of the SHA-256 of the canonical JSON. */
 void identity_run_id(char run_id[RUN_ID_SIZE], const Text *identity);

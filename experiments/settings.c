@@ -18,7 +18,7 @@ static const double SEED_MAX = 9007199254740991.0;
 static const Setting table[] = {
     {"experiment", SETTING_TEXT, FIELD(experiment), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "name of the set of runs; \"\": the file's own"},
     {"model", SETTING_MODEL, FIELD(model), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "a model directory or the name of an embedded model"},
-    {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo", 0, "how it is trained"},
+    {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo|scan", 0, "how it is trained; scan: nothing is, a surface is measured"},
     {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},
     {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
 
@@ -81,6 +81,17 @@ static const Setting table[] = {
 
     {"checkpoint.every", SETTING_INTEGER, FIELD(checkpoint.every), "1", 1, 1e7, NULL, SETTING_NO_NUMBERS, "steps between checkpoints"},
     {"checkpoint.keep", SETTING_INTEGER, FIELD(checkpoint.keep), "0", 0, 1e7, NULL, SETTING_NO_NUMBERS, "the last so many; 0: all of small adapters, 2 of large ones"},
+
+    {"scan.x", SETTING_TEXT, FIELD(scan.x), "\"auto\"", 0, 0, NULL, 0, "min:max:points, both ends in; auto or auto:points: -0.05:0.05:21, through runs what holds them"},
+    {"scan.y", SETTING_TEXT, FIELD(scan.y), "\"auto\"", 0, 0, NULL, 0, "the same for y"},
+    {"scan.rows", SETTING_INTEGER, FIELD(scan.rows), "128", 0, 1e9, NULL, 0, "the first so many rows of data.train; 0: all"},
+    {"scan.max_length", SETTING_INTEGER, FIELD(scan.max_length), "512", 0, 1e7, NULL, 0, "tokens of a row, the rest is cut; 0: the model's context"},
+    {"scan.values", SETTING_WORDS, FIELD(scan.values), "[\"loss\"]", 0, 0, "loss|accuracy|reward|entropy|kl|grad_norm", 0, "what is measured at each point; the first is the surface's own"},
+    {"scan.directions", SETTING_CHOICE, FIELD(scan.directions), "\"scalars\"", 0, 0, "scalars|axes|random|pca|runs", 0, "scalars: v is (x, y); else a plane through the run's v: two of its axes, random, its path's principal ones, to run_2"},
+    {"scan.run", SETTING_TEXT, FIELD(scan.run), "\"\"", 0, 0, NULL, 0, "a stored run, whose adapter it is then"},
+    {"scan.run_2", SETTING_TEXT, FIELD(scan.run_2), "\"\"", 0, 0, NULL, 0, "another one of the same adapter, of the directions runs"},
+    {"scan.axes", SETTING_TEXT, FIELD(scan.axes), "\"0:1\"", 0, 0, NULL, 0, "two indices of v, of the directions axes"},
+    {"scan.seed", SETTING_SEED, FIELD(scan.seed), "1", 0, SEED_MAX, NULL, 0, "of the directions random"},
 };
 /* clang-format on */
 
@@ -120,9 +131,62 @@ static bool starts_with(const char *path, const char *prefix)
     return strncmp(path, prefix, strlen(prefix)) == 0;
 }
 
+/* Is `word` one of "a,b,c"? */
+static bool has_word(const char *words, const char *word)
+{
+    size_t n = strlen(word);
+    for (const char *at = words; *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] == ',')) {
+        if (strcspn(at, ",") == n && strncmp(at, word, n) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool spec_measures(const RunSpec *spec, const char *value)
+{
+    return has_word(spec->scan.values, value);
+}
+
+/* What a surface depends on: answers are sampled for accuracy and reward alone. */
+static bool applies_to_scan(const RunSpec *spec, const char *path)
+{
+    static const struct {
+        const char *path, *directions;
+    } of_directions[] = {{"scan.run", "axes,random,pca,runs"},
+                         {"scan.run_2", "runs"},
+                         {"scan.axes", "axes"},
+                         {"scan.seed", "random"}};
+    static const char *const never[] = {"grpo.",    "sft.",     "optimizer.", "checkpoint.",
+                                        "steps",    "seed",     "eval.every", "eval.rows",
+                                        "data.dev", "data.eval"};
+    bool accuracy = spec_measures(spec, "accuracy"), reward = spec_measures(spec, "reward");
+    for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {
+        if (starts_with(path, never[i])) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < sizeof of_directions / sizeof of_directions[0]; i++) {
+        if (strcmp(path, of_directions[i].path) == 0) {
+            return has_word(of_directions[i].directions, spec->scan.directions);
+        }
+    }
+    if (starts_with(path, "eval.")) {
+        return accuracy || reward;
+    }
+    if (starts_with(path, "reward.")) {
+        return reward || (accuracy && strcmp(path, "reward.extractor") == 0);
+    }
+    return true;
+}
+
 bool setting_applies(const RunSpec *spec, const Setting *setting)
 {
     const char *path = setting->path;
+    bool scan = strcmp(spec->method, "scan") == 0;
+    if (scan ? !applies_to_scan(spec, path) : starts_with(path, "scan.")) {
+        return false;
+    }
     if (starts_with(path, "grpo.")) {
         return strcmp(spec->method, "grpo") == 0;
     }
@@ -141,6 +205,17 @@ char *setting_field(RunSpec *spec, const Setting *setting, int reward)
     return (char *)spec + setting->offset + shift;
 }
 
+static void words_json(const char *words, Text *out)
+{
+    const char *separator = "[";
+    for (const char *at = words; *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] == ',')) {
+        text_add(out, separator);
+        text_json_string(out, at, strcspn(at, ","));
+        separator = ", ";
+    }
+    text_add(out, "]");
+}
+
 static void targets_json(unsigned targets, Text *out)
 {
     const char *separator = "[";
@@ -153,8 +228,7 @@ static void targets_json(unsigned targets, Text *out)
     text_add(out, "]");
 }
 
-/* The fewest digits that read back as the same number. */
-static void shortest_json(double number, Text *out)
+void shortest_number(Text *out, double number)
 {
     char digits[32];
     for (int precision = 1; precision <= 17; precision++) {
@@ -191,11 +265,14 @@ void setting_value_json(const RunSpec *spec, const Setting *setting, int reward,
         break;
     case SETTING_NUMBER:
         memcpy(&number, field, sizeof number);
-        shortest_json(number, out);
+        shortest_number(out, number);
         break;
     case SETTING_SWITCH:
         memcpy(&on, field, sizeof on);
         text_add(out, on ? "true" : "false");
+        break;
+    case SETTING_WORDS:
+        words_json(field, out);
         break;
     case SETTING_TARGETS:
         memcpy(&targets, field, sizeof targets);
@@ -303,6 +380,37 @@ static Status parse_number(char *field, const Setting *setting, const Json *valu
     return STATUS_OK;
 }
 
+static Status parse_words(char *field, const Setting *setting, const Json *value, Error *error)
+{
+    char copy[256], words[64] = "";
+    const char *choices[16];
+    size_t n_choices = split_choices(setting->choices, copy, choices), at = 0;
+    if (json_kind(value) != JSON_ARRAY || json_size(value) == 0) {
+        return wrong_kind(value, "a list of words", error);
+    }
+    for (size_t i = 0; i < json_size(value); i++) {
+        const char *text = json_string(json_at(value, i), NULL);
+        size_t j = 0;
+        if (!text) {
+            return wrong_kind(json_at(value, i), "a word", error);
+        }
+        while (j < n_choices && strcmp(choices[j], text) != 0) {
+            j++;
+        }
+        if (j == n_choices) {
+            return error_set(error, STATUS_USAGE,
+                             "\"%.64s\" is not one of %s; the nearest is \"%s\"", text,
+                             setting->choices, nearest_name(text, choices, n_choices));
+        }
+        if (has_word(words, text)) {
+            return error_set(error, STATUS_USAGE, "\"%s\" is there twice", text);
+        }
+        at += (size_t)snprintf(words + at, sizeof words - at, "%s%s", at ? "," : "", text);
+    }
+    memcpy(field, words, at + 1);
+    return STATUS_OK;
+}
+
 static Status parse_targets(char *field, const Json *value, Error *error)
 {
     const char *names[N_ROLES];
@@ -358,6 +466,8 @@ Status setting_parse(RunSpec *spec, const Setting *setting, int reward, const Js
         }
         memcpy(field, &on, sizeof on);
         return STATUS_OK;
+    case SETTING_WORDS:
+        return parse_words(field, setting, value, error);
     case SETTING_TARGETS:
         return parse_targets(field, value, error);
     }

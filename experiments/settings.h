@@ -66,6 +66,15 @@ typedef struct {
     struct {
         int every, keep;
     } checkpoint;
+    struct {
+        char x[96], y[96]; /* "min:max:points"; "auto" until the plane is known */
+        int rows, max_length;
+        char values[64]; /* "loss,accuracy": the first is the surface's own */
+        char directions[16];
+        char run[24], run_2[24];
+        char axes[32];
+        int64_t seed;
+    } scan;
 } RunSpec;
 
 typedef enum {
@@ -77,6 +86,7 @@ typedef enum {
     SETTING_SEED,    /* int64_t, 0 or more */
     SETTING_NUMBER,  /* double */
     SETTING_SWITCH,  /* bool */
+    SETTING_WORDS,   /* list of different words among a few, in their order, kept as "a,b" */
     SETTING_TARGETS  /* list of linear layers, as bits */
 } SettingKind;
 
@@ -100,8 +110,13 @@ size_t settings_count(void);
 const Setting *setting_at(size_t i);
 /* Does the setting matter to this spec (grpo.* does not to sft, plans do not to full)? */
 bool setting_applies(const RunSpec *spec, const Setting *setting);
+/* Is a value measured at each point of a scan ("loss", "accuracy", ...)? */
+bool spec_measures(const RunSpec *spec, const char *value);
 /* Append the setting's value as JSON; reward: whose, for reward.* */
 void setting_value_json(const RunSpec *spec, const Setting *setting, int reward, Text *out);
+
+/* Append the fewest digits that read back as the same number. */
+void shortest_number(Text *out, double number);
 
 /* NULL when no setting has this path; "reward.1.name" is "reward.name" of the second reward, whose
  * index goes to *reward. */
