@@ -11,8 +11,12 @@
 static Status check_method(const Config *config, const char *method, const Cell *cells, size_t n,
                            Error *error)
 {
-    for (size_t i = 0; method && i < n; i++) {
-        if (strcmp(cells[i].spec.method, method) != 0) {
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(cells[i].spec.method, "scan") == 0) {
+            return error_set(error, STATUS_USAGE,
+                             "config \"%s\": method is \"scan\"; use tinylora scan", config->path);
+        }
+        if (method && strcmp(cells[i].spec.method, method) != 0) {
             return error_set(error, STATUS_USAGE,
                              "config \"%s\": method is \"%s\"; use tinylora %s, or --set method=%s",
                              config->path, cells[i].spec.method, cells[i].spec.method, method);

@@ -2,12 +2,12 @@
 #include "cli/verbs.h"
 
 const Verb *const verbs[] = {
-    &verb_sweep,      &verb_grpo,         &verb_sft,         &verb_eval,       &verb_generate,
-    &verb_score,      &verb_tokenize,     &verb_plan,        &verb_ls,         &verb_show,
-    &verb_best,       &verb_query,        &verb_config_show, &verb_model_info, &verb_model_random,
-    &verb_verify,     &verb_pretrain,     &verb_db_check,
+    &verb_sweep,         &verb_grpo,         &verb_sft,         &verb_scan,        &verb_eval,
+    &verb_generate,      &verb_score,        &verb_tokenize,    &verb_plan,        &verb_ls,
+    &verb_show,          &verb_best,         &verb_query,       &verb_config_show, &verb_model_info,
+    &verb_model_random,  &verb_verify,       &verb_pretrain,    &verb_db_check,
 
-    &verb_export_csv, &verb_export_jsonl, &verb_export_hdf5, &verb_export_npy,
+    &verb_export_csv,    &verb_export_jsonl, &verb_export_hdf5, &verb_export_npy,
 
     &verb_export_report,
 };

@@ -7,3 +7,4 @@ extern const Verb verb_best, verb_config_show, verb_db_check, verb_eval, verb_ex
     verb_model_info, verb_model_random, verb_plan, verb_pretrain, verb_query, verb_score, verb_sft,
     verb_show, verb_sweep, verb_tokenize, verb_verify;
 extern const Verb verb_export_report;
+extern const Verb verb_scan;

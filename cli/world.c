@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/blas.h"
@@ -21,6 +22,12 @@ static bool stopping(void *context)
 {
     (void)context;
     return cli_stopping();
+}
+
+static void wait_s(void *context, double seconds)
+{
+    (void)context;
+    nanosleep(&(struct timespec){(time_t)seconds, (long)(fmod(seconds, 1) * 1e9)}, NULL);
 }
 
 static void end_line(CliWorld *world)
@@ -50,9 +57,8 @@ static void add_duration(Text *out, double seconds)
     }
 }
 
-static void describe(const CliWorld *world, const Progress *progress, double now, Text *out)
+static void describe_steps(const Progress *progress, Text *out)
 {
-    int64_t done = progress->steps_done - world->steps_before;
     text_printf(out, "[%d/%d", progress->n_done, progress->n_cells);
     if (progress->n_failed) {
         text_printf(out, ", %d failed", progress->n_failed);
@@ -63,6 +69,27 @@ static void describe(const CliWorld *world, const Progress *progress, double now
     }
     if (isfinite(progress->reward)) {
         text_printf(out, "  %s %.4g", progress->measure, progress->reward);
+    }
+}
+
+static void describe(const CliWorld *world, const Progress *progress, double now, Text *out)
+{
+    int64_t done = progress->steps_done - world->steps_before;
+    if (progress->scan) {
+        text_printf(out, "[row %d/%d] %lld/%lld points", progress->n_done, progress->n_cells,
+                    (long long)progress->steps_done, (long long)progress->steps_total);
+        if (done > 0) {
+            text_printf(out, "  %.3g points/s", (double)done / (now - world->began_s));
+        }
+        if (isfinite(progress->best)) {
+            text_printf(out, "  best %s %.5g", progress->measure, progress->best);
+        }
+        if (progress->n_others) {
+            text_printf(out, "  with %d other process%s", progress->n_others,
+                        progress->n_others > 1 ? "es" : "");
+        }
+    } else {
+        describe_steps(progress, out);
     }
     if (progress->phase && progress->phase_total > 1) {
         text_printf(out, "  %s %d/%d", progress->phase, progress->phase_done,
@@ -151,6 +178,7 @@ void cli_world_init(CliWorld *world, const Cli *cli)
     world->world = (World){.context = world,
                            .now_s = now_s,
                            .stopping = stopping,
+                           .wait = wait_s,
                            .note = note,
                            .progress = progress,
                            .host = world->host,

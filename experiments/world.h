@@ -14,12 +14,17 @@ typedef struct {
     const char *phase;   /* "rollout", "base", "update", "evaluation", "factors", ... */
     int phase_done, phase_total;
     long tokens; /* of the phase */
+    /* Of a scan, where a step is a point and a cell a row (of the whole surface): */
+    bool scan;
+    int n_others; /* processes at work on it beside this one */
+    double best;  /* of the surface's own value so far; NaN before. measure: its name */
 } Progress;
 
 typedef struct {
     void *context;
     double (*now_s)(void *context);                            /* since 1970 */
     bool (*stopping)(void *context);                           /* a signal or the time limit */
+    void (*wait)(void *context, double seconds);               /* less when a signal comes */
     void (*note)(void *context, const char *line);             /* something worth a line */
     void (*progress)(void *context, const Progress *progress); /* called often */
     const char *host, *boot_id;
