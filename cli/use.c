@@ -1,24 +1,39 @@
 /* A run says which model it belongs to; --model may name another place of it. */
 #include "cli/use.h"
 
-Status use_open(Use *use, const Cli *cli, const char *model, const char *run_id, Error *error)
+static Status open_adapter(Use *use, const Cli *cli, const UseOptions *options, Error *error)
+{
+    Store *store;
+    if (options->run && options->surface) {
+        return error_set(error, STATUS_USAGE, "--run and --surface exclude each other");
+    }
+    if (!options->surface != !options->at) {
+        return error_set(error, STATUS_USAGE, "--surface and --at go together");
+    }
+    if (!options->run && !options->surface) {
+        return STATUS_OK;
+    }
+    Status status = cli_open_store(cli, &store, error);
+    if (!status) {
+        status = options->run ? run_adapter_open(&use->adapter, store, options->run, error)
+                              : surface_adapter_open(&use->adapter, store, options->surface,
+                                                     options->at, error);
+        store_close(store);
+    }
+    return status;
+}
+
+Status use_open(Use *use, const Cli *cli, const UseOptions *options, Error *error)
 {
     char directory[CONFIG_PATH];
-    Status status = STATUS_OK;
+    bool adapted = options->run || options->surface;
     cli_world_init(&use->world, cli);
-    if (run_id) {
-        Store *store;
-        status = cli_open_store(cli, &store, error);
-        if (!status) {
-            status = run_adapter_open(&use->adapter, store, run_id, error);
-            store_close(store);
-        }
-        model = model ? model : use->adapter.spec.model;
-    }
+    Status status = open_adapter(use, cli, options, error);
+    const char *model = options->model || !adapted ? options->model : use->adapter.spec.model;
     status = status ? status : cli_model_directory(cli, directory, model, error);
     status = status ? status
                     : session_open(&use->session, &use->world.world, directory,
-                                   run_id ? &use->adapter : NULL, error);
+                                   adapted ? &use->adapter : NULL, error);
     if (!status && !use->session.bench.model->tokenizer) {
         status =
             error_set(error, STATUS_REFUSED, "model \"%s\": it has no tokenizer.json", directory);

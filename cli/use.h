@@ -1,4 +1,5 @@
-/* --model and --run of the verbs that use a model: which one is opened, with which adapter. */
+/* --model, --run and --surface of the verbs that use a model: which one is opened, with which
+ * adapter. */
 #pragma once
 #include "cli/cli.h"
 #include "cli/world.h"
@@ -10,7 +11,23 @@ typedef struct {
     Session session;
 } Use;
 
-/* model may be NULL when a run is named: the run's own. use: zeroed; use_close also after an error.
- */
-Status use_open(Use *use, const Cli *cli, const char *model, const char *run_id, Error *error);
+/* What the command line names; NULL where it was not given. */
+typedef struct {
+    const char *model, *run, *surface, *at;
+} UseOptions;
+/* For the table of options, before the verb's own. */
+#define USE_OPTIONS(target)                                                                        \
+    {"--model", OPTION_TEXT, &(target).model, 0, 0}, {"--run", OPTION_TEXT, &(target).run, 0, 0},  \
+        {"--surface", OPTION_TEXT, &(target).surface, 0, 0},                                       \
+    {                                                                                              \
+        "--at", OPTION_TEXT, &(target).at, 0, 0                                                    \
+    }
+#define USE_HELP                                                                                   \
+    "  --run RUN         with the adapter of a run (then --model may be left out)\n"               \
+    "  --surface S       with the adapter at a point of a surface, which --at names:\n"            \
+    "  --at P            X,Y, minimum, best or base\n"
+
+/* The model may be left out where a run or a surface is named: its own. use: zeroed; use_close also
+ * after an error. */
+Status use_open(Use *use, const Cli *cli, const UseOptions *options, Error *error);
 void use_close(Use *use);

@@ -137,11 +137,10 @@ static Status generate_samples(const Cli *cli, const Use *use, const Request *re
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
-    const char *model = NULL, *run_id = NULL;
+    UseOptions used = {0};
     Request request = {.temperature = 1, .top_p = 1, .max_new = 128, .samples = 1, .seed = 1};
     const Option options[] = {
-        {"--model", OPTION_TEXT, &model, 0, 0},
-        {"--run", OPTION_TEXT, &run_id, 0, 0},
+        USE_OPTIONS(used),
         {"--prompt", OPTION_TEXT, &request.prompt, 0, 0},
         {"--greedy", OPTION_FLAG, &request.greedy, 0, 0},
         {"--temperature", OPTION_NUMBER, &request.temperature, 1e-6, 1e6},
@@ -157,7 +156,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (!status && !request.prompt) {
         status = error_set(error, STATUS_USAGE, "--prompt: a text is missing");
     }
-    status = status ? status : use_open(&use, cli, model, run_id, error);
+    status = status ? status : use_open(&use, cli, &used, error);
     status = status ? status : generate_samples(cli, &use, &request, error);
     use_close(&use);
     return status;
@@ -166,11 +165,10 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_generate = {
     .name = "generate",
     .summary = "completions of a prompt",
-    .usage =
-        "--model MODEL [--run RUN] --prompt S [--greedy | --temperature T --top-p P --top-k K] "
-        "[--max-new N] [--seed N] [--samples N]",
-    .help = "Prints the text; with -o json text, ids and log-probabilities.\n\n"
-            "  --run RUN         with the adapter of a run (then --model may be left out)\n"
+    .usage = "--model MODEL [--run RUN | --surface S --at P] --prompt S [--greedy | --temperature "
+             "T --top-p P --top-k K] "
+             "[--max-new N] [--seed N] [--samples N]",
+    .help = "Prints the text; with -o json text, ids and log-probabilities.\n\n" USE_HELP
             "  --greedy          the likeliest token each time\n"
             "  --temperature T   1 unless given; --top-p P and --top-k K cut the tail\n"
             "  --max-new N       tokens at most (128)\n"

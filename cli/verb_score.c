@@ -121,21 +121,22 @@ static Status score(const Cli *cli, const Session *session, const InputText *tex
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
-    const char *model = NULL, *run_id = NULL, *file = NULL;
+    UseOptions used = {0};
+    const char *file = NULL;
     const Option options[] = {
-        {"--model", OPTION_TEXT, &model, 0, 0},
-        {"--run", OPTION_TEXT, &run_id, 0, 0},
+        USE_OPTIONS(used),
         {"--file", OPTION_TEXT, &file, 0, 0},
     };
     Use use = {0};
     InputText *texts = NULL;
     size_t n = 0;
-    Status status = options_parse(cli, options, 3, argc, argv, NULL, 0, 0, error);
+    Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
+                                  NULL, 0, 0, error);
     if (!status && !file) {
         status = error_set(error, STATUS_USAGE, "--file: a file of texts is missing");
     }
     status = status ? status : texts_read(&texts, &n, file, error);
-    status = status ? status : use_open(&use, cli, model, run_id, error);
+    status = status ? status : use_open(&use, cli, &used, error);
     status = status ? status : score(cli, &use.session, texts, n, file, error);
     use_close(&use);
     texts_free(texts, n);
@@ -145,14 +146,14 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_score = {
     .name = "score",
     .summary = "log-probability of every token of texts",
-    .usage = "--model MODEL [--run RUN] --file TEXTS",
-    .help =
-        "One line a text: number of tokens, mean negative log-likelihood of the next token,\n"
-        "log-probability of each next token.\n\n"
-        "  --run RUN      with the adapter of a run (then --model may be left out)\n"
-        "  --file TEXTS   one text a line, or a JSON string or {\"text\": ...} a line; -: stdin\n\n"
-        "examples:\n"
-        "  tinylora score --model abacus --file texts.txt\n"
-        "  tinylora score --run 3f2a --file texts.jsonl -o json\n",
+    .usage = "--model MODEL [--run RUN | --surface S --at P] --file TEXTS",
+    .help = "One line a text: number of tokens, mean negative log-likelihood of the next token,\n"
+            "log-probability of each next token.\n\n" USE_HELP
+            "  --file TEXTS      one text a line, or a JSON string or {\"text\": ...} a line; -: "
+            "stdin\n\n"
+            "examples:\n"
+            "  tinylora score --model abacus --file texts.txt\n"
+            "  tinylora score --run 3f2a --file texts.jsonl -o json\n"
+            "  tinylora score --surface abacus-surface --at minimum --file texts.txt\n",
     .run = run,
 };

@@ -1,11 +1,16 @@
-/* A run's stored config says which adapter its parameters belong to. */
+/* A stored config says which adapter the parameters belong to. */
 #include "experiments/session.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/plane.h"
+#include "core/json.h"
 #include "experiments/cell.h"
+#include "results/frame.h"
+#include "results/store_surface.h"
 #include "rl/checkpoint.h"
 
 Status run_adapter_open(RunAdapter *adapter, Store *store, const char *id, Error *error)
@@ -20,6 +25,7 @@ Status run_adapter_open(RunAdapter *adapter, Store *store, const char *id, Error
         return status;
     }
     snprintf(adapter->run_id, sizeof adapter->run_id, "%s", run.run_id);
+    snprintf(adapter->name, sizeof adapter->name, "run %s", run.run_id);
     status = spec_from_json(&adapter->spec, run.config, error);
     status =
         status ? status : store_checkpoint(store, run.run_id, false, &step, &blob, &n_bytes, error);
@@ -34,6 +40,97 @@ Status run_adapter_open(RunAdapter *adapter, Store *store, const char *id, Error
     }
     free(blob);
     free(run.block);
+    return status;
+}
+
+/* Where a named point of a surface lies; it is there once the scan has come so far. */
+static Status find_mark(double *x, double *y, Store *store, const char *surface_id,
+                        const char *kind, Error *error)
+{
+    Frame frame = {0};
+    const char *const binds[] = {surface_id, kind};
+    Status status =
+        frame_read(&frame, store,
+                   "SELECT m.x, m.y FROM surface_mark m JOIN surface s USING (surface_id) WHERE "
+                   "surface_id = ?1 AND m.kind = ?2 AND m.metric = iif(?2 = 'best', s.metrics ->> "
+                   "0, 'loss')",
+                   binds, 2, error);
+    if (!status && frame.n_rows == 0) {
+        status =
+            error_set(error, STATUS_USAGE,
+                      "--at %s: it is not known yet, or has none; tinylora scan finds it", kind);
+    } else if (!status) {
+        *x = frame_number(&frame, "x", 0);
+        *y = frame_number(&frame, "y", 0);
+    }
+    frame_release(&frame);
+    return status;
+}
+
+static Status parse_place(double *x, double *y, const char *at, Error *error)
+{
+    char *end;
+    *x = strtod(at, &end);
+    if (end != at && *end == ',') {
+        const char *rest = end + 1;
+        *y = strtod(rest, &end);
+        if (end != rest && !*end && isfinite(*x) && isfinite(*y)) {
+            return STATUS_OK;
+        }
+    }
+    return error_set(error, STATUS_USAGE,
+                     "--at \"%.64s\": two numbers X,Y, or minimum, best or base are expected", at);
+}
+
+static Status place_on(RunAdapter *adapter, Store *store, const StoredSurface *surface,
+                       const char *at, Error *error)
+{
+    double x = 0, y = 0;
+    bool named = strcmp(at, "minimum") == 0 || strcmp(at, "best") == 0;
+    if (strcmp(at, "base") == 0) {
+        return STATUS_OK;
+    }
+    Status status = named ? find_mark(&x, &y, store, surface->surface_id, at, error)
+                          : parse_place(&x, &y, at, error);
+    adapter->n = surface->n_parameters;
+    adapter->v = status ? NULL : malloc(adapter->n * sizeof *adapter->v);
+    if (!status && !adapter->v) {
+        status = error_set(error, STATUS_FAILED, "out of memory for %zu scalars", adapter->n);
+    }
+    if (!status) {
+        Plane plane = {surface->n_parameters, surface->plane};
+        plane_point(adapter->v, &plane, x, y);
+    }
+    return status;
+}
+
+static void read_weights_hash(char sha256[SHA256_HEX_SIZE], const char *identity)
+{
+    JsonDocument *document = NULL;
+    if (json_parse(&document, identity, strlen(identity), NULL) == STATUS_OK) {
+        const char *hash = json_string(json_get(json_root(document), "model.weights_sha256"), NULL);
+        snprintf(sha256, SHA256_HEX_SIZE, "%s", hash ? hash : "");
+    }
+    json_free(document);
+}
+
+Status surface_adapter_open(RunAdapter *adapter, Store *store, const char *id, const char *at,
+                            Error *error)
+{
+    StoredSurface surface = {0};
+    memset(adapter, 0, sizeof *adapter);
+    Status status = store_find_surface(store, id, &surface, error);
+    if (status) {
+        return status;
+    }
+    snprintf(adapter->name, sizeof adapter->name, "surface %s", surface.surface_id);
+    read_weights_hash(adapter->weights_sha256, surface.identity);
+    status = spec_from_json(&adapter->spec, surface.config, error);
+    status = status ? status : place_on(adapter, store, &surface, at, error);
+    if (status) {
+        error_context(error, status, "surface %s", surface.surface_id);
+    }
+    free(surface.block);
     return status;
 }
 
@@ -59,7 +156,7 @@ static Status put_adapter(Session *session, const RunAdapter *adapter, Error *er
                       adapter->n, adapter_parameters(session->bank));
     }
     if (status) {
-        return error_context(error, status, "adapter of run %s", adapter->run_id);
+        return error_context(error, status, "adapter of %s", adapter->name);
     }
     adapter_set(session->bank, 1, adapter->v, world->n_threads);
     session->adapter =
@@ -73,7 +170,14 @@ Status session_open(Session *session, const World *world, const char *directory,
     memset(session, 0, sizeof *session);
     workbench_init(&session->bench, world);
     Status status = workbench_model(&session->bench, directory, error);
-    if (!status && adapter) {
+    if (!status && adapter && adapter->weights_sha256[0] &&
+        strcmp(adapter->weights_sha256, session->bench.model->weights_sha256) != 0) {
+        status = error_set(error, STATUS_USAGE,
+                           "%s is of another model: weights %.12s.., those of \"%s\" are %.12s..",
+                           adapter->name, adapter->weights_sha256, directory,
+                           session->bench.model->weights_sha256);
+    }
+    if (!status && adapter && adapter->v) {
         status = put_adapter(session, adapter, error);
     }
     if (status) {
