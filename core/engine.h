@@ -23,13 +23,17 @@ typedef struct {
     double *logprobs;  /* (n_tokens) out: log p at scored tokens, others untouched; NULL when only weigh wants it */
     double *entropies; /* (n_tokens) out, nats; may be NULL (then not computed) */
 
-    /* Sharing, for the same text under many adapters (a surface). Zeroed fields mean none. */
+    /* Sharing, for the same text under many adapters (a surface). Zeroed fields mean none. Batches may be in any
+     * order: relatives are computed side by side. A tree has a twin when each of its sequences has one in one tree. */
     int twin;        /* index of an earlier sequence of the same tokens and the same parent's tokens, ... */
     int twin_layers; /* ... whose adapter adds the same as this one's at layers below twin_layers: a pass without
-                      * backward computes those layers once. A permission: the numbers are the same without it. */
-    int reference;   /* index of an earlier sequence of the same tokens, scored, and temperature, for kl */
+                      * backward computes those layers once. A permission: the numbers are the same without it.
+                      * Twins of twins may be any number, and many sequences may have one twin. */
+    int reference;   /* index of an earlier sequence of the same tokens, scored, and temperature, for kl; itself
+                      * without kl. It costs its logits once for all that refer to it. */
     double *kl;      /* (n_tokens) out: KL(p || p of reference) of the distribution each scored token was drawn from,
-                      * nats, over the whole vocabulary; NULL: none. Not in a pass with backward. */
+                      * nats, over the whole vocabulary, exact and never negative; 0 where both have the same
+                      * logits. NULL: none. Not in a pass with backward. */
 } Sequence;
 
 typedef struct {
@@ -57,7 +61,8 @@ typedef struct {
 
 typedef struct Engine Engine;
 
-/* max_tokens: rows computed at a time, at least one tree; 0 picks a default by the model's size. */
+/* max_tokens: rows computed at a time, at least one tree (of a pass without backward: a mean over the layers, as twins
+ * join later); 0 picks a default by the model's size. */
 Status engine_new(Engine **engine, const Model *model, int n_threads, int max_tokens, Error *error);
 void engine_free(Engine *engine);
 const Model *engine_model(const Engine *engine);

@@ -1,5 +1,6 @@
-/* What an engine holds between calls (private to engine.c and generate.c). */
+/* What an engine holds between calls (private to engine.c, score.c and generate.c). */
 #pragma once
+#include "core/arrange.h"
 #include "core/engine.h"
 #include "core/kernels.h"
 #include "core/workspace.h"
@@ -8,8 +9,12 @@ struct Engine {
     const Model *model;
     const Kernels *kernels;
     float *rope;
-    int n_threads, max_tokens;
+    int n_threads;
+    int max_tokens; /* rows of a pass with backward, and of a prefill */
+    int max_active; /* rows of one without: those computed, a mean over the layers, ... */
+    int max_rows;   /* ... and all that there is memory for, with twins' */
     Workspace workspace;
+    Arrangement arrangement;
 };
 
 /* log p of `token` from the statistics of its row of logits: the trainer's and the sampler's one

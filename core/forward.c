@@ -220,10 +220,29 @@ static void forward_layer(Pass *pass, int l)
     elements(pass, x_next, rows->x_mid, pass->projected, c->width, 0, add_row);
 }
 
+/* The spans of layer l join the rows of the pass. */
+static void enter(Pass *pass, int l, int n_spans)
+{
+    size_t D = (size_t)pass->model->config.width;
+    float *x = pass->layers[l].x_in;
+    for (; pass->n_spans < n_spans && pass->spans[pass->n_spans].layer <= l; pass->n_spans++) {
+        const Span *span = &pass->spans[pass->n_spans];
+        if (l > 0) {
+            memcpy(x + (size_t)span->first_row * D, x + (size_t)span->source_row * D,
+                   (size_t)span->n_rows * D * sizeof *x);
+        }
+        pass->n_rows += span->n_rows;
+    }
+}
+
 void pass_forward_rows(Pass *pass)
 {
+    int n_spans = pass->n_spans;
+    pass->n_spans = pass->n_rows = 0;
+    enter(pass, 0, n_spans);
     parallel_for(n_row_tasks(pass), pass->n_threads, embed, pass);
     for (int l = 0; l < pass->model->config.n_layers; l++) {
+        enter(pass, l, n_spans);
         forward_layer(pass, l);
     }
 }

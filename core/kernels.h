@@ -53,6 +53,12 @@ typedef struct Kernels {
     /* e = exp(l - largest), (n) */
     void (*softmax_terms)(float *e, const float *logits, int n, float inverse_temperature,
                           float largest);
+    /* sum p (log p - log q) over the vocabulary, p and q the softmax of logits and of reference,
+     * both (n) and with the statistics of softmax_stats. Computed as sum p (d + exp(-d) - 1), d =
+     * log p - log q, whose terms are all >= 0: nothing cancels, and p = q gives 0. */
+    double (*softmax_kl)(const float *logits, float largest, double sum, const float *reference,
+                         float reference_largest, double reference_sum, int n,
+                         float inverse_temperature);
     /* In place, logits become their own gradient: inverse_temperature * p * (a + b * (l -
      * largest)), where p is the softmax; the caller subtracts the one-hot part. */
     void (*softmax_backward)(float *logits, int n, float inverse_temperature, float largest,

@@ -484,6 +484,56 @@ static void softmax_stats(float *largest, double *sum, double *weighted, const f
     }
 }
 
+/* d + exp(-d) - 1 for |d| <= 1/2, by its series: the next term is 1e-7 of it. */
+SIMD_INLINE V16 divergence_series(V16 d)
+{
+    V16 s = v16_set(-1.0f / 362880);
+    s = v16_fma(s, d, v16_set(1.0f / 40320));
+    s = v16_fma(s, d, v16_set(-1.0f / 5040));
+    s = v16_fma(s, d, v16_set(1.0f / 720));
+    s = v16_fma(s, d, v16_set(-1.0f / 120));
+    s = v16_fma(s, d, v16_set(1.0f / 24));
+    s = v16_fma(s, d, v16_set(-1.0f / 6));
+    s = v16_fma(s, d, v16_set(1.0f / 2));
+    return v16_mul(s, v16_mul(d, d));
+}
+
+static double softmax_kl(const float *logits, float largest, double sum, const float *reference,
+                         float reference_largest, double reference_sum, int n,
+                         float inverse_temperature)
+{
+    V16 scale = v16_set(inverse_temperature);
+    V16 p_offset = v16_set(largest), q_offset = v16_set(reference_largest);
+    V16 p_share = v16_set((float)(1 / sum)), q_share = v16_set((float)(1 / reference_sum));
+    V16 shift = v16_set(
+        (float)(((double)reference_largest - (double)largest) + (log(reference_sum) - log(sum))));
+    double kl = 0;
+    for (int block = 0; block < n; block += SUM_BLOCK) {
+        int end = n - block < SUM_BLOCK ? n - block : SUM_BLOCK;
+        V16 total = v16_zero();
+        FOR_VECTORS(end)
+        {
+            V16 a = v16_mul(load_lanes(logits + block + i, m), scale);
+            V16 b = v16_mul(load_lanes(reference + block + i, m), scale);
+            V16 p = v16_mul(v16_exp(v16_sub(a, p_offset)), p_share);
+            V16 q = v16_mul(v16_exp(v16_sub(b, q_offset)), q_share);
+            V16 d = v16_add(v16_sub(a, b), shift);
+            V16 near = v16_mul(p, divergence_series(d));
+            V16 far = v16_fma(p, d, v16_sub(q, p));
+            V16 size = v16_max(d, v16_sub(v16_zero(), d));
+            V16 term = v16_select_less(size, v16_set(0.5f), near, far);
+            if (m < LANES) { /* lanes past the end add nothing */
+                float lanes[LANES];
+                v16_store(lanes, term);
+                term = v16_load_n(lanes, m, 0.0f);
+            }
+            total = v16_add(total, term);
+        }
+        kl += (double)v16_sum(total);
+    }
+    return kl;
+}
+
 static void softmax_terms(float *e, const float *logits, int n, float inverse_temperature,
                           float largest)
 {
@@ -520,6 +570,7 @@ const Kernels KERNELS = {
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
     .softmax_stats = softmax_stats,
+    .softmax_kl = softmax_kl,
     .softmax_terms = softmax_terms,
     .softmax_backward = softmax_backward,
     .attention = attention,

@@ -7,7 +7,10 @@
  * 1, ...
  * 2. Keys and values of positions below `position` are in the span's own buffers before attention
  * runs: they were there (decoding) or are copied from the parent span, layer by layer (training).
- * 3. Buffers of a layer are kept for the backward when there are n_layers of them; a pass without
+ * 3. Spans are in the order of their rows and of the layer they come in at, so that the rows of a
+ * layer are the first ones. A span that comes in later starts from the rows of a span that is
+ * already there and has run the same layers for both.
+ * 4. Buffers of a layer are kept for the backward when there are n_layers of them; a pass without
  * backward has one. */
 #pragma once
 #include <stdint.h>
@@ -25,6 +28,9 @@ typedef struct {
     float *keys;   /* layer l at keys + l * layer_stride: (n_kv_heads, head_dim, capacity) */
     float *values; /* likewise: (n_kv_heads, capacity, head_dim) */
     size_t layer_stride;
+    int layer;      /* the first one that is computed for these rows; 0 when a backward follows */
+    int source_row; /* with layer > 0: the rows whose residual stream it starts from */
+    int joined;     /* to the span before it: one slice holds both */
 } Span;
 
 /* Rows of one layer. */
@@ -50,6 +56,7 @@ typedef struct Pass {
     Span *spans;
     RowSpan *hook_spans; /* the same spans as the hook wants them */
     int n_spans;
+    int n_pieces; /* runs of joined spans that slices must follow; 0: slices are cut by size */
 
     LayerRows *layers;            /* (n_layers); all the same buffers when !keep */
     float *x_out;                 /* (rows, D) residual after the last layer */
@@ -68,14 +75,16 @@ typedef struct Pass {
     float *dk, *dv;         /* (rows, n_kv_heads * head_dim) */
     float *dattention;      /* (rows, n_heads * head_dim) */
     float *weight_gradient; /* (n_parameters), or NULL */
-    struct Pass *slices;    /* (PASS_SLICES) see slice.c; each with its own layers, spans, hook_spans */
-    double *norm_gradient;  /* (D) scratch for weight gradients */
-    int *roots;             /* (n_spans) scratch */
+    struct Pass
+        *slices; /* (PASS_SLICES) see slice.c; each with its own layers, spans, hook_spans */
+    double *norm_gradient; /* (D) scratch for weight gradients */
+    int *roots;            /* (n_spans) scratch */
 } Pass;
 
 /* Fill x_out from tokens. */
 void pass_forward(Pass *pass);
-/* From dx = gradient by x_out, down to the lowest adapted layer; calls the hook's begin and end around it. */
+/* From dx = gradient by x_out, down to the lowest adapted layer; calls the hook's begin and end
+ * around it. */
 Status pass_backward(Pass *pass, Error *error);
 
 /* The same for the rows of one pass, layer by layer on pass->n_threads. */
@@ -83,6 +92,9 @@ void pass_forward_rows(Pass *pass);
 void pass_backward_rows(Pass *pass, int lowest_layer);
 
 enum { PASS_SLICES = 32 };
+
+/* Rows that one slice of a pass should have; 0: the pass is better run as a whole. */
+int pass_slice_rows(const Model *model, int n_rows, int n_threads);
 
 /* Floats of scratch a thread needs for trees of these capacities: (parent, longest child). */
 size_t pass_forward_scratch(size_t capacity);

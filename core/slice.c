@@ -27,10 +27,22 @@ static int is_small(const Model *model)
 }
 
 /* So little work that one thread is done with it before another is awake. */
-static int is_tiny(const Pass *pass)
+static int is_tiny(const Model *model, int n_rows)
 {
-    return is_small(pass->model) &&
-           (double)pass->n_rows * (double)layer_elements(pass->model) < WORTH_A_THREAD;
+    return is_small(model) && (double)n_rows * (double)layer_elements(model) < WORTH_A_THREAD;
+}
+
+int pass_slice_rows(const Model *model, int n_rows, int n_threads)
+{
+    if (n_threads == 1 || !is_small(model) || is_tiny(model, n_rows)) {
+        return 0;
+    }
+    int target = n_rows / (4 * n_threads);
+    if (target < SMALL_SLICE) {
+        target = (n_rows + n_threads - 1) / n_threads;
+        target = target < SMALL_SLICE ? target : SMALL_SLICE;
+    }
+    return target;
 }
 
 static float *at_row(float *rows, int first, int width)
@@ -60,6 +72,7 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
     for (int s = first; s < last; s++) {
         spans[s] = pass->spans[s];
         spans[s].first_row -= row;
+        spans[s].source_row -= row;
         spans[s].parent -= spans[s].parent >= 0 ? first : 0;
         hook_spans[s] = pass->hook_spans[s];
         hook_spans[s].first_row -= row;
@@ -100,21 +113,17 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
 /* How many slices, 1 when the pass is better run as a whole. */
 static int cut_slices(Pass *pass)
 {
-    if (pass->n_threads == 1 || pass->weight_gradient || pass->n_spans == 1 ||
-        !is_small(pass->model) || is_tiny(pass)) {
+    int target = pass_slice_rows(pass->model, pass->n_rows, pass->n_threads);
+    if (pass->n_pieces == 1 ||
+        (pass->n_pieces == 0 && (target == 0 || pass->weight_gradient || pass->n_spans == 1))) {
         return 1;
-    }
-    int target = pass->n_rows / (4 * pass->n_threads);
-    if (target < SMALL_SLICE) {
-        target = (pass->n_rows + pass->n_threads - 1) / pass->n_threads;
-        target = target < SMALL_SLICE ? target : SMALL_SLICE;
     }
     Span *spans = pass->slices[0].spans;
     RowSpan *hook_spans = pass->slices[0].hook_spans;
     int n = 0, first = 0, rows = 0;
     for (int s = 0; s < pass->n_spans; s++) {
-        int new_tree = pass->spans[s].parent < 0;
-        if (new_tree && rows >= target && n < PASS_SLICES - 1) {
+        int enough = pass->n_pieces > 0 || (rows >= target && n < PASS_SLICES - 1);
+        if (s > first && !pass->spans[s].joined && enough) {
             cut_slice(&pass->slices[n++], pass, first, s, spans, hook_spans);
             first = s;
             rows = 0;
@@ -157,7 +166,7 @@ void pass_forward(Pass *pass)
     int n = cut_slices(pass);
     if (n == 1) {
         int n_threads = pass->n_threads;
-        pass->n_threads = is_tiny(pass) ? 1 : n_threads;
+        pass->n_threads = is_tiny(pass->model, pass->n_rows) ? 1 : n_threads;
         pass_forward_rows(pass);
         pass->n_threads = n_threads;
     } else {
@@ -181,7 +190,7 @@ Status pass_backward(Pass *pass, Error *error)
     int n = cut_slices(pass);
     if (n == 1) {
         int n_threads = pass->n_threads;
-        pass->n_threads = is_tiny(pass) ? 1 : n_threads;
+        pass->n_threads = is_tiny(pass->model, pass->n_rows) ? 1 : n_threads;
         pass_backward_rows(pass, job.lowest_layer);
         pass->n_threads = n_threads;
     } else {

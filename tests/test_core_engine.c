@@ -20,6 +20,19 @@
 
 enum { LONGEST = 512 };
 
+static Sequence text(const int32_t *tokens, int n_tokens, int parent, int adapter,
+                     float temperature, const uint8_t *scored, double *logprobs, double *entropies)
+{
+    return (Sequence){.tokens = tokens,
+                      .n_tokens = n_tokens,
+                      .parent = parent,
+                      .adapter = adapter,
+                      .temperature = temperature,
+                      .scored = scored,
+                      .logprobs = logprobs,
+                      .entropies = entropies};
+}
+
 static int read_ids(const Json *array, int32_t *ids)
 {
     for (size_t i = 0; i < json_size(array); i++) {
@@ -58,7 +71,7 @@ static void check_golden(const char *name)
         int32_t ids[LONGEST];
         double logprobs[LONGEST], nll = 0;
         int n = read_ids(json_get(one, "ids"), ids);
-        Sequence sequence = {ids, n, -1, 0, 0, scored, logprobs, NULL};
+        Sequence sequence = text(ids, n, -1, 0, 0, scored, logprobs, NULL);
         Batch batch = {.sequences = &sequence, .n_sequences = 1};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         for (int t = 1; t < n; t++) {
@@ -146,7 +159,7 @@ static void random_models_match_the_double_precision_reference(void **state)
                 (int32_t)(random_uniform((RandomKey){8, RANDOM_DATA}, (uint32_t)t, 0, 0, 0) * 37);
             scored[t] = 1;
         }
-        Sequence sequence = {ids, LENGTH, -1, 0, 0.8f, scored, logprobs, entropies};
+        Sequence sequence = text(ids, LENGTH, -1, 0, 0.8f, scored, logprobs, entropies);
         Batch batch = {.sequences = &sequence, .n_sequences = 1};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         Reference *reference = reference_open(model);
@@ -224,7 +237,7 @@ static void check_texts(Fixture *f, const int *counts, int n_counts, int max_tok
         for (int i = 0; i < N; i++) {
             int n = 2 + (i * 29) % (MOST - 2);
             fill_ids(ids[i], n, (uint32_t)i);
-            sequences[i] = (Sequence){ids[i], n, -1, 0, 0.7f, scored, together[i], also[i]};
+            sequences[i] = text(ids[i], n, -1, 0, 0.7f, scored, together[i], also[i]);
         }
         for (int i = 0; i < counts[n_counts - 1] && threads == 1; i++) {
             Sequence one = sequences[i];
@@ -303,12 +316,12 @@ static void a_shared_prompt_gives_the_same_bits_as_a_prompt_of_ones_own(void **s
     Error error = {{0}};
     Engine *engine = NULL;
     tiny_require(engine_new(&engine, f.model, 2, 0, &error), &error);
-    Sequence alone = {ids, 40, -1, 0, 0, scored, whole, NULL};
+    Sequence alone = text(ids, 40, -1, 0, 0, scored, whole, NULL);
     Batch batch = {.sequences = &alone, .n_sequences = 1};
     tiny_require(engine_evaluate(engine, &batch, &error), &error);
-    Sequence tree[3] = {{ids, 17, -1, 0, 0, scored, prompt, NULL},
-                        {ids + 17, 23, 0, 0, 0, scored, first, NULL},
-                        {ids + 17, 9, 0, 0, 0, scored, second, NULL}};
+    Sequence tree[3] = {text(ids, 17, -1, 0, 0, scored, prompt, NULL),
+                        text(ids + 17, 23, 0, 0, 0, scored, first, NULL),
+                        text(ids + 17, 9, 0, 0, 0, scored, second, NULL)};
     batch = (Batch){.sequences = tree, .n_sequences = 3};
     tiny_require(engine_evaluate(engine, &batch, &error), &error);
     assert_memory_equal(prompt + 1, whole + 1, 16 * sizeof(double));
@@ -354,8 +367,8 @@ static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
                 uint8_t scored[NEW];
                 memset(scored, 1, sizeof scored);
                 Sequence tree[2] = {
-                    {requests[i].prompt, requests[i].n_prompt, -1, 0, 0.8f, NULL, unused, NULL},
-                    {got[i].ids, got[i].n, 0, 0, 0.8f, scored, logprobs, NULL}};
+                    text(requests[i].prompt, requests[i].n_prompt, -1, 0, 0.8f, NULL, unused, NULL),
+                    text(got[i].ids, got[i].n, 0, 0, 0.8f, scored, logprobs, NULL)};
                 Batch batch = {.sequences = tree, .n_sequences = 2};
                 tiny_require(engine_evaluate(engine, &batch, &error), &error);
                 assert_memory_equal(logprobs, got[i].logprobs, (size_t)got[i].n * sizeof(double));
@@ -407,10 +420,10 @@ static void weight_gradients_match_finite_differences(void **state)
         fill_ids(ids, 30, 9);
         memset(scored, 1, sizeof scored);
         scored[4] = 0;
-        Sequence tree[4] = {{ids, 7, -1, 0, 0.9f, scored, NULL, NULL},
-                            {ids + 7, 5, 0, 0, 0.9f, scored, NULL, NULL},
-                            {ids + 12, 8, 0, 0, 0.9f, scored, NULL, NULL},
-                            {ids + 3, 9, -1, 0, 1.2f, scored, NULL, NULL}};
+        Sequence tree[4] = {text(ids, 7, -1, 0, 0.9f, scored, NULL, NULL),
+                            text(ids + 7, 5, 0, 0, 0.9f, scored, NULL, NULL),
+                            text(ids + 12, 8, 0, 0, 0.9f, scored, NULL, NULL),
+                            text(ids + 3, 9, -1, 0, 1.2f, scored, NULL, NULL)};
         size_t n = f.model->n_parameters;
         float *gradient = calloc(n, sizeof *gradient);
         WeightGradients weights = {gradient};
@@ -457,7 +470,7 @@ static void bad_batches_are_refused_with_a_reason(void **state)
     Engine *engine = NULL;
     tiny_require(engine_new(&engine, f.model, 1, 0, &error), &error);
     int32_t ids[600] = {0};
-    Sequence sequence = {ids, 600, -1, 0, 0, NULL, NULL, NULL};
+    Sequence sequence = text(ids, 600, -1, 0, 0, NULL, NULL, NULL);
     Batch batch = {.sequences = &sequence, .n_sequences = 1};
     assert_int_equal(engine_evaluate(engine, &batch, &error), STATUS_USAGE);
     assert_string_equal(error.message, "sequence 0: 600 tokens, the model's context is 512");
