@@ -11,20 +11,35 @@
 #include "core/hook.h"
 #include "core/model.h"
 
+/* Where S goes. left: U S R V^T (the paper).  sqrt: U sqrt(S) R sqrt(S) V^T (PEFT). */
+typedef enum { SIGMA_LEFT, SIGMA_SQRT } SigmaSplit;
+extern const char *const sigma_split_names[]; /* in the enum's order, ended by NULL */
+
+/* How v starts. normal: N(0, size^2).  uniform: within +-size. Adapter 0 is the base model, and is
+ * not the start of such a v. */
+typedef enum { START_ZEROS, START_NORMAL, START_UNIFORM } VectorStart;
+extern const char *const vector_start_names[];
+
+/* plan.dtype is what the model sees of v: f32, or v rounded to bf16 or f16. Callers keep the f32
+ * master (optimizer, checkpoint), whose gradient is the one at the rounded v. */
 typedef struct {
     const char *method; /* "tinylora", "full", "none" (later: lora, lora-xs) */
     Plan plan;          /* tinylora */
     unsigned targets;   /* bit per Role */
-    uint64_t seed;      /* of P (and of random start values) */
+    uint64_t seed;      /* of P, whatever plan.projection.seed says, and of random start values */
     float scale;        /* s in W' = W + s U S R V^T; the paper has 1 */
+    SigmaSplit sigma;
+    VectorStart start;
+    double start_size;
 } AdapterSpec;
 
 typedef struct AdapterBank AdapterBank;
 
 /* cache_directory: where SVD factors are kept under a hash (model weights, module, rank); NULL: not
  * cached. progress(context, done, total) while factors are computed; may be NULL. model must
- * outlive the bank; "full" makes it trainable and changes it. Errors: STATUS_USAGE (spec does not
- * fit the model), STATUS_FAILED. */
+ * outlive the bank; "full" makes it trainable and changes it. A map of the plan is copied. Errors:
+ * STATUS_USAGE (spec does not fit the model; a tie group's weights are of different types),
+ * STATUS_FAILED. */
 Status adapter_bank_new(AdapterBank **bank, Model *model, const AdapterSpec *spec, int n_adapters,
                         int n_threads, const char *cache_directory,
                         void (*progress)(void *, int, int), void *progress_context, Error *error);
@@ -33,13 +48,13 @@ void adapter_bank_free(AdapterBank *bank);
 /* The names a config may use, ended by NULL. */
 extern const char *const adapter_method_names[];
 
-/* tinylora lays v out group by group: scalar i of group g is v[g * u + i]. P of a module is N(0,
- * 1/r), keyed by (random_seed_for(seed, module_name), RANDOM_PROJECTION), element (i, j, k) counted
- * by (i, j, k, 0). */
+/* tinylora lays v out group by group: scalar i of group g is v[g * u + i]; a random start draws it
+ * at counter (g, i, 0, 0) under the key (seed, RANDOM_INIT). P: projection.h. */
 size_t adapter_parameters(const AdapterBank *bank); /* scalars of one adapter; 0 for none */
 int adapter_count(const AdapterBank *bank);         /* n */
 const AdapterSpec *adapter_spec(const AdapterBank *bank);
-/* Start values of one adapter into v: (parameters). tinylora: zeros. full: the model's weights. */
+/* Start values of one adapter into v: (parameters). tinylora: zeros, or as spec.start says. full:
+ * the model's weights. */
 void adapter_initial(const AdapterBank *bank, float *v);
 /* Load v (parameters) into adapter 1..n. For "full" n is 1 and this repacks the weights; adapter 0
  * then means the ORIGINAL weights only while adapter_use_base(bank, true) holds. */

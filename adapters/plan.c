@@ -1,5 +1,4 @@
-/* The plan space: tie rules, group maps, and the search for all (u, groups) with u * groups =
- * budget. */
+/* Tie rules: modules in an order, in classes that never share, each class cut into its groups. */
 #include "adapters/plan.h"
 
 #include <assert.h>
@@ -8,23 +7,36 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const TIE_NAMES[] = {"tiled", "structured", "all", "none"};
-enum { N_TIE_RULES = 4 };
+#include "adapters/freedom.h"
+
+const char *const tie_rule_names[] = {"tiled", "structured", "all", "none", "by-role", "map", NULL};
+const char *const grouping_names[] = {"chunks", "balanced", "floor", NULL};
+const char *const module_order_names[] = {"named", "layer-sorted", NULL};
+
+static const double MAX_PROJECTION = 0x1p31; /* numbers of P: 8 GiB */
+
+int plan_word_find(const char *const *words, const char *name)
+{
+    for (int i = 0; words[i]; i++) {
+        if (strcmp(name, words[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
 
 const char *tie_rule_name(TieRule rule)
 {
-    return TIE_NAMES[rule];
+    return tie_rule_names[rule];
 }
 
 bool tie_rule_find(TieRule *rule, const char *name)
 {
-    for (int i = 0; i < N_TIE_RULES; i++) {
-        if (strcmp(name, TIE_NAMES[i]) == 0) {
-            *rule = (TieRule)i;
-            return true;
-        }
+    int i = plan_word_find(tie_rule_names, name);
+    if (i >= 0) {
+        *rule = (TieRule)i;
     }
-    return false;
+    return i >= 0;
 }
 
 int plan_modules(Module *modules, const ModelConfig *config, unsigned targets)
@@ -40,126 +52,279 @@ int plan_modules(Module *modules, const ModelConfig *config, unsigned targets)
     return n;
 }
 
-/* Types of modules that occur, and how many modules of each: counts: (N_ROLES). */
-static int count_types(int *counts, const Module *modules, int n_modules)
+Status plan_check_rank(int rank, const Module *modules, int n_modules, const ModelConfig *config,
+                       Error *error)
 {
-    int n_types = 0;
-    memset(counts, 0, N_ROLES * sizeof *counts);
     for (int i = 0; i < n_modules; i++) {
-        n_types += counts[modules[i].role]++ == 0;
-    }
-    return n_types;
-}
-
-/* Groups that chunks of ceil(n / groups) make. */
-static int chunked_groups(int n, int groups)
-{
-    int chunk = (n - 1) / groups + 1;
-    return (n - 1) / chunk + 1;
-}
-
-/* Group of item i of n in `groups` groups, which the rule makes exactly (checked by the caller). */
-static int group_of(int i, int n, int groups, bool balanced)
-{
-    return balanced ? (int)((long)i * groups / n) : i / ((n - 1) / groups + 1);
-}
-
-/* Groups of the t-th of n_types types. */
-static int groups_of_type(int t, int n_types, int groups)
-{
-    return (int)((long)(t + 1) * groups / n_types - (long)t * groups / n_types);
-}
-
-/* The number of groups nearest to the wanted one, below and above (0: none), that chunks over n
- * items can make. */
-static void nearest_chunked(int *below, int *above, int n, int groups)
-{
-    *below = groups;
-    while (*below > 0 && chunked_groups(n, *below) != *below) {
-        --*below;
-    }
-    *above = groups;
-    while (*above < n && chunked_groups(n, *above) != *above) {
-        ++*above;
-    }
-}
-
-static Status check_groups(const Plan *plan, const Module *modules, Error *error)
-{
-    int n = plan->n_modules, groups = plan->groups;
-    const char *tie = tie_rule_name(plan->tie);
-    if (groups < 1 || groups > n) {
-        return error_set(error, STATUS_USAGE,
-                         "%d groups over %d modules: from 1 to %d are possible", groups, n, n);
-    }
-    if (plan->tie == TIE_ALL && groups != 1) {
-        return error_set(error, STATUS_USAGE, "tie rule \"all\" makes 1 group, not %d", groups);
-    }
-    if (plan->tie == TIE_NONE && groups != n) {
-        return error_set(error, STATUS_USAGE, "tie rule \"none\" makes %d groups, not %d", n,
-                         groups);
-    }
-    int counts[N_ROLES];
-    int n_types = count_types(counts, modules, n);
-    int n_items = n, wanted = groups, factor = 1;
-    if (plan->tie == TIE_STRUCTURED) {
-        if (groups < n_types) {
-            return error_set(error, STATUS_USAGE,
-                             "tie rule \"structured\" never shares between types: %d groups over "
-                             "%d types of modules; the nearest possible is %d",
-                             groups, n_types, n_types);
+        int out, in;
+        role_shape(config, modules[i].role, &out, &in);
+        int most = out < in ? out : in;
+        if (rank > most) {
+            char name[96];
+            module_name(name, modules[i].layer, modules[i].role);
+            return error_set(error, STATUS_USAGE, "module \"%s\" (%d x %d): rank %d, at most %d",
+                             name, out, in, rank, most);
         }
-        if (groups % n_types && !plan->balanced) {
-            return error_set(error, STATUS_USAGE,
-                             "tie rule \"structured\" in chunks: %d groups over %d types of "
-                             "modules; the nearest are %d and %d, or balanced",
-                             groups, n_types, groups / n_types * n_types,
-                             (groups / n_types + 1) * n_types);
-        }
-        n_items = n / n_types; /* every type has one module a layer */
-        wanted = groups / n_types;
-        factor = n_types;
-    }
-    if (plan->tie != TIE_NONE && !plan->balanced && chunked_groups(n_items, wanted) != wanted) {
-        int below, above;
-        nearest_chunked(&below, &above, n_items, wanted);
-        return error_set(
-            error, STATUS_USAGE,
-            "tie rule \"%s\": chunks of %d modules make %d groups, not %d; the nearest "
-            "are %d and %d, or balanced",
-            tie, (n_items - 1) / wanted + 1, chunked_groups(n_items, wanted) * factor, groups,
-            below * factor, above * factor);
     }
     return STATUS_OK;
 }
 
-Status plan_groups(int *group, const Plan *plan, const Module *modules, Error *error)
+/* -- classes: modules of different classes never share ---------------------------------------- */
+
+/* Classes in the order of their first modules, and how many modules of each. */
+typedef struct {
+    int n, size[N_ROLES];
+    int of_role[N_ROLES]; /* class of a role, -1: it does not occur */
+} Classes;
+
+/* The roles of a layer in the order of their names, as layer-sorted has them: "mlp.down_proj"
+ * before "self_attn.k_proj". */
+static const Role SORTED_ROLES[N_ROLES] = {ROLE_DOWN, ROLE_GATE, ROLE_UP, ROLE_K,
+                                           ROLE_O,    ROLE_Q,    ROLE_V};
+
+static Role role_at(ModuleOrder order, int i)
 {
-    Status status = check_groups(plan, modules, error);
-    if (status != STATUS_OK) {
-        return status;
+    return order == ORDER_NAMED ? (Role)i : SORTED_ROLES[i];
+}
+
+static bool is_mlp(Role role)
+{
+    return role == ROLE_GATE || role == ROLE_UP || role == ROLE_DOWN;
+}
+
+/* Every layer has the same roles, so the first layer's order is that of the classes. */
+static Classes find_classes(const Module *modules, int n_modules, TieRule tie, ModuleOrder order)
+{
+    Classes classes = {0};
+    int counts[N_ROLES] = {0}, first[N_ROLES];
+    for (int i = 0; i < n_modules; i++) {
+        counts[modules[i].role]++;
     }
-    int n = plan->n_modules;
-    if (plan->tie != TIE_STRUCTURED) {
-        for (int i = 0; i < n; i++) {
-            group[i] = group_of(i, n, plan->groups, plan->balanced);
-        }
-        return STATUS_OK;
+    for (int i = 0; i < N_ROLES; i++) {
+        first[i] = -1;
     }
-    int counts[N_ROLES];
-    int n_types = count_types(counts, modules, n);
-    int first = 0;
-    for (int role = 0, t = 0; role < N_ROLES; role++) {
+    for (int i = 0; i < N_ROLES; i++) {
+        Role role = role_at(order, i);
+        int kind = tie == TIE_STRUCTURED ? (int)role : tie == TIE_BY_ROLE ? is_mlp(role) : 0;
+        classes.of_role[role] = -1;
         if (counts[role] == 0) {
             continue;
         }
-        int groups = groups_of_type(t++, n_types, plan->groups);
-        for (int i = 0, k = 0; i < n; i++) {
-            if ((int)modules[i].role == role) {
-                group[i] = first + group_of(k++, counts[role], groups, plan->balanced);
+        if (first[kind] < 0) {
+            first[kind] = classes.n++;
+        }
+        classes.of_role[role] = first[kind];
+        classes.size[first[kind]] += counts[role];
+    }
+    return classes;
+}
+
+/* Groups of class c of `classes`, of all groups. */
+static int groups_of_class(const Classes *classes, int c, int groups)
+{
+    return (int)((long)(c + 1) * groups / classes->n - (long)c * groups / classes->n);
+}
+
+/* Modules in each chunk but the last of n in `groups`. */
+static int chunk_of(const Plan *plan, int n, int groups)
+{
+    return plan->tie_factor ? plan->tie_factor : (n - 1) / groups + 1;
+}
+
+/* Groups that chunks over n modules make. */
+static int chunked_groups(const Plan *plan, int n, int groups)
+{
+    return (n - 1) / chunk_of(plan, n, groups) + 1;
+}
+
+/* Group of item i of n in `groups` groups, which the rule makes exactly (checked by the caller). */
+static int group_of(const Plan *plan, int i, int n, int groups)
+{
+    int group = 0;
+    switch (plan->grouping) {
+    case GROUPING_CHUNKS:
+        return i / chunk_of(plan, n, groups);
+    case GROUPING_BALANCED:
+        return (int)((long)i * groups / n);
+    case GROUPING_FLOOR:
+        group = i / (n / groups);
+        return group < groups ? group : groups - 1;
+    }
+    return group;
+}
+
+/* Does the rule of tiled, structured or by-role make exactly this many groups? */
+static bool makes(const Plan *plan, const Classes *classes, int groups)
+{
+    bool balanced = plan->grouping == GROUPING_BALANCED;
+    if (groups < classes->n || (!balanced && groups % classes->n)) {
+        return false;
+    }
+    for (int c = 0; c < classes->n; c++) {
+        int share = groups_of_class(classes, c, groups), n = classes->size[c];
+        if (share > n ||
+            (plan->grouping == GROUPING_CHUNKS && chunked_groups(plan, n, share) != share)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* "the nearest are 12 and 14" */
+static void name_nearest(char text[64], const Plan *plan, const Classes *classes)
+{
+    int below = plan->groups, above = plan->groups;
+    while (below > 0 && !makes(plan, classes, below)) {
+        below--;
+    }
+    while (above <= plan->n_modules && !makes(plan, classes, above)) {
+        above++;
+    }
+    if (below > 0 && above <= plan->n_modules) {
+        snprintf(text, 64, "the nearest are %d and %d", below, above);
+    } else {
+        snprintf(text, 64, "the nearest is %d", below > 0 ? below : above);
+    }
+}
+
+static Status refuse_classes(const Plan *plan, const Classes *classes, Error *error)
+{
+    const char *tie = tie_rule_name(plan->tie);
+    const char *kinds = plan->tie == TIE_BY_ROLE ? "roles" : "types";
+    char nearest[64];
+    if (plan->groups < classes->n) {
+        return error_set(error, STATUS_USAGE,
+                         "tie rule \"%s\" never shares between %s: %d groups over %d %s of "
+                         "modules; the nearest possible is %d",
+                         tie, kinds, plan->groups, classes->n, kinds, classes->n);
+    }
+    name_nearest(nearest, plan, classes);
+    if (plan->grouping != GROUPING_BALANCED && plan->groups % classes->n) {
+        return error_set(error, STATUS_USAGE,
+                         "tie rule \"%s\" in chunks: %d groups over %d %s of modules; %s, or "
+                         "balanced",
+                         tie, plan->groups, classes->n, kinds, nearest);
+    }
+    if (plan->grouping != GROUPING_CHUNKS) {
+        return error_set(error, STATUS_USAGE,
+                         "tie rule \"%s\": %d groups are more than the smallest of its %d %s of "
+                         "modules can give; %s",
+                         tie, plan->groups, classes->n, kinds, nearest);
+    }
+    int made = 0, chunk = 0; /* of the first class that does not come out */
+    for (int c = 0; c < classes->n; c++) {
+        int share = plan->groups / classes->n, n = classes->size[c];
+        int of_class = chunked_groups(plan, n, share);
+        chunk = chunk || of_class == share ? chunk : chunk_of(plan, n, share);
+        made += of_class;
+    }
+    return error_set(
+        error, STATUS_USAGE,
+        "tie rule \"%s\": chunks of %d modules make %d groups, not %d; %s, or balanced", tie, chunk,
+        made, plan->groups, nearest);
+}
+
+static Status check_map(const Plan *plan, Error *error)
+{
+    int groups = 0;
+    for (int i = 0; i < plan->n_modules; i++) {
+        groups = plan->map[i] >= groups ? plan->map[i] + 1 : groups;
+    }
+    if (groups != plan->groups) {
+        return error_set(error, STATUS_USAGE, "the tie map makes %d groups, not %d", groups,
+                         plan->groups);
+    }
+    return STATUS_OK;
+}
+
+static Status check_groups(const Plan *plan, const Classes *classes, Error *error)
+{
+    int n = plan->n_modules, groups = plan->groups;
+    if (groups < 1 || groups > n) {
+        return error_set(error, STATUS_USAGE,
+                         "%d groups over %d modules: from 1 to %d are possible", groups, n, n);
+    }
+    switch (plan->tie) {
+    case TIE_ALL:
+        return groups == 1 ? STATUS_OK
+                           : error_set(error, STATUS_USAGE,
+                                       "tie rule \"all\" makes 1 group, not %d", groups);
+    case TIE_NONE:
+        return groups == n ? STATUS_OK
+                           : error_set(error, STATUS_USAGE,
+                                       "tie rule \"none\" makes %d groups, not %d", n, groups);
+    case TIE_MAP:
+        assert(plan->map);
+        return check_map(plan, error);
+    case TIE_TILED:
+    case TIE_STRUCTURED:
+    case TIE_BY_ROLE:
+    case N_TIE_RULES:
+        break;
+    }
+    return makes(plan, classes, groups) ? STATUS_OK : refuse_classes(plan, classes, error);
+}
+
+Status plan_groups(int *group, const Plan *plan, const Module *modules, Error *error)
+{
+    int n = plan->n_modules;
+    Classes classes = find_classes(modules, n, plan->tie, plan->order);
+    Status status = check_groups(plan, &classes, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    if (plan->tie == TIE_MAP || plan->tie == TIE_NONE || plan->tie == TIE_ALL) {
+        for (int i = 0; i < n; i++) {
+            group[i] = plan->tie == TIE_MAP ? plan->map[i] : plan->tie == TIE_NONE ? i : 0;
+        }
+        return STATUS_OK;
+    }
+    int first[N_ROLES], seen[N_ROLES] = {0};
+    for (int c = 0, sum = 0; c < classes.n; c++) {
+        first[c] = sum;
+        sum += groups_of_class(&classes, c, plan->groups);
+    }
+    /* Layer by layer, and within a layer in the order of the roles. */
+    for (int start = 0, stop; start < n; start = stop) {
+        for (stop = start; stop < n && modules[stop].layer == modules[start].layer; stop++) {
+        }
+        for (int r = 0; r < N_ROLES; r++) {
+            for (int i = start; i < stop; i++) {
+                if (modules[i].role == role_at(plan->order, r)) {
+                    int c = classes.of_role[modules[i].role];
+                    group[i] = first[c] + group_of(plan, seen[c]++, classes.size[c],
+                                                   groups_of_class(&classes, c, plan->groups));
+                }
             }
         }
-        first += groups;
+    }
+    return STATUS_OK;
+}
+
+int plan_groups_of_factor(const Module *modules, int n_modules, TieRule tie, int tie_factor)
+{
+    Classes classes = find_classes(modules, n_modules, tie, ORDER_NAMED);
+    int groups = 0;
+    for (int c = 0; c < classes.n; c++) {
+        groups += (classes.size[c] - 1) / tie_factor + 1;
+    }
+    return groups;
+}
+
+static Status check_sizes(const Plan *plan, Error *error)
+{
+    if (plan->u > INT_MAX / plan->groups) {
+        return error_set(error, STATUS_USAGE, "u = %d times %d groups: more than %d scalars",
+                         plan->u, plan->groups, INT_MAX);
+    }
+    int copies = plan->projection.shared ? 1 : plan->n_modules;
+    double numbers = (double)copies * plan->u * plan->rank * plan->rank;
+    if (numbers > MAX_PROJECTION) {
+        return error_set(error, STATUS_USAGE,
+                         "u = %d at rank %d over %d modules: P would take %.1f GiB, at most %.0f; "
+                         "a group of m modules has no use for more than m x rank^2 scalars",
+                         plan->u, plan->rank, plan->n_modules, numbers * sizeof(float) / 0x1p30,
+                         MAX_PROJECTION * sizeof(float) / 0x1p30);
     }
     return STATUS_OK;
 }
@@ -177,148 +342,17 @@ Status plan_complete(Plan *plan, const Module *modules, int n_modules, Error *er
         return error_set(error, STATUS_USAGE, "u = %d: a group has at least 1 scalar", plan->u);
     }
     plan->n_modules = n_modules;
-    int *group = malloc((size_t)n_modules * 2 * sizeof *group);
+    int *group = malloc((size_t)n_modules * sizeof *group);
     if (group == NULL) {
         return error_set(error, STATUS_FAILED, "no memory for a plan of %d modules", n_modules);
     }
     Status status = plan_groups(group, plan, modules, error);
-    if (status == STATUS_OK && plan->u > INT_MAX / plan->groups) {
-        status = error_set(error, STATUS_USAGE, "u = %d times %d groups: more than %d scalars",
-                           plan->u, plan->groups, INT_MAX);
-    }
+    status = status ? status : check_sizes(plan, error);
     if (status == STATUS_OK) {
-        int *size = group + n_modules;
-        memset(size, 0, (size_t)n_modules * sizeof *size);
-        for (int i = 0; i < n_modules; i++) {
-            size[group[i]]++;
-        }
-        /* Independent P: the modules of a group see u directions in a space of rank^2 numbers each.
-         */
-        long freedom = 0;
-        for (int g = 0; g < plan->groups; g++) {
-            long space = (long)plan->rank * plan->rank * size[g];
-            freedom += plan->u < space ? plan->u : space;
-        }
         plan->parameters = plan->u * plan->groups;
-        plan->bytes = 2 * (size_t)plan->parameters;
-        plan->degrees_of_freedom = (int)freedom;
+        plan->bytes = tensor_type_size(plan->dtype) * (size_t)plan->parameters;
+        status = plan_freedom(&plan->degrees_of_freedom, plan, modules, group, error);
     }
     free(group);
     return status;
-}
-
-/* Do two plans share in the same way? group: scratch (2 * n_modules). */
-static bool same_groups(const Plan *a, const Plan *b, const Module *modules, int *group)
-{
-    size_t n = (size_t)a->n_modules;
-    return plan_groups(group, a, modules, NULL) == STATUS_OK &&
-           plan_groups(group + n, b, modules, NULL) == STATUS_OK &&
-           memcmp(group, group + n, n * sizeof *group) == 0;
-}
-
-/* Can a budget be spent under one rule? */
-static bool can_spend(long budget, TieRule tie, int n_modules, int n_types)
-{
-    if (budget < 1 || budget > INT_MAX) {
-        return false;
-    }
-    switch (tie) {
-    case TIE_NONE:
-        return budget % n_modules == 0;
-    case TIE_STRUCTURED:
-        for (int groups = n_types; groups <= n_modules; groups++) {
-            if (budget % groups == 0) {
-                return true;
-            }
-        }
-        return false;
-    default:
-        return true;
-    }
-}
-
-static Status refuse_budget(int budget, int tie, int n_modules, int n_types, Error *error)
-{
-    if (tie < 0 || budget < 1) {
-        return error_set(error, STATUS_USAGE, "a budget of %d scalars cannot be spent: at least 1",
-                         budget);
-    }
-    long below = budget, above = budget;
-    while (below > 0 && !can_spend(below, (TieRule)tie, n_modules, n_types)) {
-        below--;
-    }
-    while (above < (long)budget + n_modules &&
-           !can_spend(above, (TieRule)tie, n_modules, n_types)) {
-        above++;
-    }
-    char nearest[64];
-    if (below > 0) {
-        snprintf(nearest, sizeof nearest, "the nearest are %ld and %ld", below, above);
-    } else {
-        snprintf(nearest, sizeof nearest, "the nearest is %ld", above);
-    }
-    return error_set(
-        error, STATUS_USAGE,
-        "a budget of %d scalars cannot be spent on %d modules under tie rule \"%s\"; %s", budget,
-        n_modules, tie_rule_name((TieRule)tie), nearest);
-}
-
-Status plan_enumerate(Plan **plans, int *n_plans, const Module *modules, int n_modules, int budget,
-                      int rank, int tie, Error *error)
-{
-    int counts[N_ROLES];
-    int n_types = count_types(counts, modules, n_modules);
-    /* Two rules, chunked and balanced, for each number of groups, and all and none. */
-    Plan *list = malloc(((size_t)n_modules * 4 + 2) * sizeof *list);
-    int *scratch = malloc(((size_t)n_modules * 2 + 1) * sizeof *scratch);
-    if (list == NULL || scratch == NULL) {
-        free(list);
-        free(scratch);
-        return error_set(error, STATUS_FAILED, "no memory for the plans of %d modules", n_modules);
-    }
-    Plan probe = {.rank = rank, .u = 1, .groups = 1, .tie = TIE_ALL};
-    Status status = plan_complete(&probe, modules, n_modules, error);
-    int n = 0;
-    for (int groups = n_modules; status == STATUS_OK && budget > 0 && groups >= 1; groups--) {
-        if (budget % groups) {
-            continue;
-        }
-        int first = n;
-        for (int balanced = 0; balanced < 2; balanced++) {
-            for (int rule = 0; rule < N_TIE_RULES; rule++) {
-                bool wanted = tie < 0 || rule == tie;
-                bool whole = rule == TIE_ALL || rule == TIE_NONE;
-                if (!wanted || (whole && balanced)) {
-                    continue;
-                }
-                Plan plan = {.rank = rank,
-                             .u = budget / groups,
-                             .groups = groups,
-                             .tie = (TieRule)rule,
-                             .balanced = balanced == 1};
-                if (plan_complete(&plan, modules, n_modules, NULL) != STATUS_OK) {
-                    continue;
-                }
-                /* Under all rules, `all` and `none` are the names of the two ends. */
-                bool known = tie < 0 && !whole && (groups == 1 || groups == n_modules);
-                for (int i = first; i < n && !known; i++) {
-                    known = same_groups(&list[i], &plan, modules, scratch);
-                }
-                if (!known) {
-                    list[n++] = plan;
-                }
-            }
-        }
-    }
-    free(scratch);
-    if (status == STATUS_OK && n == 0) {
-        status = refuse_budget(budget, tie, n_modules, n_types, error);
-    }
-    if (status != STATUS_OK) {
-        free(list);
-        return status;
-    }
-    *plans = list;
-    *n_plans = n;
-    return STATUS_OK;
 }

@@ -1,4 +1,5 @@
-/* TinyLoRA: M = s S R with R = sum_i v_i P_i, v shared by the modules of a tie group. */
+/* TinyLoRA: M = s S R, or s sqrt(S) R sqrt(S), with R = sum_i v_i P_i, v shared by the modules of a
+ * tie group. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,14 +9,20 @@
 #include "core/parallel.h"
 #include "core/random.h"
 
+const char *const sigma_split_names[] = {"left", "sqrt", NULL};
+const char *const vector_start_names[] = {"zeros", "normal", "uniform", NULL};
+
 typedef struct {
     Plan plan;
     float scale;
+    SigmaSplit sigma;
     int n_modules;
     Module *modules;   /* (n_modules) */
     int *group;        /* (n_modules) */
-    float *projection; /* P: (n_modules, u, rank, rank) */
+    float *projection; /* P: (n_modules, u, rank, rank), or (u, rank, rank) where it is shared */
     float *core;       /* scratch (rank, rank) */
+    float *rounded;    /* scratch (2, parameters): v as the model sees it, and in its own type */
+    int *map;          /* (n_modules) the plan's map, or NULL */
     Middle middle;
 } TinyLora;
 
@@ -35,63 +42,94 @@ static void close_tinylora(AdapterBank *bank)
     free(t->group);
     free(t->projection);
     free(t->core);
+    free(t->rounded);
+    free(t->map);
     free(t);
     bank->state = NULL;
 }
 
-/* Every target must be able to give `rank` singular triplets. */
-static Status check_rank(const TinyLora *t, const ModelConfig *config, Error *error)
+/* P of every module, of all of them once where it is shared. */
+static Status fill_projection(TinyLora *t, Error *error)
+{
+    Status status = STATUS_OK;
+    size_t n = (size_t)t->plan.u * square(t);
+    for (int m = 0; m < (t->plan.projection.shared ? 1 : t->n_modules) && !status; m++) {
+        char name[96];
+        module_name(name, t->modules[m].layer, t->modules[m].role);
+        status = projection_fill(t->projection + (size_t)m * n, &t->plan.projection, name,
+                                 t->plan.u, t->plan.rank, error);
+    }
+    return status;
+}
+
+/* P of a module: (u, rank, rank). */
+static const float *projection_of(const TinyLora *t, int m)
+{
+    return t->projection + (t->plan.projection.shared ? 0 : (size_t)m * t->plan.u * square(t));
+}
+
+/* One v for weights of different precision would mean different things to them. */
+static Status check_types(const TinyLora *t, const Model *model, Error *error)
 {
     for (int i = 0; i < t->n_modules; i++) {
-        int out, in;
-        role_shape(config, t->modules[i].role, &out, &in);
-        int most = out < in ? out : in;
-        if (t->plan.rank > most) {
-            char name[96];
-            module_name(name, t->modules[i].layer, t->modules[i].role);
-            return error_set(error, STATUS_USAGE, "module \"%s\" (%d x %d): rank %d, at most %d",
-                             name, out, in, t->plan.rank, most);
+        int first = 0;
+        while (t->group[first] != t->group[i]) {
+            first++;
+        }
+        const Module *a = &t->modules[first], *b = &t->modules[i];
+        TensorType one = model->layers[a->layer].weight[a->role].type;
+        TensorType other = model->layers[b->layer].weight[b->role].type;
+        if (one != other) {
+            char name[96], name_b[96];
+            module_name(name, a->layer, a->role);
+            module_name(name_b, b->layer, b->role);
+            return error_set(
+                error, STATUS_USAGE,
+                "tie group %d has weights of different types: \"%s\" is %s, \"%s\" is "
+                "%s; tie them apart (adapter.tie structured or map), leave one of them "
+                "out of adapter.targets, or convert the model to one type",
+                t->group[i], name, tensor_type_name(one), name_b, tensor_type_name(other));
         }
     }
     return STATUS_OK;
 }
 
-static void fill_projection(TinyLora *t, uint64_t seed)
-{
-    int rank = t->plan.rank;
-    double deviation = 1 / sqrt((double)rank);
-    float *p = t->projection;
-    for (int m = 0; m < t->n_modules; m++) {
-        char name[96];
-        module_name(name, t->modules[m].layer, t->modules[m].role);
-        RandomKey key = {random_seed_for(seed, name), RANDOM_PROJECTION};
-        for (int i = 0; i < t->plan.u; i++) {
-            for (int j = 0; j < rank; j++) {
-                for (int k = 0; k < rank; k++) {
-                    *p++ = (float)(random_normal(key, (uint32_t)i, (uint32_t)j, (uint32_t)k, 0) *
-                                   deviation);
-                }
-            }
-        }
-    }
-}
-
 static Status allocate(TinyLora *t, Error *error)
 {
-    size_t n = (size_t)t->n_modules, numbers = n * (size_t)t->plan.u * square(t);
+    size_t n = (size_t)t->n_modules, copies = t->plan.projection.shared ? 1 : n;
+    size_t numbers = copies * (size_t)t->plan.u * square(t);
     t->group = malloc(n * sizeof *t->group);
     t->projection = malloc(numbers * sizeof *t->projection);
     t->core = malloc(square(t) * sizeof *t->core);
-    if (!t->group || !t->projection || !t->core) {
+    t->rounded = malloc(((size_t)t->plan.parameters * 2 + 1) * sizeof *t->rounded);
+    if (!t->group || !t->projection || !t->core || !t->rounded) {
         return error_set(error, STATUS_FAILED, "no memory for the projections: %.1f GiB",
                          (double)numbers * sizeof(float) / 0x1p30);
     }
     return STATUS_OK;
 }
 
+/* The bank outlives the caller's map. */
+static Status keep_map(TinyLora *t, Plan *plan, Error *error)
+{
+    size_t n = (size_t)t->n_modules * sizeof *t->map;
+    if (plan->tie != TIE_MAP) {
+        plan->map = NULL;
+        return STATUS_OK;
+    }
+    t->map = malloc(n + 1);
+    if (t->map == NULL) {
+        return error_set(error, STATUS_FAILED, "no memory for a tie map");
+    }
+    memcpy(t->map, plan->map, n);
+    plan->map = t->map;
+    return STATUS_OK;
+}
+
 static Status open_tinylora(AdapterBank *bank, const AdapterSetup *setup, Error *error)
 {
     const ModelConfig *config = &bank->model->config;
+    Plan *plan = &bank->spec.plan;
     TinyLora *t = calloc(1, sizeof *t);
     bank->state = t;
     if (t != NULL) {
@@ -100,39 +138,62 @@ static Status open_tinylora(AdapterBank *bank, const AdapterSetup *setup, Error 
     if (t == NULL || t->modules == NULL) {
         return error_set(error, STATUS_FAILED, "no memory for an adapter");
     }
-    if (!isfinite(bank->spec.scale)) {
-        return error_set(error, STATUS_USAGE, "scale is not a finite number");
+    if (!isfinite(bank->spec.scale) || !isfinite(bank->spec.start_size)) {
+        return error_set(error, STATUS_USAGE, "%s is not a finite number",
+                         isfinite(bank->spec.scale) ? "the size of the start values" : "scale");
     }
     t->n_modules = plan_modules(t->modules, config, bank->spec.targets);
     t->scale = bank->spec.scale;
-    Status status = plan_complete(&bank->spec.plan, t->modules, t->n_modules, error);
-    t->plan = bank->spec.plan;
-    if (status == STATUS_OK) {
-        status = check_rank(t, config, error);
-    }
-    if (status == STATUS_OK) {
-        status = allocate(t, error);
-    }
-    if (status == STATUS_OK) {
-        status = plan_groups(t->group, &t->plan, t->modules, error);
-    }
-    if (status == STATUS_OK) {
-        status = middle_open(&t->middle, &bank->hook, bank->model, t->modules, t->n_modules,
-                             t->plan.rank, bank->n_adapters, setup, error);
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    fill_projection(t, bank->spec.seed);
-    bank->n_parameters = (size_t)t->plan.parameters;
-    return STATUS_OK;
+    t->sigma = bank->spec.sigma;
+    plan->projection.seed = bank->spec.seed;
+    Status status = keep_map(t, plan, error);
+    status = status ? status : plan_complete(plan, t->modules, t->n_modules, error);
+    t->plan = *plan;
+    status = status ? status : plan_check_rank(plan->rank, t->modules, t->n_modules, config, error);
+    status = status ? status : allocate(t, error);
+    status = status ? status : plan_groups(t->group, plan, t->modules, error);
+    status = status ? status : check_types(t, bank->model, error);
+    status = status ? status : fill_projection(t, error);
+    status = status ? status
+                    : middle_open(&t->middle, &bank->hook, bank->model, t->modules, t->n_modules,
+                                  plan->rank, bank->n_adapters, setup, error);
+    bank->n_parameters = status ? 0 : (size_t)plan->parameters;
+    return status;
 }
 
 static void initial_tinylora(const AdapterBank *bank, float *v)
 {
-    for (size_t i = 0; i < bank->n_parameters; i++) {
-        v[i] = 0;
+    const AdapterSpec *spec = &bank->spec;
+    RandomKey key = {spec->seed, RANDOM_INIT};
+    for (int g = 0; g < spec->plan.groups; g++) {
+        for (int i = 0; i < spec->plan.u; i++) {
+            double value = 0;
+            if (spec->start == START_NORMAL) {
+                value = random_normal(key, (uint32_t)g, (uint32_t)i, 0, 0);
+            } else if (spec->start == START_UNIFORM) {
+                value = 2 * random_uniform(key, (uint32_t)g, (uint32_t)i, 0, 0) - 1;
+            }
+            v[(size_t)g * spec->plan.u + i] = (float)(value * spec->start_size);
+        }
     }
+}
+
+/* What the model sees of v. */
+static const float *round_v(TinyLora *t, const float *v)
+{
+    size_t n = (size_t)t->plan.parameters;
+    if (t->plan.dtype == TENSOR_F32) {
+        return v;
+    }
+    tensor_from_f32(t->rounded + n, v, t->plan.dtype, n);
+    tensor_to_f32(t->rounded, t->rounded + n, t->plan.dtype, n);
+    return t->rounded;
+}
+
+/* What M's element (j, k) is of R's. */
+static float sigma_at(const TinyLora *t, const float *s, size_t j, size_t k)
+{
+    return t->sigma == SIGMA_SQRT ? sqrtf(s[j]) * sqrtf(s[k]) : s[j];
 }
 
 static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_threads)
@@ -140,17 +201,18 @@ static void set_tinylora(AdapterBank *bank, int adapter, const float *v, int n_t
     (void)n_threads;
     parallel_float_mode();
     TinyLora *t = bank->state;
-    int u = t->plan.u, rank = t->plan.rank;
+    int u = t->plan.u;
+    size_t rank = (size_t)t->plan.rank;
+    v = round_v(t, v);
     for (int m = 0; m < t->n_modules; m++) {
-        const float *p = t->projection + (size_t)m * u * square(t);
-        const float *s = t->middle.factors[m].s;
+        const float *p = projection_of(t, m), *s = t->middle.factors[m].s;
         const float *v_group = v + (size_t)t->group[m] * u;
         for (size_t e = 0; e < square(t); e++) {
             float sum = 0;
             for (int i = 0; i < u; i++) {
                 sum += v_group[i] * p[(size_t)i * square(t) + e];
             }
-            t->core[e] = s[e / (size_t)rank] * (t->scale * sum);
+            t->core[e] = sigma_at(t, s, e / rank, e % rank) * (t->scale * sum);
         }
         middle_set(&t->middle, adapter, m, t->core);
     }
@@ -175,20 +237,21 @@ static void clear_tinylora(AdapterBank *bank)
     middle_clear(&t->middle);
 }
 
-/* dv_i = s sum over the group's modules of <P_i, S dM>. */
+/* dv_i = s sum over the group's modules of <P_i, S dM>, or of <P_i, sqrt(S) dM sqrt(S)>. */
 static void gradient_tinylora(const AdapterBank *bank, int adapter, double *gradient)
 {
     const TinyLora *t = bank->state;
-    int u = t->plan.u, rank = t->plan.rank;
+    int u = t->plan.u;
+    size_t rank = (size_t)t->plan.rank;
     memset(gradient, 0, bank->n_parameters * sizeof *gradient);
     for (int m = 0; m < t->n_modules; m++) {
         const double *sum = middle_gradient(&t->middle, adapter, m);
-        const float *p = t->projection + (size_t)m * u * square(t);
+        const float *p = projection_of(t, m), *s = t->middle.factors[m].s;
         for (int i = 0; i < u; i++) {
             double product = 0;
             for (size_t e = 0; e < square(t); e++) {
-                double s = (double)t->middle.factors[m].s[e / (size_t)rank];
-                product += (double)p[(size_t)i * square(t) + e] * (s * sum[e]);
+                double sigma = (double)sigma_at(t, s, e / rank, e % rank);
+                product += (double)p[(size_t)i * square(t) + e] * (sigma * sum[e]);
             }
             gradient[(size_t)t->group[m] * u + i] += (double)t->scale * product;
         }

@@ -193,7 +193,7 @@ static Plan budget_plan(const ModelConfig *config, unsigned targets)
     Plan plan = {.rank = RANK, .u = 1, .groups = BUDGET, .tie = TIE_TILED};
     Error error;
     if (plan_complete(&plan, modules, n_modules, &error)) {
-        plan.balanced = true;
+        plan.grouping = GROUPING_BALANCED;
         check(plan_complete(&plan, modules, n_modules, &error), &error);
     }
     free(modules);

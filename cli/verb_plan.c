@@ -15,7 +15,7 @@ static void add_plan(Table *table, const Plan *plan)
     table_cell(table, "%d", plan->groups);
     table_cell(table, "%d", plan->rank);
     table_cell(table, "%s", tie_rule_name(plan->tie));
-    table_cell(table, "%s", plan->balanced ? "balanced" : "chunks");
+    table_cell(table, "%s", grouping_names[plan->grouping]);
     table_cell(table, "%d", plan->parameters);
     table_cell(table, "%zu", plan->bytes);
     table_cell(table, "%d", plan->degrees_of_freedom);
@@ -23,14 +23,14 @@ static void add_plan(Table *table, const Plan *plan)
 
 static bool same(const Plan *a, const Plan *b)
 {
-    return a->u == b->u && a->groups == b->groups && a->tie == b->tie && a->balanced == b->balanced;
+    return a->u == b->u && a->groups == b->groups && a->tie == b->tie && a->grouping == b->grouping;
 }
 
 /* The chosen plan, then all others; under one tie rule when it is named. */
 static Status list_plans(Table *table, const ModelConfig *model, const RunSpec *spec, bool one_tie,
                          Error *error)
 {
-    Plan chosen;
+    Plan chosen, like = {.rank = spec->adapter.rank, .dtype = TENSOR_BF16};
     Plan *plans;
     int n_plans;
     TieRule tie;
@@ -42,10 +42,11 @@ static Status list_plans(Table *table, const ModelConfig *model, const RunSpec *
     if (!status) {
         tie_rule_find(&tie, spec->adapter.tie);
         int n_modules = plan_modules(modules, model, spec->adapter.targets);
-        status = plan_enumerate(&plans, &n_plans, modules, n_modules, spec->adapter.budget,
-                                spec->adapter.rank, one_tie ? (int)tie : -1, error);
+        status = plan_enumerate(&plans, &n_plans, modules, n_modules, &like, spec->adapter.budget,
+                                one_tie ? (int)tie : -1, error);
     }
     if (!status) {
+        chosen.bytes = 2 * (size_t)chosen.parameters;
         add_plan(table, &chosen);
         for (int i = 0; i < n_plans; i++) {
             if (!same(&plans[i], &chosen)) {

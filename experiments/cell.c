@@ -12,8 +12,9 @@ static Status search_plan(Plan *plan, const RunSpec *spec, const Module *modules
 {
     Plan *plans;
     int n_plans;
-    Status status = plan_enumerate(&plans, &n_plans, modules, n_modules, spec->adapter.budget,
-                                   spec->adapter.rank, (int)tie, error);
+    const Plan like = {.rank = spec->adapter.rank};
+    Status status = plan_enumerate(&plans, &n_plans, modules, n_modules, &like,
+                                   spec->adapter.budget, (int)tie, error);
     if (status) {
         return error_context(error, status, "adapter.budget");
     }
@@ -22,7 +23,8 @@ static Status search_plan(Plan *plan, const RunSpec *spec, const Module *modules
         bool fits = (!spec->adapter.u || plans[i].u == spec->adapter.u) &&
                     (!spec->adapter.groups || plans[i].groups == spec->adapter.groups) &&
                     (strcmp(spec->adapter.grouping, "auto") == 0 ||
-                     plans[i].balanced == (strcmp(spec->adapter.grouping, "balanced") == 0));
+                     (plans[i].grouping == GROUPING_BALANCED) ==
+                         (strcmp(spec->adapter.grouping, "balanced") == 0));
         chosen = fits ? &plans[i] : NULL;
     }
     if (chosen) {
@@ -52,10 +54,11 @@ Status cell_plan(Plan *plan, const RunSpec *spec, const ModelConfig *model, Erro
                        .u = spec->adapter.u,
                        .groups = spec->adapter.groups,
                        .tie = tie};
-        plan->balanced = strcmp(spec->adapter.grouping, "balanced") == 0;
+        plan->grouping =
+            strcmp(spec->adapter.grouping, "balanced") == 0 ? GROUPING_BALANCED : GROUPING_CHUNKS;
         status = plan_complete(plan, modules, n_modules, error);
         if (status && strcmp(spec->adapter.grouping, "auto") == 0) {
-            plan->balanced = true;
+            plan->grouping = GROUPING_BALANCED;
             status = plan_complete(plan, modules, n_modules, error);
         }
         status = status ? error_context(error, status, "adapter.groups") : STATUS_OK;
@@ -82,7 +85,7 @@ Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *mode
         spec->adapter.budget = plan->parameters;
         spec->adapter.u = plan->u;
         spec->adapter.groups = plan->groups;
-        strcpy(spec->adapter.grouping, plan->balanced ? "balanced" : "chunks");
+        strcpy(spec->adapter.grouping, grouping_names[plan->grouping]);
     }
     return status;
 }

@@ -1,6 +1,7 @@
-/* TinyLoRA inside the double-precision reference: W' = W + s U S (sum_i v_i P_i) V^T with v in
- * double, so that central differences by v are exact to 1e-9. The factors are the ones the product
- * computes (single precision, taken as given); P is derived anew from its law. */
+/* TinyLoRA inside the double-precision reference: W' = W + s U S (sum_i v_i P_i) V^T, or with
+ * sqrt(S) on both sides, with v in double, so that central differences by v are exact to 1e-9. The
+ * factors are the ones the product computes (single precision, taken as given); P is derived anew
+ * from its law. */
 #pragma once
 #include "adapters/adapter.h"
 #include "adapters/factors.h"
@@ -43,6 +44,48 @@ static inline ReferenceAdapter reference_adapter(const Model *model, const Adapt
     return a;
 }
 
+/* P of a module from its law (projection.h), in double, rounded to float as the product keeps it.
+ * p: (u, rank, rank) */
+static inline void reference_projection(double *p, const Projection *law, const char *module, int u,
+                                        int rank)
+{
+    RandomKey key = {random_seed_for(law->seed, law->shared ? "" : module), RANDOM_PROJECTION};
+    int n = rank * rank;
+    long double *exact = malloc((size_t)u * n * sizeof *exact);
+    for (int i = 0; i < u; i++) {
+        long double *row = exact + (size_t)i * n, square = 0;
+        for (int e = 0; e < n; e++) {
+            uint32_t a = (uint32_t)i, b = (uint32_t)(e / rank), c = (uint32_t)(e % rank), words[4];
+            random_words(words, key, a, b, c, 0);
+            row[e] = law->law == PROJECTION_RADEMACHER ? (words[0] % 2 ? 1 : -1)
+                                                       : random_normal(key, a, b, c, 0);
+            if (law->law == PROJECTION_GAUSS || law->law == PROJECTION_RADEMACHER) {
+                row[e] = row[e] / (long double)sqrt((double)rank);
+            }
+        }
+        /* Classical Gram-Schmidt, three times over, against the block so far. */
+        for (int round = 0; law->law == PROJECTION_ORTHONORMAL && round < 3; round++) {
+            for (int b = i / n * n; b < i; b++) {
+                long double product = 0;
+                for (int e = 0; e < n; e++) {
+                    product += row[e] * exact[(size_t)b * n + e];
+                }
+                for (int e = 0; e < n; e++) {
+                    row[e] -= product * exact[(size_t)b * n + e];
+                }
+            }
+        }
+        for (int e = 0; e < n; e++) {
+            square += row[e] * row[e];
+        }
+        for (int e = 0; e < n; e++) {
+            row[e] /= law->law == PROJECTION_ORTHONORMAL ? sqrtl(square) : 1;
+            p[(size_t)i * n + e] = (double)(float)row[e];
+        }
+    }
+    free(exact);
+}
+
 /* The reference's weights become those under v: (parameters); NULL: the base model. */
 static inline void reference_adapt(Reference *r, const ReferenceAdapter *a, const double *v)
 {
@@ -53,16 +96,17 @@ static inline void reference_adapt(Reference *r, const ReferenceAdapter *a, cons
         module_name(name, a->modules[m].layer, a->modules[m].role);
         snprintf(full, sizeof full, "%s.weight", name);
         double *w = reference_tensor(r, full, NULL);
-        RandomKey key = {random_seed_for(a->spec.seed, name), RANDOM_PROJECTION};
+        double *p = malloc((size_t)a->spec.plan.u * f->rank * f->rank * sizeof *p);
+        reference_projection(p, &a->spec.plan.projection, name, a->spec.plan.u, f->rank);
         for (int j = 0; j < f->rank; j++) {
             for (int k = 0; k < f->rank; k++) {
                 double sum = 0;
                 for (int i = 0; i < a->spec.plan.u; i++) {
-                    double p = random_normal(key, (uint32_t)i, (uint32_t)j, (uint32_t)k, 0) /
-                               sqrt((double)f->rank);
-                    sum += v[a->group[m] * a->spec.plan.u + i] * (double)(float)p;
+                    sum += v[a->group[m] * a->spec.plan.u + i] *
+                           p[((size_t)i * f->rank + j) * f->rank + k];
                 }
-                sum *= (double)a->spec.scale * (double)f->s[j];
+                double sj = (double)f->s[j], sk = (double)f->s[k];
+                sum *= (double)a->spec.scale * (a->spec.sigma == SIGMA_SQRT ? sqrt(sj * sk) : sj);
                 for (int o = 0; o < f->n_out; o++) {
                     for (int i = 0; i < f->n_in; i++) {
                         w[(size_t)o * f->n_in + i] += (double)f->u[(size_t)j * f->n_out + o] * sum *
@@ -71,5 +115,6 @@ static inline void reference_adapt(Reference *r, const ReferenceAdapter *a, cons
                 }
             }
         }
+        free(p);
     }
 }

@@ -129,7 +129,11 @@ static AdapterBank *open_bank(Model *model, int rank, int u, int groups, TieRule
 {
     AdapterSpec spec = {
         .method = "tinylora",
-        .plan = {.rank = rank, .u = u, .groups = groups, .tie = tie, .balanced = tie == TIE_TILED},
+        .plan = {.rank = rank,
+                 .u = u,
+                 .groups = groups,
+                 .tie = tie,
+                 .grouping = tie == TIE_TILED ? GROUPING_BALANCED : GROUPING_CHUNKS},
         .targets = (1 << N_ROLES) - 1,
         .seed = 13,
         .scale = 1};

@@ -47,7 +47,9 @@ static AdapterSpec spec_of(int rank, int u, int groups, TieRule tie)
 static AdapterBank *open_bank(AdapterSpec spec, int n_adapters)
 {
     AdapterBank *bank;
-    spec.plan.balanced = spec.plan.groups > 1 && spec.plan.tie == TIE_TILED;
+    if (spec.plan.groups > 1 && spec.plan.tie == TIE_TILED) {
+        spec.plan.grouping = GROUPING_BALANCED;
+    }
     tiny_require(adapter_bank_new(&bank, model, &spec, n_adapters, 2, NULL, NULL, NULL, &error),
                  &error);
     return bank;
