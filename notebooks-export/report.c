@@ -193,62 +193,6 @@ static Status find_contents(Contents *contents, const ReportRequest *request, Er
     return status;
 }
 
-static Status add_experiment(Text *html, Text *summary, Store *store, const char *name,
-                             size_t number, size_t budget, Error *error)
-{
-    ReportExperiment e = {.name = name, .number = number};
-    Text json = {0};
-    bool curves = false;
-    Status status = report_experiment_read(&e, store, error);
-    if (!status) {
-        text_printf(html, "<section class=\"experiment\" id=\"e%zu\"><h2>", number);
-        html_text(html, name);
-        text_add(html, "</h2>\n");
-        text_printf(summary, "<li><a href=\"#e%zu\">", number);
-        html_text(summary, name);
-        text_add(summary, "</a>");
-        if (e.runs.n_rows) {
-            text_add(summary, ": ");
-            report_sentence(summary, &e);
-        }
-        text_add(&json, "{");
-        report_runs_json(&json, &e);
-        status = report_curves_json(&json, &curves, store, &e, budget, error);
-        text_add(&json, "}");
-    }
-    if (!status && e.runs.n_rows) {
-        text_add(html, "<h3>Runs</h3>\n<div class=\"runs-view\"></div>\n");
-        if (e.n_scores) {
-            text_add(html, "<p class=\"note score-name\">Scores: ");
-            html_text(html, e.score[e.main].extractor);
-            text_add(html, *e.score[e.main].task ? ", " : "");
-            html_text(html, e.score[e.main].task);
-            text_add(html, ".</p>\n");
-        }
-        report_runs_table(html, &e);
-        report_scores_table(html, &e);
-        text_add(html, e.n_scores ? "<div class=\"rates-view\"></div>\n" : "");
-        text_add(html, curves ? "<div class=\"curves-view\"></div>\n" : "");
-        if (report_best(&e) != SIZE_MAX) {
-            status = report_answers(html, store, frame_text(&e.scores, "run_id", report_best(&e)),
-                                    error);
-        }
-    }
-    status = status ? status : report_events(html, store, name, error);
-    status = status ? status : report_reproduce(html, store, &e, error);
-    if (!status) {
-        text_printf(html,
-                    "<script type=\"application/json\" class=\"experiment-data\" "
-                    "data-for=\"e%zu\">",
-                    number);
-        html_json(html, &json);
-        text_add(html, "</script>\n</section>\n");
-    }
-    text_release(&json);
-    report_experiment_release(&e);
-    return status;
-}
-
 /* The surfaces of an experiment, or those without one (NULL). */
 static Status add_surfaces(Text *html, Text *summary, const Contents *contents,
                            const char *experiment, Store *store, Error *error)
@@ -270,16 +214,75 @@ static Status add_surfaces(Text *html, Text *summary, const Contents *contents,
     return status;
 }
 
+/* Runs, their scores and curves. */
+static Status add_runs(Text *html, ReportExperiment *e, Store *store, size_t budget, Error *error)
+{
+    Text json = {0};
+    bool curves = false;
+    text_add(&json, "{");
+    report_runs_json(&json, e);
+    Status status = report_curves_json(&json, &curves, store, e, budget, error);
+    text_add(&json, "}");
+    if (!status) {
+        text_add(html, "<h3>Runs</h3>\n<div class=\"runs-view\"></div>\n");
+        if (e->n_scores) {
+            text_add(html, "<p class=\"note score-name\">Scores: ");
+            html_text(html, e->score[e->main].extractor);
+            text_add(html, *e->score[e->main].task ? ", " : "");
+            html_text(html, e->score[e->main].task);
+            text_add(html, ".</p>\n");
+        }
+        report_runs_table(html, e);
+        report_scores_table(html, e);
+        text_add(html, e->n_scores ? "<div class=\"rates-view\"></div>\n" : "");
+        text_add(html, curves ? "<div class=\"curves-view\"></div>\n" : "");
+        text_printf(html,
+                    "<script type=\"application/json\" class=\"experiment-data\" "
+                    "data-for=\"e%zu\">",
+                    e->number);
+        html_json(html, &json);
+        text_add(html, "</script>\n");
+    }
+    text_release(&json);
+    return status;
+}
+
+static Status add_experiment(Text *html, Text *summary, const Contents *contents, size_t number,
+                             Store *store, Error *error)
+{
+    const char *name = contents->experiments.names[number];
+    ReportExperiment e = {.name = name, .number = number};
+    Status status = report_experiment_read(&e, store, error);
+    text_printf(html, "<section class=\"experiment\" id=\"e%zu\"><h2>", number);
+    html_text(html, name);
+    text_add(html, "</h2>\n");
+    text_printf(summary, "<li><a href=\"#e%zu\">", number);
+    html_text(summary, name);
+    text_add(summary, "</a>");
+    if (!status && e.runs.n_rows) {
+        text_add(summary, ": ");
+        report_sentence(summary, &e);
+        status = add_runs(html, &e, store, CURVE_POINTS / contents->experiments.n, error);
+    }
+    status = status ? status : add_surfaces(html, summary, contents, name, store, error);
+    text_add(summary, "\n");
+    if (!status && report_best(&e) != SIZE_MAX) {
+        status =
+            report_answers(html, store, frame_text(&e.scores, "run_id", report_best(&e)), error);
+    }
+    status = status ? status : report_events(html, store, name, error);
+    status = status ? status : report_reproduce(html, store, &e, error);
+    text_add(html, "</section>\n");
+    report_experiment_release(&e);
+    return status;
+}
+
 static Status add_sections(Text *html, Text *summary, const Contents *contents, Store *store,
                            Error *error)
 {
     Status status = STATUS_OK;
     for (size_t i = 0; !status && i < contents->experiments.n; i++) {
-        const char *name = contents->experiments.names[i];
-        status = add_experiment(html, summary, store, name, i,
-                                CURVE_POINTS / contents->experiments.n, error);
-        status = status ? status : add_surfaces(html, summary, contents, name, store, error);
-        text_add(summary, "\n");
+        status = add_experiment(html, summary, contents, i, store, error);
     }
     return status ? status : add_surfaces(html, summary, contents, NULL, store, error);
 }

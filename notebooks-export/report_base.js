@@ -48,15 +48,20 @@ function ticks(low, high, n) {
   return list;
 }
 
-// Powers of ten, with 2 and 5 between where there is room for about n.
+// Powers of ten, with 2 and 5 or 3 between where there is room for about n.
 function logTicks(low, high, n) {
-  const from = Math.floor(Math.log10(low)), to = Math.ceil(Math.log10(high)), decades = to - from;
-  const list = [];
-  const within = decades <= n / 3 ? [1, 2, 5] : [1];
-  const stride = Math.max(1, Math.ceil(decades / n));
-  for (let k = from; k <= to; k += stride) for (const m of within) list.push(Number(`${m}e${k}`));
-  const inside = list.filter((v) => v >= low * 0.999 && v <= high * 1.001);
-  return inside.length >= 2 ? inside : ticks(low, high, n);
+  const from = Math.floor(Math.log10(low)), to = Math.ceil(Math.log10(high));
+  const inside = (within, stride) => {
+    const list = [];
+    for (let k = from; k <= to; k += stride) for (const m of within) list.push(Number(`${m}e${k}`));
+    return list.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+  };
+  for (const within of [[1, 2, 5], [1, 3], [1]]) {
+    const list = inside(within, 1);
+    if (list.length >= 2 && list.length <= Math.max(2, n)) return list;
+  }
+  const decades = inside([1], Math.max(1, Math.ceil((to - from) / Math.max(1, n))));
+  return decades.length >= 2 ? decades : ticks(low, high, n);
 }
 
 // Viridis (van der Walt and Smith 2015) at 17 places: its lightness rises evenly, also in grey.

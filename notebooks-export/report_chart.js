@@ -24,8 +24,8 @@ function widen(low, high, log) {
   return [low - room, high + room];
 }
 
-// spec: {label, height, x: {label, log}, y: {label, log, low, high}, lines: [...], levels: [...]}
-// line: {name, colour, dash, faint, xs, ys (null: a gap), low, high (a band), errors, marks, info(i)}
+// spec: {label, height, x, y: {label, log, low, high (fixed)}, lines: [...], levels: [...]}
+// line: {name, colour, dash, faint, xs, ys (null: a gap), low, high (a band), errors, marks, pointsOnly, shift (pixels), info(i)}
 // level: {y, low, high, name}: a horizontal line with its band.
 // host's chart is drawn anew by the function that comes back.
 function chart(host, first) {
@@ -50,6 +50,7 @@ function chart(host, first) {
     }
     for (const level of spec.levels || []) { grow(level.low); grow(level.high); grow(level.y); }
     if (yAxis.low !== undefined) { yl = yAxis.low; yh = yAxis.high; }
+    if (xAxis.low !== undefined) { xl = xAxis.low; xh = xAxis.high; }
     [yl, yh] = widen(yl, yh, yAxis.log);
     if (xAxis.pad || !(xh > xl)) [xl, xh] = widen(xl, xh, xAxis.log);
     const yTicks = (yAxis.log ? logTicks : ticks)(yl, yh, Math.max(3, height / 55));
@@ -99,7 +100,7 @@ function chart(host, first) {
       }
       for (let i = 0; i < line.xs.length && line.marks; i++) {
         if (!usable(line.xs[i], xAxis) || !usable(line.ys[i], yAxis)) continue;
-        const x = px(line.xs[i]), y = py(line.ys[i]), error = line.errors && line.errors[i];
+        const x = px(line.xs[i]) + (line.shift ? line.shift[i] : 0), y = py(line.ys[i]), error = line.errors && line.errors[i];
         if (error) {
           const a = py(line.ys[i] + error), b = usable(line.ys[i] - error, yAxis) ? py(line.ys[i] - error) : height - bottom;
           svg.append(paint(s('path', { class: 'error', d: `M${x} ${a}V${b}M${x - 4} ${a}h8M${x - 4} ${b}h8` }), line.colour, 'stroke'));
@@ -121,7 +122,7 @@ function chart(host, first) {
     at = next;
     plot.focus.replaceChildren();
     if (!at) { if (speak) hideTip(); return; }
-    const [k, i] = at, line = spec.lines[k], x = plot.px(line.xs[i]), y = plot.py(line.ys[i]);
+    const [k, i] = at, line = spec.lines[k], x = plot.px(line.xs[i]) + (line.shift ? line.shift[i] : 0), y = plot.py(line.ys[i]);
     const over = s('path', { class: 'line chosen', d: line.pointsOnly ? '' : plot.path(line, line.ys), 'stroke-dasharray': line.dash });
     over.style.stroke = line.colour;
     const dot = s('circle', { class: 'dot', cx: x, cy: y, r: 5 });
@@ -139,7 +140,7 @@ function chart(host, first) {
     spec.lines.forEach((line, k) => {
       for (let i = 0; i < line.xs.length; i++) {
         if (!plot.usable(line.xs[i], spec.x) || !plot.usable(line.ys[i], spec.y)) continue;
-        const dx = plot.px(line.xs[i]) - x;
+        const dx = plot.px(line.xs[i]) + (line.shift ? line.shift[i] : 0) - x;
         if (dx > 60 || dx < -60) continue;
         const dy = plot.py(line.ys[i]) - y, distance = dx * dx + dy * dy + (line.faint ? 9 : 0);
         if (distance < closest) { closest = distance; best = [k, i]; }

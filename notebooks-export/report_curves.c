@@ -234,7 +234,8 @@ static void plan(Curves *curves, Text *keys, const Frame *names, const ReportExp
     }
     curves->points = curves->n_keys ? budget / (curves->n_keys * n_curves) : 0;
     curves->points = curves->points > POINTS_MOST ? POINTS_MOST : curves->points;
-    curves->points = curves->points < 16 ? 16 : curves->points;
+    size_t least = curves->n_keys > 1 ? POINTS_LEAST : POINTS_LEAST / 4;
+    curves->points = curves->points < least ? least : curves->points;
     curves->n_steps = n_curves > n_runs + 1 && last_step < BAND_STEPS ? (size_t)last_step + 1 : 0;
     text_add(keys, "[");
     for (size_t i = 0; i < curves->n_keys; i++) {

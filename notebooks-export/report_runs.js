@@ -1,6 +1,7 @@
 // Runs of an experiment: the table that sorts and filters, rates against scores, learning curves.
 
-const OKABE_ITO = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'];
+const okabe = (k) => `var(--c${k % 6})`; // Okabe and Ito's colours, of report.css
+const ramp = (share) => rgb(viridis(isDark() ? 0.35 + 0.65 * share : 0.88 * share));
 const DASHES = [null, '7 3', '2 3', '8 3 2 3'];
 
 // What tells the cells of an experiment apart, and how each is drawn.
@@ -23,9 +24,9 @@ function describeCells(data) {
     if (rates.length > 1 || !words.length) words.push(`rate ${show(cell.lr, 6)}`);
     cell.name = words.join(', ');
     cell.colour = () => {
-      if (rates.length < 3 && list.length <= OKABE_ITO.length) return OKABE_ITO[k];
+      if (rates.length < 3 && list.length <= 6) return okabe(k);
       const share = rates.length > 1 ? rates.indexOf(cell.lr) / (rates.length - 1) : 0.5;
-      return rgb(viridis(isDark() ? 0.3 + 0.7 * share : 0.88 * share));
+      return ramp(share);
     };
     cell.dash = DASHES[groups.length > 1 ? cell.group % DASHES.length : rates.indexOf(cell.lr) % 3];
   });
@@ -125,16 +126,17 @@ function startRates(section, data, drawn) {
       groups.get(key).push(cell);
     }
     [...groups].forEach(([name, cells], g) => {
-      const colour = OKABE_ITO[g % OKABE_ITO.length], means = [];
-      const points = { name, colour, pointsOnly: true, marks: true, xs: [], ys: [], errors: [], who: [] };
+      const colour = okabe(g), means = [];
+      const points = { name, colour, pointsOnly: true, marks: true, xs: [], ys: [], errors: [], shift: [], who: [] };
       for (const cell of cells) {
         const there = cell.runs.filter((run) => place[run] !== undefined);
-        for (const run of there) {
+        there.forEach((run, k) => {
+          points.shift.push((k - (there.length - 1) / 2) * Math.min(6, 30 / there.length)); // seeds side by side
           points.xs.push(cell[axis]);
           points.ys.push(list.value[place[run]]);
           points.errors.push(list.standard_error[place[run]]);
           points.who.push(run);
-        }
+        });
         if (there.length) means.push([cell[axis], there.reduce((sum, run) => sum + list.value[place[run]], 0) / there.length]);
       }
       const byPlace = new Map();
@@ -157,7 +159,7 @@ function startRates(section, data, drawn) {
       x: { label: axis === 'lr' ? 'learning rate' : 'trained scalars', log, pad: true }, y: { label: withUnit(list.extractor) }, lines, levels };
   };
   const legend = h('ul', { class: 'legend' });
-  const show_ = () => {
+  const present = () => {
     const next = spec(), named = next.lines.filter((line) => line.pointsOnly && line.name);
     legend.replaceChildren(...named.map((line, g) => legendItem(line.name, line.colour, DASHES[g % DASHES.length])));
     return next;
@@ -166,13 +168,13 @@ function startRates(section, data, drawn) {
     'Points are runs with one standard error over the rows of the data; the thin line joins means over seeds; the dashed line with its band is the base model.'));
   host.append(h('h3', {}, 'Learning rate against score'));
   const controls = h('div', { class: 'controls' });
-  if (new Set(drawn.list.map((c) => c.budget)).size > 1) controls.append(choice('Across', [['lr', 'learning rate'], ['budget', 'trained scalars']], axis, (value) => { axis = value; redraw(show_()); }));
+  if (new Set(drawn.list.map((c) => c.budget)).size > 1) controls.append(choice('Across', [['lr', 'learning rate'], ['budget', 'trained scalars']], axis, (value) => { axis = value; redraw(present()); }));
   if (controls.childElementCount) host.append(controls);
   host.append(figure);
   const place = h('div', {});
   figure.prepend(place, legend);
-  redraw = chart(place, show_());
-  section.addEventListener('score', (event) => { score = event.detail; redraw(show_()); });
+  redraw = chart(place, present());
+  section.addEventListener('score', (event) => { score = event.detail; redraw(present()); });
 }
 
 function legendItem(name, colour, dash, toggled) {
@@ -252,7 +254,7 @@ function startCurves(section, data, drawn) {
       legend.replaceChildren(...drawn.list.map((cell) => legendItem(cell.name, cell.colour(), cell.dash, (on) => { if (on) hidden.delete(cell); else hidden.add(cell); again(); })));
     } else {
       const low = drawn.rates[0], high = drawn.rates[drawn.rates.length - 1], bar = s('svg', { width: 160, height: 12, 'aria-hidden': 'true' });
-      for (let k = 0; k < 32; k++) bar.append(s('rect', { x: 5 * k, width: 5.5, height: 12, fill: rgb(viridis(isDark() ? 0.3 + 0.7 * k / 31 : 0.88 * k / 31)) }));
+      for (let k = 0; k < 32; k++) bar.append(s('rect', { x: 5 * k, width: 5.5, height: 12, fill: ramp(k / 31) }));
       legend.replaceChildren(h('li', {}, `rate ${show(low)} `, bar, ` ${show(high)}`),
         ...drawn.groups.slice(0, LEGEND_MOST).map((_, g) => { const cell = drawn.list.find((c) => c.group === g); return legendItem(cell.groupName || 'runs', 'currentColor', cell.dash); }));
     }

@@ -306,18 +306,12 @@ static void hessian_table(Text *html, const Frame *hessian)
 
 static void add_heading(Text *html, const Frame *surface, size_t number)
 {
-    text_printf(html, "<section class=\"surface\" id=\"s%zu\"><h2>Surface <code>", number);
+    text_printf(html, "<section class=\"surface\" id=\"s%zu\"><h3>Surface <code>", number);
     html_text(html, frame_text(surface, "surface_id", 0));
-    text_add(html, "</code>");
-    const char *experiment = frame_text(surface, "experiment", 0);
-    if (experiment) {
-        text_add(html, " of ");
-        html_text(html, experiment);
-    }
     const char *state = frame_text(surface, "state", 0), *run = frame_text(surface, "run_id", 0);
     const char *reason = frame_text(surface, "reason", 0);
     double nx = frame_number(surface, "nx", 0), done = frame_number(surface, "rows_done", 0);
-    text_printf(html, "</h2>\n<p>%.0f \xc3\x97 %.0f points, model ", nx,
+    text_printf(html, "</code></h3>\n<p>%.0f \xc3\x97 %.0f points, model ", nx,
                 frame_number(surface, "ny", 0));
     html_text(html, frame_text(surface, "model", 0));
     if (run) {

@@ -9,23 +9,43 @@ function borders(v) {
   return [v[0] - (v[1] - v[0]) / 2, ...middle, v[n - 1] + (v[n - 1] - v[n - 2]) / 2];
 }
 
-// For each cell the nearest one with a value (itself where it has one), by steps on the grid; -1: none, or a hole.
-function nearestKnown(state, nx, ny) {
-  const from = new Int32Array(nx * ny).fill(-1);
-  let queue = [];
-  for (let k = 0; k < nx * ny; k++) if (state[k] === STATE.there || state[k] === STATE.preview) { from[k] = k; queue.push(k); }
-  while (queue.length) {
+// Values to draw: those that are known, and where nothing is computed yet what lies between them, linear along
+// rows and columns, first between known points, then between these; at the rim the nearest. Holes stay null.
+function filledIn(layer, nx, ny) {
+  const z = layer.z.map((v, k) => (layer.state[k] === STATE.there || layer.state[k] === STATE.preview ? v : null));
+  const alongLine = (known, first, stride, n, into) => {
+    let last = -1;
+    for (let m = 0; m < n; m++) {
+      const v = known[first + m * stride];
+      if (v === null) continue;
+      for (let g = last + 1; last >= 0 && g < m; g++) {
+        const t = (g - last) / (m - last), k = first + g * stride;
+        into[k] = into[k] || [0, 0];
+        into[k][0] += (known[first + last * stride] * (1 - t) + v * t) / (m - last);
+        into[k][1] += 1 / (m - last);
+      }
+      last = m;
+    }
+  };
+  for (let round = 0; round < 3; round++) {
+    const into = [], known = z.slice();
+    for (let i = 0; i < nx; i++) alongLine(known, i * ny, 1, ny, into);
+    for (let j = 0; j < ny; j++) alongLine(known, j, ny, nx, into);
+    into.forEach((sum, k) => { if (layer.state[k] === STATE.missing && z[k] === null) z[k] = sum[0] / sum[1]; });
+  }
+  let rim = z.map((v, k) => k).filter((k) => z[k] !== null);
+  while (rim.length) {
     const next = [];
-    for (const k of queue) {
+    for (const k of rim) {
       const i = Math.floor(k / ny), j = k % ny;
-      for (const [a, b] of [[i - 1, j], [i + 1, j], [i, j - 1], [i, j + 1], [i - 1, j - 1], [i + 1, j + 1], [i - 1, j + 1], [i + 1, j - 1]]) {
+      for (const [a, b] of [[i - 1, j], [i + 1, j], [i, j - 1], [i, j + 1]]) {
         const m = a * ny + b;
-        if (a >= 0 && a < nx && b >= 0 && b < ny && from[m] < 0 && state[m] === STATE.missing) { from[m] = from[k]; next.push(m); }
+        if (a >= 0 && a < nx && b >= 0 && b < ny && z[m] === null && layer.state[m] === STATE.missing) { z[m] = z[k]; next.push(m); }
       }
     }
-    queue = next;
+    rim = next;
   }
-  return from;
+  return z;
 }
 
 // Marching squares: the pieces of the line at `level` in screen coordinates. Cells with a corner that has no
@@ -73,12 +93,12 @@ function startSurface(section, data) {
     view.append(h('p', { class: 'note' }, 'No point has a value yet.'));
     return;
   }
-  let layer = layers[0], colours = 'linear', contours = true, marked = true, cell = null, known = null, range = null, sorted = null;
+  let layer = layers[0], colours = 'linear', contours = true, marked = true, cell = null, drawn = null, range = null, sorted = null;
 
   const marksOf = () => data.marks.filter((mark) => mark.kind !== 'path' && (mark.metric === layer.name ||
     (mark.metric === '' && !data.marks.some((other) => other.kind === mark.kind && other.name === mark.name && other.metric === layer.name))));
   const prepare = () => {
-    known = nearestKnown(layer.state, nx, ny);
+    drawn = filledIn(layer, nx, ny);
     sorted = Float64Array.from(layer.z.filter((v, k) => v !== null && layer.state[k] !== STATE.missing)).sort();
     range = [sorted[0], sorted[sorted.length - 1]];
     if (colours === 'logarithmic' && !(range[0] > 0)) colours = 'linear';
@@ -103,7 +123,12 @@ function startSurface(section, data) {
   prepare();
   const start = marksOf().find((mark) => mark.kind === 'best') || marksOf().find((mark) => mark.kind === 'base');
   const closest = (list, v) => list.reduce((best, u, k) => (Math.abs(u - v) < Math.abs(list[best] - v) ? k : best), 0);
-  cell = start ? [closest(X, start.x), closest(Y, start.y)] : [Math.floor(known.find((k) => k >= 0) / ny), known.find((k) => k >= 0) % ny];
+  const middle = (k) => Math.hypot(Math.floor(k / ny) - nx / 2, k % ny - ny / 2);
+  cell = start && [closest(X, start.x), closest(Y, start.y)];
+  if (!cell || layer.state[cell[0] * ny + cell[1]] === STATE.missing) { // the computed point next to the middle
+    const k = [...layer.state].map((_, n) => n).filter((n) => layer.state[n] !== STATE.missing).reduce((a, b) => (middle(b) < middle(a) ? b : a));
+    cell = [Math.floor(k / ny), k % ny];
+  }
 
   // --- the picture ----------------------------------------------------------------------------------
 
@@ -134,8 +159,8 @@ function startSurface(section, data) {
           c.moveTo(x0 + 1, y0 + 1); c.lineTo(x1 - 1, y1 - 1);
           c.moveTo(x0 + 1, y1 - 1); c.lineTo(x1 - 1, y0 + 1);
           c.stroke();
-        } else if (known[k] >= 0) {
-          c.fillStyle = rgb(viridis(share(layer.z[known[k]])));
+        } else if (drawn[k] !== null) {
+          c.fillStyle = rgb(viridis(share(drawn[k])));
           c.fillRect(x0, y0, x1 - x0 + 0.6, y1 - y0 + 0.6); // a hair over, against seams
         }
       }
@@ -197,9 +222,8 @@ function startSurface(section, data) {
       s('text', { class: 'axis title', transform: `translate(12 ${top + height / 2}) rotate(-90)`, 'text-anchor': 'middle' }, data.y_label));
     const inner = s('svg', { x: left, y: top, width, height, viewBox: `${left} ${top} ${width} ${height}` });
     if (contours) {
-      const z = layer.z.map((v, k) => (layer.state[k] === STATE.missing || layer.state[k] === STATE.hole ? null : v));
       for (const level of levels()) {
-        inner.append(s('path', { class: lightness(viridis(share(level))) < 0.5 ? 'contour light' : 'contour', d: contour(z, X, Y, level, px, py) }));
+        inner.append(s('path', { class: lightness(viridis(share(level))) < 0.5 ? 'contour light' : 'contour', d: contour(drawn, X, Y, level, px, py) }));
       }
     }
     if (marked) {
@@ -233,7 +257,7 @@ function startSurface(section, data) {
       items.push(h('li', {}, line, ' path of a training run (its end ringed)'));
     }
     if (layer.state.includes(STATE.hole)) items.push(h('li', {}, h('span', { class: 'swatch hole' }, '\u2715'), ' hole: the value is not finite'));
-    if (layer.state.includes(STATE.missing)) items.push(h('li', {}, h('span', { class: 'swatch hatched' }), ' not computed yet: the colour of the nearest point that is'));
+    if (layer.state.includes(STATE.missing)) items.push(h('li', {}, h('span', { class: 'swatch hatched' }), ' not computed yet: drawn between the points that are'));
     legend.replaceChildren(...items);
   }
 
@@ -249,7 +273,7 @@ function startSurface(section, data) {
 
   function slice(xs, value, label, at) {
     const log = colours === 'logarithmic';
-    return { label: `slice along ${label}`, height: 190, still: true, cursor: xs[at], x: { label }, y: { label: withUnit(layer.name), log, low: range[0], high: range[1] },
+    return { label: `slice along ${label}`, height: 190, still: true, cursor: xs[at], x: { label, low: xs[0], high: xs[xs.length - 1] }, y: { label: withUnit(layer.name), log, low: range[0], high: range[1] },
       lines: [{ name: '', colour: 'var(--ink)', marks: xs.length <= 60, faint: true, xs, ys: xs.map((_, n) => value(n)), info: () => [] }] };
   }
 
@@ -315,7 +339,7 @@ function startSurface(section, data) {
   function drawSlices() {
     const list = data.slices.filter((one) => one.metric === layer.name || one.metric === '');
     const spec = { label: 'stored slices', height: 260, x: { label: 'distance from the minimum (units of v)' }, y: { label: withUnit(layer.name) },
-      lines: list.map((one, k) => ({ name: one.name, colour: OKABE_ITO[k % OKABE_ITO.length], dash: DASHES[k % DASHES.length], xs: one.t, ys: one.value,
+      lines: list.map((one, k) => ({ name: one.name, colour: okabe(k), dash: DASHES[k % DASHES.length], xs: one.t, ys: one.value,
         info: (i) => [`slice along ${one.name}`, `t ${show(one.t[i])}: ${layer.name} ${show(one.value[i], 6)}`, `at (${show(one.x[i])}, ${show(one.y[i])})`] })) };
     stored.hidden = !list.length;
     stored.querySelector('ul').replaceChildren(...spec.lines.map((line) => legendItem(line.name, line.colour, line.dash)));
@@ -328,10 +352,10 @@ function startSurface(section, data) {
   }
   if (data.hessian.some((place) => place.values.length > 2)) {
     const bars = h('div', {});
-    view.append(h('figure', {}, bars, h('ul', { class: 'legend' }, ...data.hessian.map((place, k) => legendItem(place.place, OKABE_ITO[k], DASHES[k]))),
+    view.append(h('figure', {}, bars, h('ul', { class: 'legend' }, ...data.hessian.map((place, k) => legendItem(place.place, okabe(k), DASHES[k]))),
       h('figcaption', {}, h('strong', {}, 'Spectrum of the Hessian '), 'of the loss by v, largest eigenvalue first.')));
     chart(bars, { label: 'eigenvalues of the Hessian', height: 240, x: { label: 'k', pad: true }, y: { label: 'eigenvalue (nats)' },
-      lines: data.hessian.map((place, k) => ({ name: place.place, colour: OKABE_ITO[k], dash: DASHES[k], marks: true, xs: place.values.map((_, n) => n + 1), ys: place.values,
+      lines: data.hessian.map((place, k) => ({ name: place.place, colour: okabe(k), dash: DASHES[k], marks: true, xs: place.values.map((_, n) => n + 1), ys: place.values,
         info: (n) => [`at the ${place.place}`, `eigenvalue ${n + 1}: ${show(place.values[n], 6)}`] })) });
   }
   redraws.add(draw);

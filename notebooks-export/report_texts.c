@@ -5,17 +5,28 @@
 #include "notebooks-export/report_parts.h"
 
 enum {
-    ANSWERS = 3,         /* of each sort */
     ANSWER_BYTES = 4000, /* shown of a text */
     EVENTS_SHOWN = 100
 };
 
-/* Texts travel as hexadecimal: a completion may hold NUL. Ordered by ?2: best, worst or last. */
+/* Texts travel as hexadecimal: a completion may hold NUL. Ordered by ?2: best, worst or last; an
+ * answer comes once, and other prompts come before further answers to the same one. */
 static const char answers_sql[] =
-    "SELECT step, prompt_row, reward, advantage, finish, n_tokens, hex(prompt_text) AS "
-    "prompt_text, "
-    "hex(text) AS answer_text FROM completion WHERE run_id = ?1 ORDER BY CASE ?2 WHEN 'best' THEN "
-    "-reward WHEN 'worst' THEN reward END NULLS LAST, step DESC, prompt, sample LIMIT 3";
+    "WITH answer AS (SELECT rowid AS r, prompt_row, step, prompt, sample, CASE ?2 WHEN 'best' THEN "
+    "-reward WHEN 'worst' THEN reward ELSE -step END AS sort, row_number() OVER (PARTITION BY "
+    "prompt_row, n_tokens, substr(text, 1, 200), reward ORDER BY step DESC, prompt, sample) AS "
+    "again "
+    "FROM completion WHERE run_id = ?1), turn AS (SELECT r, sort, step, prompt, sample, "
+    "row_number() "
+    "OVER (PARTITION BY prompt_row ORDER BY sort NULLS LAST, step DESC, prompt, sample) AS nth "
+    "FROM "
+    "answer WHERE again = 1), chosen AS (SELECT * FROM turn ORDER BY sort NULLS LAST, nth, step "
+    "DESC, "
+    "prompt, sample LIMIT 3) SELECT c.step, c.prompt_row, c.reward, c.advantage, c.finish, "
+    "c.n_tokens, "
+    "hex(c.prompt_text) AS prompt_text, hex(c.text) AS answer_text FROM chosen h JOIN completion c "
+    "ON "
+    "c.rowid = h.r ORDER BY h.sort NULLS LAST, h.nth, h.step DESC, h.prompt, h.sample";
 
 /* Where a run was not trained by sampling: what it answered when it was last evaluated. */
 static const char evaluated_sql[] =
@@ -124,10 +135,12 @@ Status report_answers(Text *html, Store *store, const char *run_id, Error *error
         }
         if (!status && answers.n_rows && !any) {
             any = true;
-            text_printf(html,
-                        "<h3>Sampled answers of the best run</h3>\n<p class=\"note\">%s</p>\n",
-                        trained ? "While it was trained; the newest of equal rewards first."
-                                : "When it was last evaluated.");
+            text_printf(
+                html, "<h3>Sampled answers of the best run</h3>\n<p class=\"note\">%s</p>\n",
+                trained
+                    ? "While it was trained; the newest of equal rewards first, each prompt in its "
+                      "turn."
+                    : "When it was last evaluated.");
         }
         for (size_t row = 0; !status && row < answers.n_rows; row++) {
             if (row == 0) {
