@@ -86,7 +86,7 @@ function startTable(section, data) {
     let shown = 0;
     for (const row of rows) {
       const run = Number(row.dataset.r);
-      const all = [runs.run_id[run], ...[...row.cells].map((cell) => cell.textContent)].join(' ').toLowerCase();
+      const all = [runs.run_id[run], ...[...row.cells].slice(1, 7).map((cell) => cell.textContent)].join(' ').toLowerCase();
       row.hidden = !words.every((word) => all.includes(word));
       shown += !row.hidden;
     }
