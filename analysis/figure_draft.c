@@ -326,7 +326,6 @@ void draft_script(const FigureDraft *draft, Text *script)
     text_append(script, draft->variables.bytes, draft->variables.n);
     text_add(script, "\n");
     text_add(script, (const char *)style);
-    text_append(script, draft->legend.bytes, draft->legend.n);
-    text_add(script, "\n");
+    text_printf(script, "$legend << EOD\nunset key\n%sEOD\n\n", text_string(&draft->legend));
     text_add(script, (const char *)draft->body);
 }

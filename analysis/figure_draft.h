@@ -36,7 +36,9 @@ typedef struct {
 
 /* Fills the draft; *drawn stays false when there is nothing to draw. */
 typedef Status FigureBuild(FigureDraft *draft, bool *drawn, Error *error);
-FigureBuild figure_build_lr_accuracy, figure_build_parameters_accuracy, figure_build_surface;
+FigureBuild figure_build_lr_accuracy, figure_build_parameters_accuracy,
+    figure_build_learning_curves, figure_build_rewards, figure_build_lengths, figure_build_surface,
+    figure_build_surface_3d, figure_build_slices;
 
 /* Text for gnuplot's enhanced mode that shows `text` as it is: its marks are escaped, control
  * characters become spaces, broken UTF-8 U+FFFD; cut after max_chars with "...". */

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/landscape.h"
+
 static const char info_sql[] =
     "SELECT s.*, coalesce(?2, s.metrics ->> 0) AS metric,"
     " EXISTS (SELECT 1 FROM json_each(s.metrics) m WHERE m.value = coalesce(?2, s.metrics ->> 0))"
@@ -207,19 +209,6 @@ bool figure_grid_cell(double edges[4], const FigureGrid *grid, int i, int j, boo
     return true;
 }
 
-double figure_grid_at(const FigureGrid *grid, double x, double y)
-{
-    double u = (x - grid->x_low) / grid->cell_x - 0.5, w = (y - grid->y_low) / grid->cell_y - 0.5;
-    if (!(u >= 0 && w >= 0 && u <= grid->nx - 1 && w <= grid->ny - 1)) {
-        return NAN;
-    }
-    int i = u < grid->nx - 1 ? (int)u : grid->nx - 1, j = w < grid->ny - 1 ? (int)w : grid->ny - 1;
-    int right = i + 1 < grid->nx ? i + 1 : i, up = j + 1 < grid->ny ? j + 1 : j;
-    double a = u - i, b = w - j;
-    const double *low = grid->z + (size_t)i * grid->ny, *high = grid->z + (size_t)right * grid->ny;
-    return (1 - a) * ((1 - b) * low[j] + b * low[up]) + a * ((1 - b) * high[j] + b * high[up]);
-}
-
 /* Places 0, step, 2 step ... and n - 1. */
 static int lattice_places(int *places, int n, int step)
 {
@@ -249,28 +238,6 @@ static void even(double *out, int n, double from, double to)
 {
     for (int k = 0; k < n; k++) {
         out[k] = (from * (n - 1 - k) + to * k) / (n - 1);
-    }
-}
-
-/* Bilinear between the points of x, y. */
-static void resample(SmoothGrid *smooth, const double *z, const double *x, int nx, const double *y,
-                     int ny)
-{
-    for (int a = 0; a < smooth->nx; a++) {
-        int i = 0;
-        while (i < nx - 2 && x[i + 1] <= smooth->x[a]) {
-            i++;
-        }
-        double u = (smooth->x[a] - x[i]) / (x[i + 1] - x[i]);
-        for (int b = 0, j = 0; b < smooth->ny; b++) {
-            while (j < ny - 2 && y[j + 1] <= smooth->y[b]) {
-                j++;
-            }
-            double w = (smooth->y[b] - y[j]) / (y[j + 1] - y[j]);
-            const double *low = z + (size_t)i * ny + j, *high = low + ny;
-            smooth->z[(size_t)a * smooth->ny + b] =
-                (1 - u) * ((1 - w) * low[0] + w * low[1]) + u * ((1 - w) * high[0] + w * high[1]);
-        }
     }
 }
 
@@ -314,7 +281,7 @@ Status figure_grid_smooth(SmoothGrid *smooth, const FigureGrid *grid, Error *err
     even(smooth->y, fy, y[0], y[nj - 1]);
     smooth->nx = fx;
     smooth->ny = fy;
-    resample(smooth, z, x, ni, y, nj);
+    status = landscape_resample(smooth->z, fx, fy, z, x, ni, y, nj, error);
 done:
     free(is);
     free(js);
@@ -322,6 +289,23 @@ done:
     free(y);
     free(z);
     return status;
+}
+
+double smooth_grid_at(const SmoothGrid *smooth, double x, double y)
+{
+    int nx = smooth->nx, ny = smooth->ny;
+    if (nx < 2 || ny < 2) {
+        return NAN;
+    }
+    double u = (x - smooth->x[0]) / (smooth->x[nx - 1] - smooth->x[0]) * (nx - 1);
+    double w = (y - smooth->y[0]) / (smooth->y[ny - 1] - smooth->y[0]) * (ny - 1);
+    if (!(u >= 0 && w >= 0 && u <= nx - 1 && w <= ny - 1)) {
+        return NAN;
+    }
+    int i = u < nx - 1 ? (int)u : nx - 2, j = w < ny - 1 ? (int)w : ny - 2;
+    double a = u - i, b = w - j;
+    const double *low = smooth->z + (size_t)i * ny + j, *high = low + ny;
+    return (1 - a) * ((1 - b) * low[0] + b * low[1]) + a * ((1 - b) * high[0] + b * high[1]);
 }
 
 void smooth_grid_release(SmoothGrid *smooth)

@@ -33,8 +33,6 @@ double figure_grid_y(const FigureGrid *grid, double j);
 /* Edges x_low, x_high, y_low, y_high of the cell of point (i, j), or, coarse, of the area that it
  * stands for as a point of the lattice. false: it has none (yet). */
 bool figure_grid_cell(double edges[4], const FigureGrid *grid, int i, int j, bool coarse);
-/* Bilinear between the points; NaN outside and beside holes. */
-double figure_grid_at(const FigureGrid *grid, double x, double y);
 
 typedef struct {
     int nx, ny;
@@ -43,4 +41,6 @@ typedef struct {
 /* Bicubic values of the whole grid, or of the lattice while rows are missing; nx 0 where neither is
  * complete or an axis has one point. */
 Status figure_grid_smooth(SmoothGrid *smooth, const FigureGrid *grid, Error *error);
+/* Bilinear between its points; NaN outside and beside holes. */
+double smooth_grid_at(const SmoothGrid *smooth, double x, double y);
 void smooth_grid_release(SmoothGrid *smooth);

@@ -8,6 +8,9 @@
 #include "analysis/figure_draft.h"
 #include "analysis/figure_grid.h"
 
+static const unsigned char surface_3d_body[] = {
+#include "analysis_figures_surface_3d_gp.inc"
+    0};
 static const unsigned char surface_body[] = {
 #include "analysis_figures_surface_gp.inc"
     0};
@@ -113,6 +116,7 @@ typedef struct {
     char paths[PATHS_MAX][12]; /* run ids, cut */
     int n_base, n_best, n_minimum, n_run;
     Text far; /* marks that lie too far off */
+    const SmoothGrid *smooth;
 } Marks;
 
 static bool near_enough(const FigureGrid *grid, double x, double y)
@@ -148,18 +152,18 @@ static int add_points(FigureDraft *draft, Marks *marks, const FigureGrid *grid, 
         hold(marks, x, y, inside ? 0 : grid->cell_x, inside ? 0 : grid->cell_y);
         draft_value(draft, x);
         draft_value(draft, y);
-        draft_value(draft, figure_grid_at(grid, x, y));
+        draft_value(draft, smooth_grid_at(marks->smooth, x, y));
         text_add(&draft->data, "\n");
         n++;
     }
     return n;
 }
 
-static void add_path_row(FigureDraft *draft, const FigureGrid *grid, size_t k)
+static void add_path_row(FigureDraft *draft, const Marks *marks, const FigureGrid *grid, size_t k)
 {
     double x = frame_number(&grid->marks, "x", k), y = frame_number(&grid->marks, "y", k);
     text_printf(&draft->data, "%.12g %.12g %.0f", x, y, frame_number(&grid->marks, "place", k));
-    draft_value(draft, figure_grid_at(grid, x, y));
+    draft_value(draft, smooth_grid_at(marks->smooth, x, y));
     text_add(&draft->data, "\n");
 }
 
@@ -177,13 +181,13 @@ static void add_path(FigureDraft *draft, Marks *marks, const FigureGrid *grid, s
         if (near_enough(grid, x, y)) {
             hold(marks, x, y, 0, 0);
         }
-        add_path_row(draft, grid, k);
+        add_path_row(draft, marks, grid, k);
     }
     snprintf(name, sizeof name, "dots %d", number);
     draft_block(draft, name, "some of its steps: x y step value");
     for (int dot = 0; dot < PATH_DOTS && to - from > 1; dot++) {
         size_t k = from + (to - 1 - from) * (size_t)dot / PATH_DOTS;
-        add_path_row(draft, grid, k);
+        add_path_row(draft, marks, grid, k);
     }
     double x = frame_number(&grid->marks, "x", to - 1), y = frame_number(&grid->marks, "y", to - 1);
     double dx = 0, dy = 0;
@@ -218,10 +222,14 @@ static void add_paths(FigureDraft *draft, Marks *marks, const FigureGrid *grid)
     }
 }
 
-static void add_marks(FigureDraft *draft, Marks *marks, const FigureGrid *grid)
+static void add_marks(FigureDraft *draft, Marks *marks, const FigureGrid *grid,
+                      const SmoothGrid *smooth)
 {
-    *marks = (Marks){
-        .x_low = grid->x_low, .x_high = grid->x_high, .y_low = grid->y_low, .y_high = grid->y_high};
+    *marks = (Marks){.x_low = grid->x_low,
+                     .x_high = grid->x_high,
+                     .y_low = grid->y_low,
+                     .y_high = grid->y_high,
+                     .smooth = smooth};
     add_paths(draft, marks, grid);
     marks->n_base = add_points(draft, marks, grid, "base");
     marks->n_best = add_points(draft, marks, grid, "best");
@@ -244,7 +252,8 @@ static void add_marks(FigureDraft *draft, Marks *marks, const FigureGrid *grid)
     draft_number(draft, "y_step", figure_nice_step(marks->y_high - marks->y_low, 5));
 }
 
-static void add_legend(FigureDraft *draft, const Marks *marks, const FigureGrid *grid, double width)
+static void add_legend(FigureDraft *draft, const Marks *marks, const FigureGrid *grid, double width,
+                       bool flat)
 {
     LegendEntry entries[LEGEND_MAX];
     char names[PATHS_MAX][48], unfinished[64];
@@ -258,11 +267,11 @@ static void add_legend(FigureDraft *draft, const Marks *marks, const FigureGrid 
         entries[n++] =
             (LegendEntry){.title = of_loss ? "minimum" : "minimum of the loss", .star = true};
     }
-    if (marks->n_best) {
+    if (marks->n_best && flat) {
         entries[n++] =
             (LegendEntry){.title = "best grid point", .point = 4, .point_size = 0.6, .halo = true};
     }
-    if (marks->n_run) {
+    if (marks->n_run && flat) {
         entries[n++] = (LegendEntry){.title = marks->n_run > 1 ? "stored runs" : "stored run",
                                      .point = 12,
                                      .point_size = 0.8,
@@ -282,7 +291,7 @@ static void add_legend(FigureDraft *draft, const Marks *marks, const FigureGrid 
                                      .point = 7,
                                      .point_size = 0.25};
     }
-    if (grid->n_holes) {
+    if (grid->n_holes && flat) {
         entries[n++] =
             (LegendEntry){.title = "not finite", .color = 0x707070, .point = 2, .point_size = 0.5};
     }
@@ -355,17 +364,16 @@ static Status add_all(FigureDraft *draft, FigureGrid *grid, SmoothGrid *smooth, 
     if (smooth->nx) {
         add_grid(draft, "smooth", smooth->x, smooth->nx, smooth->y, smooth->ny, smooth->z);
     }
-    add_marks(draft, marks, grid);
+    add_marks(draft, marks, grid, smooth);
     return STATUS_OK;
 }
 
 /* Outlines of the stars of the minimum: the same size on any terminal. */
-static void add_stars(FigureDraft *draft, const Marks *marks, const FigureGrid *grid,
-                      double plot_width, double plot_height)
+static void add_stars(FigureDraft *draft, const Marks *marks, const FigureGrid *grid)
 {
-    double rx = FIGURE_STAR_CM * (marks->x_high - marks->x_low) / plot_width;
-    double ry = FIGURE_STAR_CM * (marks->y_high - marks->y_low) / plot_height;
-    draft_block(draft, "star", "outline of the minimum's mark: x y");
+    draft_block(draft, "star",
+                "outline of the minimum's mark: its x y and value, then the corner of a star of "
+                "radius 1");
     for (size_t k = 0; k < grid->marks.n_rows; k++) {
         double x = frame_number(&grid->marks, "x", k), y = frame_number(&grid->marks, "y", k);
         if (strcmp(frame_text(&grid->marks, "kind", k), "minimum") != 0 ||
@@ -375,7 +383,9 @@ static void add_stars(FigureDraft *draft, const Marks *marks, const FigureGrid *
         for (int corner = 0; corner <= 10; corner++) {
             double out[2];
             figure_star(out, corner);
-            text_printf(&draft->data, "%.12g %.12g\n", x + rx * out[0], y + ry * out[1]);
+            text_printf(&draft->data, "%.12g %.12g", x, y);
+            draft_value(draft, smooth_grid_at(marks->smooth, x, y));
+            text_printf(&draft->data, " %.6f %.6f\n", out[0], out[1]);
         }
         text_add(&draft->data, "\n");
     }
@@ -394,10 +404,34 @@ Status figure_build_surface(FigureDraft *draft, bool *drawn, Error *error)
             /* True angles where both axes have about the same scale. */
             double shape = (marks.y_high - marks.y_low) / (marks.x_high - marks.x_low);
             shape = shape > 0.4 && shape < 2.5 ? fmin(fmax(shape, 0.6), 1.3) : 1;
-            add_stars(draft, &marks, &grid, width - left - right, (width - left - right) * shape);
-            add_legend(draft, &marks, &grid, width);
+            add_stars(draft, &marks, &grid);
+            add_legend(draft, &marks, &grid, width, true);
             draft_layout(draft, width, left, right, 0.25, (width - left - right) * shape, 1.1);
             draft->body = surface_body;
+            *drawn = true;
+        }
+    }
+    figure_grid_release(&grid);
+    smooth_grid_release(&smooth);
+    return status;
+}
+
+Status figure_build_surface_3d(FigureDraft *draft, bool *drawn, Error *error)
+{
+    const double width = 8.5, right = 2.05;
+    FigureGrid grid = {0};
+    SmoothGrid smooth = {0};
+    Marks marks;
+    Status status = figure_grid_read(&grid, draft->request, error);
+    if (!status && grid.points.n_rows) {
+        status = add_all(draft, &grid, &smooth, &marks, error);
+        if (!status && smooth.nx) {
+            draft_number(draft, "every_x", fmax(1, round((smooth.nx - 1) / 40.0)));
+            draft_number(draft, "every_y", fmax(1, round((smooth.ny - 1) / 40.0)));
+            add_stars(draft, &marks, &grid);
+            add_legend(draft, &marks, &grid, width, false);
+            draft_layout(draft, width, 0.3, right, 0.1, 5.4, 0.2);
+            draft->body = surface_3d_body;
             *drawn = true;
         }
     }

@@ -12,6 +12,7 @@ if (n_base) {
 }
 # Curves stand a little beside each other, so that their error bars can be told apart.
 aside(k) = (x_high / x_low)**(0.008 * (k - (n_series + 1) / 2.0))
+do for [line = 1:|$legend|] { eval $legend[line] }
 do for [format in formats] {
     eval terminal(format)
     set output name.'.'.format

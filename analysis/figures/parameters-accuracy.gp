@@ -10,6 +10,7 @@ if (n_base) {
     set object rectangle from graph 0, first base - base_error to graph 1, first base + base_error behind fc rgb '#606060' fs solid 0.25 noborder
     set arrow from graph 0, first base to graph 1, first base nohead back lc rgb '#606060' lw 1 dt 2
 }
+do for [line = 1:|$legend|] { eval $legend[line] }
 do for [format in formats] {
     eval terminal(format)
     set output name.'.'.format

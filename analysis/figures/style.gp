@@ -21,3 +21,10 @@ unset key
 words_below(d) = sprintf("set label x_label at screen (left + right) / 2, screen bottom - Y(%g) center", d)
 words_left(d) = sprintf("set label y_label at screen X(%g), screen (bottom + top) / 2 center rotate", d)
 words_right(d) = sprintf("set label z_label at screen 1 - X(%g), screen (bottom + top) / 2 center rotate", d)
+# Panels in rows: number p of n_panels, in n_columns columns of 8.5 cm.
+panel_column(p) = (p - 1) % n_columns
+panel_row(p) = (p - 1) / n_columns
+place(p) = sprintf("set lmargin at screen X(%.4f); set rmargin at screen X(%.4f); set tmargin at screen %.6f; set bmargin at screen %.6f", \
+    panel_column(p) * 8.5 + panel_left, panel_column(p) * 8.5 + 8.2, top - Y(panel_row(p) * panel_step), top - Y(panel_row(p) * panel_step + panel_height))
+words_at(p) = sprintf("set label x_label at graph 0.5, screen %.6f center; set label y_labels[%d] at screen X(%.4f), graph 0.5 center rotate; set label titles[%d] at graph 0.02, graph 0.96 left font ',7'", \
+    top - Y(panel_row(p) * panel_step + panel_height + 0.78), p, panel_column(p) * 8.5 + 0.22, p)

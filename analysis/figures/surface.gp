@@ -46,6 +46,9 @@ if (n_contours) {
 seam = (x_high - x_low) / 1000 # cells overlap by this, so that no light shines between them
 middle = (z_low + z_high) / 2
 shown(z) = z < z_low ? z_low : z > z_high ? z_high : z
+star_x = 0.2 * (x_high - x_low) / (width * (right - left)) # 0.2 cm
+star_y = 0.2 * (y_high - y_low) / (height * (top - bottom))
+do for [line = 1:|$legend|] { eval $legend[line] }
 do for [format in formats] {
     eval terminal(format)
     set output name.'.'.format
@@ -63,6 +66,6 @@ do for [format in formats] {
         for [k = 1:n_run] data index 'run' using 1:2 with points pt 12 ps 0.8 lw 1 lc rgb 'black', \
         for [k = 1:n_base] data index 'base' using 1:2 with points pt 7 ps 0.7 lc rgb 'white', \
         for [k = 1:n_base] data index 'base' using 1:2 with points pt 6 ps 0.7 lw 1 lc rgb 'black', \
-        for [k = 1:n_minimum] data index 'star' using 1:2 with filledcurves closed fc rgb 'white' fs solid border lc rgb 'black' lw 1
+        for [k = 1:n_minimum] data index 'star' using ($1 + star_x * $4):($2 + star_y * $5) with filledcurves closed fc rgb 'white' fs solid border lc rgb 'black' lw 1
     unset output
 }
