@@ -125,23 +125,23 @@ Status landscape_hessian(double *hessian, double *eigenvalues, double *eigenvect
 /* ---- the minimum ---- */
 
 static const double BEYOND = 0.1;     /* of a range's width, on each side */
-static const double TOLERANCE = 1e-6; /* of the loss, a step of the grid */
-enum { MAX_ITERATIONS = 50 };
+static const double TOLERANCE = 1e-7; /* nats a step of the grid */
+static const double AT_EDGE = 0.01;   /* steps of the grid */
+enum { MAX_ITERATIONS = 50, MAX_EVALUATIONS = 100 };
 
-/* The search runs in steps of the grid from its start: both axes alike, whatever their units. */
+/* The search runs in u of x = middle + half * sin(u), counted so that 1 is a step of the grid at
+ * the middle: smooth, within its borders, and alike on both axes. */
 typedef struct {
     const Trainer *trainer;
     MeasureSettings settings;
     const Plane *plane;
-    float *v;                 /* (n) scratch */
-    double start[2], step[2]; /* x and y */
-    double low[2], high[2];   /* what is searched */
+    float *v; /* (n) scratch */
+    double middle[2], half[2], step[2];
     double first_loss;
     Minimum *best;
-    double best_slope;
 } Valley;
 
-/* Loss at (x, y) and its slopes a step of the grid. */
+/* Loss at (x, y) and its slopes along the directions. */
 static Status look(Valley *valley, const double at[2], double *loss, double slope[2], Error *error)
 {
     Measured measured = {0};
@@ -157,64 +157,65 @@ static Status look(Valley *valley, const double at[2], double *loss, double slop
         const double *direction = valley->plane->basis + (size_t)(axis + 1) * n;
         slope[axis] = 0;
         for (size_t i = 0; i < n; i++) {
-            slope[axis] += measured.gradient[i] * direction[i] * valley->step[axis];
+            slope[axis] += measured.gradient[i] * direction[i];
         }
     }
     measured_release(&measured);
     return STATUS_OK;
 }
 
-static void keep_best(Valley *valley, const double at[2], double loss, const double slope[2])
+static void keep_best(Valley *valley, const double at[2], double loss)
 {
     Minimum *best = valley->best;
-    if (best->n_evaluations > 1 && !(loss < best->loss)) {
+    if (best->n_evaluations == 1) {
+        valley->first_loss = loss;
+    } else if (!(loss < best->loss)) {
         return;
     }
     best->x = at[0];
     best->y = at[1];
     best->loss = loss;
     best->improved = loss < valley->first_loss;
-    valley->best_slope = sqrt(slope[0] * slope[0] + slope[1] * slope[1]);
     best->at_edge = false;
     for (int axis = 0; axis < 2; axis++) {
-        best->at_edge |= at[axis] == valley->low[axis] || at[axis] == valley->high[axis];
+        double inside = valley->half[axis] - fabs(at[axis] - valley->middle[axis]);
+        best->at_edge |= inside < AT_EDGE * valley->step[axis];
     }
 }
 
-/* What BFGS sees. Beyond the edge: the loss on the edge and a wall; where the loss is not finite: a
- * plateau above all that counts. */
+/* What BFGS sees; where the loss is not finite: a plateau above all that counts. */
 static Status descend(void *context, const double *t, double *value, double *gradient, Error *error)
 {
     Valley *valley = context;
-    double at[2], slope[2], loss, wall = 0, height = 10 * (1 + fabs(valley->first_loss));
-    double over[2];
+    double at[2], slope[2];
     for (int axis = 0; axis < 2; axis++) {
-        double wanted = valley->start[axis] + t[axis] * valley->step[axis];
-        at[axis] = fmin(fmax(wanted, valley->low[axis]), valley->high[axis]);
-        over[axis] = (wanted - at[axis]) / valley->step[axis];
-        wall += height * over[axis] * over[axis];
+        double u = t[axis] * valley->step[axis] / valley->half[axis];
+        at[axis] = valley->middle[axis] + valley->half[axis] * sin(u);
+        gradient[axis] = valley->step[axis] * cos(u); /* dx / dt, for now */
     }
-    Status status = look(valley, at, &loss, slope, error);
+    if (valley->best->n_evaluations == 0) { /* not by way of asin */
+        at[0] = valley->best->x;
+        at[1] = valley->best->y;
+    } else if (valley->best->n_evaluations == MAX_EVALUATIONS) {
+        return STATUS_STOPPED;
+    }
+    Status status = look(valley, at, value, slope, error);
     if (status) {
         return status;
     }
-    if (valley->best->n_evaluations++ == 0) {
-        valley->first_loss = loss;
+    bool finite = isfinite(*value) && isfinite(slope[0]) && isfinite(slope[1]);
+    valley->best->n_evaluations++;
+    if (!finite && valley->best->n_evaluations == 1) {
+        return error_set(error, STATUS_FAILED,
+                         "the loss or its gradient at x = %g, y = %g is not finite", at[0], at[1]);
     }
-    if (!isfinite(loss) || !isfinite(slope[0]) || !isfinite(slope[1])) {
-        if (valley->best->n_evaluations == 1) {
-            return error_set(error, STATUS_FAILED,
-                             "the loss or its gradient at x = %g, y = %g is not finite", at[0],
-                             at[1]);
-        }
-        *value = valley->first_loss + height + wall;
-        gradient[0] = gradient[1] = 0;
-        return STATUS_OK;
+    if (finite) {
+        keep_best(valley, at, *value);
+    } else {
+        *value = valley->first_loss + 10 * (1 + fabs(valley->first_loss));
     }
-    keep_best(valley, at, loss, slope);
-    *value = loss + wall;
     for (int axis = 0; axis < 2; axis++) {
-        gradient[axis] = over[axis] == 0 ? slope[axis] : 2 * height * over[axis];
+        gradient[axis] *= finite ? slope[axis] : 0;
     }
     return STATUS_OK;
 }
@@ -224,27 +225,33 @@ Status landscape_minimum(Minimum *minimum, const Trainer *trainer, const Measure
                          double y, Error *error)
 {
     const PlaneRange *ranges[2] = {rx, ry};
-    Minimum found = {0};
-    Valley valley = {
-        .trainer = trainer, .settings = *settings, .plane = plane, .start = {x, y}, .best = &found};
+    const double start[2] = {x, y};
+    double t[2];
+    Minimum found = {.x = x, .y = y};
+    Valley valley = {.trainer = trainer, .settings = *settings, .plane = plane, .best = &found};
     valley.settings.metrics = MEASURE_LOSS | MEASURE_GRAD_NORM;
     for (int axis = 0; axis < 2; axis++) {
         double width = ranges[axis]->max - ranges[axis]->min;
+        double low = fmin(ranges[axis]->min - BEYOND * width, start[axis]);
+        double high = fmax(ranges[axis]->max + BEYOND * width, start[axis]);
         valley.step[axis] = width / (ranges[axis]->n - 1);
-        valley.low[axis] = fmin(ranges[axis]->min - BEYOND * width, valley.start[axis]);
-        valley.high[axis] = fmax(ranges[axis]->max + BEYOND * width, valley.start[axis]);
+        valley.middle[axis] = low + (high - low) / 2;
+        valley.half[axis] = (high - low) / 2;
+        double sine = (start[axis] - valley.middle[axis]) / valley.half[axis];
+        t[axis] = asin(fmin(fmax(sine, -1), 1)) * valley.half[axis] / valley.step[axis];
     }
     valley.v = malloc(plane->n * sizeof *valley.v);
     if (!valley.v) {
         return error_set(error, STATUS_FAILED, "no memory for a point of %zu scalars", plane->n);
     }
-    double t[2] = {0, 0};
     NumericsSearch search = {
         .first_step = 0.5, .tolerance = TOLERANCE, .max_iterations = MAX_ITERATIONS};
-    Status status = numerics_minimise(t, 2, &search, descend, &valley, error);
+    Status status = numerics_minimise(t, &found.converged, 2, &search, descend, &valley, error);
     free(valley.v);
+    if (status == STATUS_STOPPED && found.n_evaluations == MAX_EVALUATIONS) {
+        status = STATUS_OK; /* enough */
+    }
     if (!status) {
-        found.converged = valley.best_slope <= TOLERANCE * fmax(1, fabs(found.loss));
         *minimum = found;
     }
     return status;

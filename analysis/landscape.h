@@ -19,14 +19,15 @@ Status landscape_hessian(double *hessian /* (n, n) */, double *eigenvalues, doub
 typedef struct {
     double x, y, loss;
     int n_evaluations;
-    bool converged; /* the gradient along the plane fell below the tolerance: moving by a step of
-                       the grid would change the loss by less than 1e-6 of it (or of 1 nat) */
+    bool converged; /* the search came to its own end: the loss's slope is nothing, or no point down
+                       the slope is lower, to the precision of the loss */
     bool improved;  /* loss is below that at the start, not only equal (a start that is a minimum to
                        the precision of the loss) */
     bool at_edge;   /* it lies on the border of what was searched: the valley goes on */
 } Minimum;
 /* The lowest loss on the plane, by GSL's BFGS with the exact gradient, from (x, y). Never above the
- * loss there. It may leave the grid by a tenth of the ranges' widths at most. Errors: as
+ * loss there. It may leave the grid by a tenth of the ranges' widths at most:
+ * x = middle + half * sin(u) keeps it inside, and BFGS moves u. Errors: as
  * measure_points; STATUS_FAILED where the loss or its gradient at (x, y) is not finite. */
 Status landscape_minimum(Minimum *minimum, const Trainer *trainer, const MeasureSettings *settings,
                          const Plane *plane, const PlaneRange *rx, const PlaneRange *ry, double x,

@@ -167,7 +167,8 @@ static void both_at(const gsl_vector *at, void *context, double *value, gsl_vect
     gradient_at(at, context, gradient);
 }
 
-static void descend(gsl_multimin_fdfminimizer *minimizer, Search *search,
+/* True when the search came to its own end. */
+static bool descend(gsl_multimin_fdfminimizer *minimizer, Search *search,
                     const NumericsSearch *settings, double *x)
 {
     const double line_tolerance = 0.1; /* of the line search: GSL's manual for BFGS */
@@ -175,19 +176,19 @@ static void descend(gsl_multimin_fdfminimizer *minimizer, Search *search,
     gsl_vector_view start = gsl_vector_view_array(x, search->n);
     int code = gsl_multimin_fdfminimizer_set(minimizer, &function, &start.vector,
                                              settings->first_step, line_tolerance);
-    for (int i = 0; !code && !search->status && i < settings->max_iterations; i++) {
-        if (gsl_multimin_test_gradient(minimizer->gradient, settings->tolerance) == GSL_SUCCESS) {
-            break;
-        }
-        code = gsl_multimin_fdfminimizer_iterate(minimizer);
+    bool small = false;
+    for (int i = 0; !code && !small && !search->status && i < settings->max_iterations; i++) {
+        small = gsl_multimin_test_gradient(minimizer->gradient, settings->tolerance) == GSL_SUCCESS;
+        code = small ? GSL_SUCCESS : gsl_multimin_fdfminimizer_iterate(minimizer);
     }
     for (size_t i = 0; i < search->n; i++) {
         x[i] = gsl_vector_get(minimizer->x, i);
     }
+    return small || code == GSL_ENOPROG;
 }
 
-Status numerics_minimise(double *x, size_t n, const NumericsSearch *settings, NumericsValue value,
-                         void *context, Error *error)
+Status numerics_minimise(double *x, bool *converged, size_t n, const NumericsSearch *settings,
+                         NumericsValue value, void *context, Error *error)
 {
     gsl_set_error_handler_off();
     Search search = {.value = value, .context = context, .n = n, .error = error};
@@ -195,8 +196,9 @@ Status numerics_minimise(double *x, size_t n, const NumericsSearch *settings, Nu
     search.gradient = calloc(n, sizeof *search.gradient);
     gsl_multimin_fdfminimizer *minimizer =
         gsl_multimin_fdfminimizer_alloc(gsl_multimin_fdfminimizer_vector_bfgs2, n);
+    *converged = false;
     if (search.x && search.gradient && minimizer) {
-        descend(minimizer, &search, settings, x);
+        *converged = descend(minimizer, &search, settings, x);
     } else {
         search.status = failed(error, "minimisation", GSL_ENOMEM);
     }

@@ -34,10 +34,11 @@ typedef struct {
     int max_iterations;
 } NumericsSearch;
 /* BFGS (GSL's vector_bfgs2; Fletcher 1987, section 2.6) from x: (n); x becomes the last point of
- * the search, which ends at the tolerance, where no lower value is found or at max_iterations:
- * value may keep what it has seen. Errors: value's, which end the search; STATUS_FAILED: memory. */
-Status numerics_minimise(double *x, size_t n, const NumericsSearch *search, NumericsValue value,
-                         void *context, Error *error);
+ * the search. *converged: the gradient fell below the tolerance, or no lower value was found along
+ * the way down; else max_iterations were not enough. Errors: value's, which end the search;
+ * STATUS_FAILED: memory. */
+Status numerics_minimise(double *x, bool *converged, size_t n, const NumericsSearch *search,
+                         NumericsValue value, void *context, Error *error);
 
 /* fine: (fx, fy), evenly spread over the ranges of x: (nx) and y: (ny), both rising, from z: (nx,
  * ny), finite, y fastest in both. Bicubic, or bilinear where an axis has fewer than 4 points; at

@@ -80,7 +80,8 @@ static double second_difference(const Judge *judge, const double *v, int n, int 
     return sum / (4 * h * h);
 }
 
-/* 1e-3 of the norm is the bound; measured: below 1e-4. Of 13 scalars a column is judged. */
+/* Measured: below 1e-4 of the norm; one step instead of two gives 2e-4 to 1e-3. Of 13 scalars a
+ * column is judged. */
 static void the_hessian_is_that_of_differences_of_the_loss(void **state)
 {
     (void)state;
@@ -115,7 +116,7 @@ static void the_hessian_is_that_of_differences_of_the_loss(void **state)
                 assert_true(hessian[i * n + j] == hessian[j * n + i]);
             }
         }
-        assert_true(sqrt(error) < 1e-3 * sqrt(norm * seen / (n * n)));
+        assert_true(sqrt(error) < 2e-4 * sqrt(norm * seen / (n * n)));
         /* H x = lambda x, falling, orthonormal, largest element positive */
         for (int a = 0; a < n; a++) {
             const double *x = vectors + a * n;
@@ -215,7 +216,7 @@ static void the_minimum_lies_below_every_value_of_the_grid(void **state)
             assert_true(minimum.loss < grid[k].values[0]);
             measured_release(&grid[k]);
         }
-        assert_true(minimum.improved && minimum.n_evaluations > 1 && minimum.n_evaluations < 100);
+        assert_true(minimum.improved && minimum.n_evaluations > 1 && minimum.n_evaluations < 60);
         if (!minimum.at_edge) {
             /* in double precision, too, the loss rises in all directions from there */
             assert_true(minimum.converged);
@@ -263,7 +264,7 @@ static void the_search_stays_near_the_grid(void **state)
     tiny_require(plane_axes(&plane, origin, 2, 0, 1, &told), &told);
     tiny_require(
         landscape_minimum(&minimum, &trainer, &settings, &plane, &rx, &ry, 0, 0.025, &told), &told);
-    assert_true(minimum.at_edge && minimum.improved && !minimum.converged);
+    assert_true(minimum.at_edge && minimum.improved);
     assert_true(minimum.x >= -0.0121 && minimum.x <= 0.0121);
     assert_true(minimum.y >= 0.0189 && minimum.y <= 0.0311);
 

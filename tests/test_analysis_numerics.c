@@ -88,10 +88,13 @@ static void minimisation_finds_the_bottom_of_rosenbrocks_valley(void **state)
 {
     (void)state;
     double x[2] = {-1.2, 1};
+    bool converged;
     NumericsSearch search = {.first_step = 0.1, .tolerance = 1e-9, .max_iterations = 200};
     Calls calls = {0, 0};
     Error told = {{0}};
-    assert_int_equal(numerics_minimise(x, 2, &search, rosenbrock, &calls, &told), STATUS_OK);
+    assert_int_equal(numerics_minimise(x, &converged, 2, &search, rosenbrock, &calls, &told),
+                     STATUS_OK);
+    assert_true(converged);
     assert_true(fabs(x[0] - 1) < 1e-8 && fabs(x[1] - 1) < 1e-8);
     assert_true(calls.n_calls < 100); /* each point once: 42 iterations */
 
@@ -99,11 +102,13 @@ static void minimisation_finds_the_bottom_of_rosenbrocks_valley(void **state)
     double again[2] = {-1.2, 1};
     search.max_iterations = 3;
     calls = (Calls){0, 0};
-    assert_int_equal(numerics_minimise(again, 2, &search, rosenbrock, &calls, &told), STATUS_OK);
+    assert_int_equal(numerics_minimise(again, &converged, 2, &search, rosenbrock, &calls, &told),
+                     STATUS_OK);
+    assert_true(!converged);
     assert_true(calls.n_calls < whole / 2 && fabs(again[0] - 1) > 0.1);
     search.max_iterations = 200;
     calls = (Calls){0, 5}; /* what stops the value stops the search */
-    assert_int_equal(numerics_minimise(again, 2, &search, rosenbrock, &calls, &told),
+    assert_int_equal(numerics_minimise(again, &converged, 2, &search, rosenbrock, &calls, &told),
                      STATUS_STOPPED);
     assert_string_equal(told.message, "stopped");
     assert_int_equal(calls.n_calls, 5);
