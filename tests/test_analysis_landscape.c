@@ -25,7 +25,7 @@ static Trainer trainer_of(TinyTask *tiny, int n, int capacity, int n_threads)
                                  .u = 1,
                                  .groups = n,
                                  .tie = TIE_TILED,
-                                 .balanced = true,
+                                 .grouping = GROUPING_BALANCED,
                                  .n_modules = 2 * N_ROLES,
                                  .parameters = n},
                         .targets = (1u << N_ROLES) - 1,

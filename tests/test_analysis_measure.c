@@ -1,5 +1,6 @@
-/* Measuring by the law: a point alone, among others, in pieces, on any threads, the same bits; its
- * numbers against a double-precision reference, against training and against naive sums. */
+/* Measuring by the law: a point alone, among others, in pieces, on any threads,
+ * the same bits; its numbers against a double-precision reference, against
+ * training and against naive sums. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -28,7 +29,8 @@ static MeasureSettings settings_of(const TinyTask *tiny, unsigned metrics)
                              .extractor = "flexible"};
 }
 
-/* The base, then points away from it; neighbours share scalars, so that there are twins. */
+/* The base, then points away from it; neighbours share scalars, so that there
+ * are twins. */
 static void points_of(float *v, int n)
 {
     for (int k = 0; k < n; k++) {
@@ -105,9 +107,10 @@ static void numbers_depend_on_no_neighbour(void **state)
             }
             tiny_trainer_close(&small);
         }
-        static const MeasureBit bits[] = {MEASURE_LOSS, MEASURE_ENTROPY, MEASURE_GRAD_NORM};
+        static const MeasureBit bits[] = {MEASURE_LOSS, MEASURE_ENTROPY, MEASURE_KL,
+                                          MEASURE_GRAD_NORM};
         for (int k = 1; k < n; k++) { /* and they do differ */
-            for (int i = 0; i < 3; i++) {
+            for (int i = 0; i < 4; i++) {
                 assert_true(value(&together[k], bits[i]) != value(&together[0], bits[i]));
             }
         }
@@ -119,7 +122,8 @@ static void numbers_depend_on_no_neighbour(void **state)
     }
 }
 
-/* Each metric alone, and without the gradient, has the bits that all have together. */
+/* Each metric alone, and without the gradient, has the bits that all have
+ * together. */
 static void metrics_do_not_disturb_each_other(void **state)
 {
     (void)state;
@@ -208,8 +212,9 @@ static Expected expected_of(Reference *r, const ReferenceAdapter *adapter, const
                       sum.kl / (double)n_scored};
 }
 
-/* Single precision of the engine, 2 layers and at most 20 tokens: 1e-5 is the issue's bound; the
- * gradient is compared with central differences in double. */
+/* Single precision of the engine, 2 layers and at most 20 tokens: 1e-5 is the
+ * issue's bound; the gradient is compared with central differences in double.
+ */
 static void numbers_are_those_of_a_double_precision_reference(void **state)
 {
     (void)state;
@@ -236,6 +241,7 @@ static void numbers_are_those_of_a_double_precision_reference(void **state)
                 Expected expected = expected_of(r, &adapter, tiny.task, max_length, at);
                 assert_true(fabs(value(&out[k], MEASURE_LOSS) - expected.loss) < 1e-5);
                 assert_true(fabs(value(&out[k], MEASURE_ENTROPY) - expected.entropy) < 1e-5);
+                assert_true(fabs(value(&out[k], MEASURE_KL) - expected.kl) < 1e-5);
                 for (int i = 0; i < N; i++) {
                     const double h = 1e-4; /* of the double reference: error 1e-8 */
                     double there = at[i];
@@ -259,7 +265,8 @@ static void numbers_are_those_of_a_double_precision_reference(void **state)
     }
 }
 
-/* What `score` prints of the same tokens, added up; and the origin is the base model. */
+/* What `score` prints of the same tokens, added up; and the origin is the base
+ * model. */
 static void the_loss_is_the_sum_of_the_scores(void **state)
 {
     (void)state;
@@ -313,8 +320,9 @@ static void the_loss_is_the_sum_of_the_scores(void **state)
     tiny_task_close(&tiny);
 }
 
-/* A training step over all rows reports the loss, the entropy and the norm that are measured. Its
- * rows come in another order: equal but for the order of the sums. */
+/* A training step over all rows reports the loss, the entropy and the norm that
+ * are measured. Its rows come in another order: equal but for the order of the
+ * sums. */
 static void the_loss_is_that_of_training(void **state)
 {
     (void)state;
@@ -397,8 +405,9 @@ static void sampled_metrics_are_those_of_an_evaluation(void **state)
     tiny_task_close(&tiny);
 }
 
-/* Standard error of a ratio: against the spread of the ratio when one row at a time is left out
- * (the jackknife), which agrees to a few percent for rows like these. */
+/* Standard error of a ratio: against the spread of the ratio when one row at a
+ * time is left out (the jackknife), which agrees to a few percent for rows like
+ * these. */
 static void standard_errors_are_those_of_a_ratio(void **state)
 {
     (void)state;
@@ -433,7 +442,8 @@ static void standard_errors_are_those_of_a_ratio(void **state)
 static void a_comparison_is_a_paired_test_on_rows(void **state)
 {
     (void)state;
-    /* losses differ by 1, 2, 3, 4 over 8 tokens; a row without tokens does not count */
+    /* losses differ by 1, 2, 3, 4 over 8 tokens; a row without tokens does not
+     * count */
     double a_losses[] = {5, 0, 7, 9, 6}, b_losses[] = {4, 0, 5, 6, 2};
     int tokens[] = {1, 0, 3, 2, 2};
     Measured a = {.n_rows = 5, .row_losses = a_losses, .row_tokens = tokens};
@@ -474,7 +484,8 @@ static void points_that_are_not_finite_disturb_no_other(void **state)
     tiny_task_close(&tiny);
 }
 
-/* "full": v is the weights, one point at a time; the model's own are the base. */
+/* "full": v is the weights, one point at a time; the model's own are the base.
+ */
 static void full_weights_take_turns(void **state)
 {
     (void)state;
