@@ -8,3 +8,4 @@ extern const Verb verb_best, verb_config_show, verb_db_check, verb_eval, verb_ex
     verb_show, verb_sweep, verb_tokenize, verb_verify;
 extern const Verb verb_export_report;
 extern const Verb verb_scan;
+extern const Verb verb_watch, verb_db_upgrade;

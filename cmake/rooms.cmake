@@ -17,8 +17,8 @@ foreach(source ${test_sources})
   string(REPLACE "notebooks" "notebooks_export" room ${room})
   if(TARGET ${room} AND NOT room STREQUAL "tinylora")
     target_link_libraries(${name} PRIVATE ${room} PkgConfig::cmocka)
-  elseif(room STREQUAL "cli") # drives the program from outside, reads what it printed
-    target_link_libraries(${name} PRIVATE core PkgConfig::cmocka)
+  elseif(room STREQUAL "cli") # drives the program from outside, reads what it printed and stored
+    target_link_libraries(${name} PRIVATE results PkgConfig::cmocka)
   else()
     target_link_libraries(${name} PRIVATE PkgConfig::cmocka m)
   endif()

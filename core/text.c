@@ -117,6 +117,22 @@ void text_json_number(Text *text, double value)
     }
 }
 
+void text_duration(Text *text, double seconds)
+{
+    if (!(seconds >= 0 && seconds < 1e12)) {
+        text_add(text, "?");
+        return;
+    }
+    long s = lround(seconds);
+    if (s >= 3600) {
+        text_printf(text, "%ldh%02ldm", s / 3600, s / 60 % 60);
+    } else if (s >= 60) {
+        text_printf(text, "%ldm%02lds", s / 60, s % 60);
+    } else {
+        text_printf(text, "%lds", s);
+    }
+}
+
 const char *text_string(const Text *text)
 {
     return text->bytes ? text->bytes : "";

@@ -30,6 +30,9 @@ typedef enum {
  * else. */
 Status store_open(Store **store, const char *path, StoreMode mode, int wait_ms, Error *error);
 void store_close(Store *store);
+/* Does another process hold the writer's lock now? holder, appended: "pid 12 on host". Takes
+ * nothing. */
+bool store_has_writer(const Store *store, Text *holder);
 /* The schema version that the file had when it was opened, and the one it has now. */
 void store_versions(const Store *store, int *opened, int *current);
 

@@ -84,6 +84,23 @@ Status store_begin(Store *store, Error *error)
     return status ? status : database_begin(store->database, error);
 }
 
+bool store_has_writer(const Store *store, Text *holder)
+{
+    Text name = {0};
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    text_printf(&name, "%s-lock", store->path);
+    int file = open(name.bytes, O_RDONLY | O_CLOEXEC);
+    text_release(&name);
+    bool held = file >= 0 && fcntl(file, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    char told[320];
+    ssize_t n = held ? pread(file, told, sizeof told, 0) : 0;
+    if (file >= 0) {
+        close(file);
+    }
+    text_append(holder, told, n > 0 ? (size_t)n : 0);
+    return held;
+}
+
 /* In WAL mode a commit without a flush is whole and in its order, and the next one with a flush
  * makes it last. */
 Status store_begin_claim(Store *store, Error *error)
