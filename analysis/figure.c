@@ -64,22 +64,48 @@ static void add_to_name(Text *name, const char *part)
     }
 }
 
-static void name_draft(FigureDraft *draft)
+static void add_words(Text *name, const char *words)
 {
+    if (*words) {
+        text_add(name, "-");
+        text_add(name, words);
+    }
+}
+
+/* EXPERIMENT-KIND[-METRIC]; of a surface EXPERIMENT-ID-METRIC, then "3d", "slices". */
+static Status name_draft(FigureDraft *draft, Error *error)
+{
+    static const char sql[] = "SELECT coalesce(experiment, 'surface') AS experiment,"
+                              " coalesce(?2, metrics ->> 0) AS metric FROM surface"
+                              " WHERE surface_id = ?1";
     const FigureRequest *request = draft->request;
+    const char *kind = draft->kind->name;
+    Frame surface = {0};
     Text name = {0};
+    Status status = STATUS_OK;
     if (request->stem) {
         add_to_name(&name, request->stem);
+    } else if (draft->kind->of_surface) {
+        const char *binds[] = {request->surface_id, request->metric};
+        status = frame_read(&surface, request->store, sql, binds, 2, error);
+        const char *experiment = frame_text(&surface, "experiment", 0);
+        const char *metric = frame_text(&surface, "metric", 0);
+        add_to_name(&name, experiment ? experiment : "surface");
+        text_printf(&name, "-%.8s-", request->surface_id);
+        add_to_name(&name, metric ? metric : "-");
+        add_words(&name, strncmp(kind, "surface", 7) ? kind : kind[7] == '-' ? kind + 8 : "");
     } else {
-        text_printf(&name, "%s-", draft->kind->name);
-        add_to_name(&name, draft->kind->of_surface ? request->surface_id : request->experiment);
+        add_to_name(&name, request->experiment);
+        add_words(&name, kind);
         if (request->metric) {
             text_add(&name, "-");
             add_to_name(&name, request->metric);
         }
     }
     snprintf(draft->name, sizeof draft->name, "%s", text_string(&name));
+    frame_release(&surface);
     text_release(&name);
+    return status;
 }
 
 /* cairo writes the time into a PDF: the same data gives the same bytes. */
@@ -170,9 +196,9 @@ Status figure_draw(const FigureKind *kind, const FigureRequest *request, bool *d
 {
     FigureDraft draft = {.request = request, .kind = kind};
     Text data = {0}, script = {0};
-    name_draft(&draft);
     *drawn = false;
-    Status status = builders[kind - figure_kinds](&draft, drawn, error);
+    Status status = name_draft(&draft, error);
+    status = status ? status : builders[kind - figure_kinds](&draft, drawn, error);
     if (status || !*drawn) {
         goto done;
     }

@@ -20,10 +20,13 @@ typedef struct {
     Store *store;
     const char *experiment; /* of_surface: NULL */
     const char *surface_id; /* whole id; else NULL */
-    const char *metric;  /* of a surface; NULL: its first. Of runs: the extractor of `best`; NULL:
-                            "reward" */
-    const char *folder;  /* is made when it is absent */
-    const char *stem;    /* file name without ending; NULL: made from the kind */
+    const char *metric;     /* of a surface; NULL: its first. Of runs: the extractor of `best`, for
+                               learning-curves a key of `metric`; NULL: "reward" (curves: "loss" where
+                               there is none) */
+    const char *folder;     /* is made when it is absent */
+    const char *stem;    /* file name without ending; NULL: EXPERIMENT-KIND[-METRIC], of a surface
+                            EXPERIMENT-ID-METRIC[-3d|-slices]. What is no letter, digit, '.', '_' or
+                            '-' becomes '_' with a hash behind */
     unsigned formats;    /* 0: PNG */
     const char *gnuplot; /* program; NULL: "gnuplot" on the PATH */
 } FigureRequest;

@@ -22,6 +22,29 @@ static const char marks_sql[] =
     " WHERE surface_id = ?1 AND (kind <> 'best' OR metric = ?2)"
     " GROUP BY kind, name, place ORDER BY kind, name, place";
 
+const char *figure_metric_axis(const char *metric)
+{
+    static const char *const names[][2] = {
+        {"loss", "loss (nats per token)"},
+        {"accuracy", "accuracy (%)"},
+        {"reward", "mean reward"},
+        {"entropy", "entropy (nats per token)"},
+        {"kl", "KL to the base model (nats per token)"},
+        {"grad_norm", "norm of the gradient of the loss"},
+    };
+    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
+        if (strcmp(names[k][0], metric) == 0) {
+            return names[k][1];
+        }
+    }
+    return metric;
+}
+
+double figure_metric_scale(const char *metric)
+{
+    return strcmp(metric, "accuracy") == 0 ? 100 : 1;
+}
+
 static int compare(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -71,7 +94,7 @@ static Status read_info(FigureGrid *grid, const FigureRequest *request, Error *e
     }
     grid->less_is_better =
         strcmp(grid->metric, "accuracy") != 0 && strcmp(grid->metric, "reward") != 0;
-    grid->scale = strcmp(grid->metric, "accuracy") == 0 ? 100 : 1;
+    grid->scale = figure_metric_scale(grid->metric);
     grid->rows = (int)frame_number(&grid->info, "nx", 0);
     grid->rows_done = (int)frame_number(&grid->info, "rows_done", 0);
     return STATUS_OK;

@@ -25,6 +25,10 @@ typedef struct {
     double lowest, highest;
 } FigureGrid;
 
+/* "loss (nats per token)" and so on; the metric itself where it is none of ours. */
+const char *figure_metric_axis(const char *metric);
+double figure_metric_scale(const char *metric); /* 100 for accuracy, which is shown in % */
+
 /* Errors: STATUS_USAGE: no such surface or metric; frame_read's. grid: zeroed. */
 Status figure_grid_read(FigureGrid *grid, const FigureRequest *request, Error *error);
 void figure_grid_release(FigureGrid *grid);

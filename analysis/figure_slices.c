@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "analysis/figure_draft.h"
+#include "analysis/figure_grid.h"
 
 static const unsigned char body[] = {
 #include "analysis_figures_slices_gp.inc"
@@ -13,7 +14,8 @@ static const unsigned char body[] = {
 enum { SLICES_MAX = 6 };
 
 static const char slices_sql[] =
-    "SELECT name, t, x, y, value FROM surface_slice WHERE surface_id = ?1 AND metric = coalesce(?2,"
+    "SELECT name, metric, t, x, y, value FROM surface_slice WHERE surface_id = ?1 AND metric = "
+    "coalesce(?2,"
     " (SELECT metric FROM surface_slice WHERE surface_id = ?1 ORDER BY metric = 'loss' DESC, metric"
     " LIMIT 1)) ORDER BY name LIKE 'eigenvector%', name, place";
 static const char curvature_sql[] =
@@ -103,14 +105,15 @@ static void add_slice(FigureDraft *draft, const Frame *slices, const Frame *hess
         middle = nearer ? k : middle;
     }
     double lowest = frame_number(slices, "value", middle);
-    *has_parabola = isfinite(c) && isfinite(lowest);
+    *has_parabola =
+        isfinite(c) && isfinite(lowest) && strcmp(frame_text(slices, "metric", from), "loss") == 0;
     draft_about(draft, "(slice %zu) %s: curvature %.6g", number, frame_text(slices, "name", from),
                 c);
     for (size_t k = from; k < to; k++) {
         double t = frame_number(slices, "t", k);
         draft_value(draft, t);
         draft_value(draft, frame_number(slices, "value", k));
-        draft_value(draft, lowest + c * t * t / 2);
+        draft_value(draft, *has_parabola ? lowest + c * t * t / 2 : NAN);
         draft_value(draft, frame_number(slices, "x", k));
         draft_value(draft, frame_number(slices, "y", k));
         text_add(&draft->data, "\n");
@@ -134,6 +137,7 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
                  double *sorted)
 {
     const double width = 8.5;
+    const char *metric = frame_text(slices, "metric", 0);
     LegendEntry entries[SLICES_MAX + 1];
     Text titles[SLICES_MAX] = {0};
     uint32_t colors[SLICES_MAX];
@@ -141,6 +145,7 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
                                                                  t_high = -INFINITY;
     size_t n = 0, n_sorted = 0;
     bool any_parabola = false;
+    double scale = figure_metric_scale(metric);
     draft_about(draft, "%s, beside the parabolas of the Hessian there.", draft->kind->title);
     draft_about(draft, "results.db: surface %s of experiment %s", draft->request->surface_id,
                 frame_text(info, "experiment", 0) ? frame_text(info, "experiment", 0) : "-");
@@ -150,7 +155,7 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
              to++) {
             double value = frame_number(slices, "value", to), t = frame_number(slices, "t", to);
             if (isfinite(value)) {
-                sorted[n_sorted++] = value;
+                sorted[n_sorted++] = scale * value;
                 t_low = fmin(t_low, t);
                 t_high = fmax(t_high, t);
             }
@@ -176,7 +181,8 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
             (LegendEntry){.title = "curvature at 0", .color = 0x808080, .line_width = 1, .dash = 3};
     }
     draft_string(draft, "x_label", "distance from the minimum, in v");
-    draft_string(draft, "y_label", frame_text(info, "axis", 0));
+    draft_string(draft, "y_label", figure_metric_axis(metric));
+    draft_number(draft, "scale", scale);
     draft_number(draft, "x_low", t_low);
     draft_number(draft, "x_high", t_high);
     draft_number(draft, "x_step", figure_nice_step(t_high - t_low, 5));
@@ -198,13 +204,11 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
 Status figure_build_slices(FigureDraft *draft, bool *drawn, Error *error)
 {
     static const char info_sql[] =
-        "SELECT experiment, x_label, y_label, CASE coalesce(?2, 'loss') WHEN 'loss' THEN"
-        " 'loss (nats per token)' WHEN 'accuracy' THEN 'accuracy' ELSE ?2 END AS axis"
-        " FROM surface WHERE surface_id = ?1";
+        "SELECT experiment, x_label, y_label FROM surface WHERE surface_id = ?1";
     const char *binds[] = {draft->request->surface_id, draft->request->metric};
     Store *store = draft->request->store;
     Frame info = {0}, slices = {0}, hessian = {0};
-    Status status = frame_read(&info, store, info_sql, binds, 2, error);
+    Status status = frame_read(&info, store, info_sql, binds, 1, error);
     status = status ? status : frame_read(&slices, store, slices_sql, binds, 2, error);
     status = status ? status : frame_read(&hessian, store, curvature_sql, binds, 1, error);
     double *sorted = malloc((slices.n_rows + 1) * sizeof *sorted);

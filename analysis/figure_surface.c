@@ -17,24 +17,6 @@ static const unsigned char surface_body[] = {
 
 enum { LEVELS_MAX = 24, PATHS_MAX = 6, PATH_DOTS = 12 };
 
-static const char *axis_of_metric(const char *metric)
-{
-    static const char *const names[][2] = {
-        {"loss", "loss (nats per token)"},
-        {"accuracy", "accuracy (%)"},
-        {"reward", "mean reward"},
-        {"entropy", "entropy (nats per token)"},
-        {"kl", "KL to the base model (nats per token)"},
-        {"grad_norm", "norm of the gradient of the loss"},
-    };
-    for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
-        if (strcmp(names[k][0], metric) == 0) {
-            return names[k][1];
-        }
-    }
-    return metric;
-}
-
 static void add_about(FigureDraft *draft, const FigureGrid *grid)
 {
     const Frame *info = &grid->info;
@@ -329,7 +311,7 @@ static void add_labels(FigureDraft *draft, const FigureGrid *grid)
         draft_string(draft, axes[k], text_string(&label));
     }
     text_clear(&label);
-    draft_escape(&label, axis_of_metric(grid->metric), 48);
+    draft_escape(&label, figure_metric_axis(grid->metric), 48);
     draft_string(draft, "z_label", text_string(&label));
     text_release(&label);
 }

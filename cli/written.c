@@ -21,8 +21,8 @@ static void record(Store *store, const char *path, const char *kind, const char 
     free(whole);
 }
 
-Status cli_written(const Cli *cli, const Text *files, const char *kind, const char *surface_id,
-                   Error *error)
+void cli_record(const Cli *cli, const Text *files, const char *kind, const char *surface_id,
+                bool *recorded)
 {
     Store *store = NULL;
     Text path = {0};
@@ -38,5 +38,14 @@ Status cli_written(const Cli *cli, const Text *files, const char *kind, const ch
         store_close(store);
     }
     text_release(&path);
+    if (recorded) {
+        *recorded = writable;
+    }
+}
+
+Status cli_written(const Cli *cli, const Text *files, const char *kind, const char *surface_id,
+                   Error *error)
+{
+    cli_record(cli, files, kind, surface_id, NULL);
     return cli_write(text_string(files), files->n, error);
 }

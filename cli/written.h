@@ -2,6 +2,11 @@
 #pragma once
 #include "cli/cli.h"
 
+/* files: a path a line. Each goes with size and hash into the table `artifact`, unless results.db
+ * is being written to or cannot be: *recorded (may be NULL) says so. surface_id: whole, or NULL. */
+void cli_record(const Cli *cli, const Text *files, const char *kind, const char *surface_id,
+                bool *recorded);
+
 /* files: a path a line. They go to stdout, and into the table `artifact` with size and hash unless
  * results.db is being written to or cannot be. surface_id: whole, or NULL. */
 Status cli_written(const Cli *cli, const Text *files, const char *kind, const char *surface_id,

@@ -8,7 +8,7 @@ do for [line = 1:|$legend|] { eval $legend[line] }
 do for [format in formats] {
     eval terminal(format)
     set output name.'.'.format
-    plot for [k = 1:n_slices] data index sprintf('slice %d', k) using 1:(parabolas[k] ? $3 : NaN) with lines lw 1 dt 3 lc rgb colors[k], \
-        for [k = 1:n_slices] data index sprintf('slice %d', k) using 1:2 with linespoints lw 1.1 pt points[k] ps 0.35 pi 4 lc rgb colors[k]
+    plot for [k = 1:n_slices] data index sprintf('slice %d', k) using 1:(parabolas[k] ? $3 * scale : NaN) with lines lw 1 dt 3 lc rgb colors[k], \
+        for [k = 1:n_slices] data index sprintf('slice %d', k) using 1:($2 * scale) with linespoints lw 1.1 pt points[k] ps 0.35 pi 4 lc rgb colors[k]
     unset output
 }
