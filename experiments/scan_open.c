@@ -102,7 +102,8 @@ static Status refuse_plan(const Scan *scan, int64_t budget, Error *error)
     Module *modules = malloc(((size_t)scan->model.n_layers * N_ROLES + 1) * sizeof *modules);
     if (modules && strcmp(spec->adapter.method, "none") != 0) {
         int n = plan_modules(modules, &scan->model, spec->adapter.targets);
-        if (plan_enumerate(&plans, &n_plans, modules, n, 2, spec->adapter.rank, -1, NULL)) {
+        const Plan like = {.rank = spec->adapter.rank};
+        if (plan_enumerate(&plans, &n_plans, modules, n, &like, 2, -1, NULL)) {
             n_plans = 0;
         }
     }

@@ -38,7 +38,7 @@ static AdapterBank *open_bank(Model *model)
         {0.2f, -0.3f, 0.1f, 0.25f}, {0, 0, 0, 0}};
     AdapterSpec spec = {
         .method = "tinylora",
-        .plan = {.rank = 2, .u = 1, .groups = LAYERS, .tie = TIE_TILED, .balanced = true},
+        .plan = {.rank = 2, .u = 1, .groups = LAYERS, .tie = TIE_TILED, .grouping = GROUPING_BALANCED},
         .targets = (1 << N_ROLES) - 1,
         .seed = 13,
         .scale = 1};
