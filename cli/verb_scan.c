@@ -49,6 +49,9 @@ static void make_report(Report *report, const ScanResult *result)
     add_number(report, "minimum", result->minimum);
     add_number(report, "minimum_x", result->minimum_x);
     add_number(report, "minimum_y", result->minimum_y);
+    text_add(add(report, "minimum_inside", false), !isfinite(result->minimum) ? ""
+                                                   : result->inside           ? "yes"
+                                                                              : "no");
     add_number(report, "gain", result->gain);
     add_number(report, "gain_se", result->gain_se);
     add_number(report, "p_value", result->p_value);

@@ -156,17 +156,43 @@ static void add_duration(Text *out, double seconds)
     }
 }
 
-/* A grid that would take very long wants to be asked for twice. */
-static Status ask(const Scan *scan, double seconds, Error *error)
+/* Seconds a point where many ride in one batch, from as many of the first row as take about two
+ * seconds. alone: what one takes by itself. */
+static Status time_points(Scan *scan, double alone, double *seconds, Error *error)
 {
-    double points = (double)scan->plane.rx.n * scan->plane.ry.n;
-    if (scan->options->yes || (points <= MANY_POINTS && points * seconds <= LONG_S)) {
+    Measured measured[SCAN_BATCH] = {0};
+    double xy[2 * SCAN_BATCH];
+    int capacity = measure_capacity(scan->bank, SCAN_BATCH), n = (int)ceil(2 / (alone + 1e-3));
+    n = n < capacity ? n : capacity;
+    n = n < scan->plane.ry.n ? n : scan->plane.ry.n;
+    for (int k = 0; k < n; k++) {
+        xy[2 * k] = plane_coordinate(&scan->plane.rx, 0);
+        xy[2 * k + 1] = plane_coordinate(&scan->plane.ry, k);
+    }
+    double began = now(scan);
+    Status status = scan_measure(scan, measured, xy, n, error);
+    *seconds = (now(scan) - began) / n;
+    for (int k = 0; k < n; k++) {
+        measured_release(&measured[k]);
+    }
+    return status;
+}
+
+/* A grid that would take very long wants to be asked for twice. alone: seconds of one point. */
+static Status ask(Scan *scan, double alone, Error *error)
+{
+    double points = (double)scan->plane.rx.n * scan->plane.ry.n, seconds = alone;
+    if (scan->options->yes || (points <= MANY_POINTS && points * alone <= LONG_S)) {
         return STATUS_OK;
+    }
+    Status status = time_points(scan, alone, &seconds, error);
+    if (status || (points <= MANY_POINTS && points * seconds <= LONG_S)) {
+        return status;
     }
     Text total = {0};
     add_duration(&total, points * seconds);
     error_set(error, STATUS_USAGE,
-              "%d x %d are %.0f points; at %.2g s a point about %s for one process; --yes goes on",
+              "%d x %d are %.0f points; at %.2g s a point %s for one process; --yes goes on",
               scan->plane.rx.n, scan->plane.ry.n, points, seconds, text_string(&total));
     text_release(&total);
     return STATUS_USAGE;
@@ -254,7 +280,7 @@ static Status end(Scan *scan, bool last, Error *error)
 static Status measure_surface(Scan *scan, const Known *known, Error *error)
 {
     Measured base = {0};
-    double seconds = 0;
+    double seconds = 0; /* a point */
     bool last = false;
     Status status = scan_open_bench(scan, error);
     if (!status && !known->has_base) {

@@ -28,6 +28,7 @@ typedef struct {
     double base;     /* its value of the base model */
     double best, best_x, best_y;
     double minimum, minimum_x, minimum_y; /* of the loss on the plane */
+    bool inside;                          /* the minimum lies within the grid */
     double gain, gain_se, p_value;        /* base's loss - minimum's, nats; paired over rows */
     double curvature[2]; /* largest and smallest eigenvalue of the loss's Hessian at the minimum */
     double base_curvature[2]; /* and at the base */

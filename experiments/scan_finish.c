@@ -123,6 +123,7 @@ static Status curvature(Scan *scan, const char *place, const float *v, Error *er
     if (status || found || n > SCAN_HESSIAN_MAX) {
         return status;
     }
+    scan->stage = "curvature";
     status =
         landscape_hessian(hessian, values, vectors, &scan->trainer, &scan->settings, v, n, 0, &why);
     if (status == STATUS_FAILED) {
@@ -173,6 +174,7 @@ static Status mark_minimum(Scan *scan, double x, double y, Error *error)
     Measured measured[2] = {0};
     SurfaceMark marks[2 * MEASURE_COUNT + 3], at = {.kind = "minimum", .name = ""};
     Error why = {0};
+    scan->stage = "minimum";
     Status status = landscape_minimum(&minimum, &scan->trainer, &scan->settings, &scan->plane.plane,
                                       &scan->plane.rx, &scan->plane.ry, x, y, &why);
     if (status == STATUS_FAILED) {
@@ -196,11 +198,12 @@ static Status mark_minimum(Scan *scan, double x, double y, Error *error)
     size_t n = add_marks(marks, scan, &at, &measured[1]);
     n += add_gain(marks + n, scan, &at, &measured[0], &measured[1]);
     status = store_surface_marks(scan->store, scan->surface_id, marks, n, error);
-    if (!status && !minimum.converged) {
-        status = event(scan, "minimum",
-                       "the gradient has not vanished at the refined minimum: it "
-                       "lies at the edge, or on a plateau",
-                       error);
+    if (!status && (minimum.at_edge || !minimum.converged)) {
+        status =
+            event(scan, "minimum",
+                  minimum.at_edge ? "it lies at the edge of what was searched: the valley goes on"
+                                  : "the gradient has not vanished there",
+                  error);
     }
     measured_release(&measured[0]);
     measured_release(&measured[1]);
@@ -361,7 +364,7 @@ static Status slice(Scan *scan, int which, double x0, double y0, Error *error)
              line.name);
     status = status ? status : count(scan, sql, &found, error);
     if (!status && !found) {
-        scan_show(scan, "slices", which, MAX_SLICES, 0);
+        scan->stage = "slices";
         status = measure_line(scan, &line, error);
     }
     free(line.v);

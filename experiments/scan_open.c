@@ -93,14 +93,14 @@ static Status adopt_adapter(Scan *scan, Error *error)
 }
 
 /* Two scalars are what a plane has; the ways that this model offers are named. */
-static Status refuse_plan(const Scan *scan, int64_t budget, Error *error)
+static Status refuse_plan(const Scan *scan, Error *error)
 {
     Text ways = {0};
     Plan *plans = NULL;
     int n_plans = 0;
     const RunSpec *spec = &scan->spec;
     Module *modules = malloc(((size_t)scan->model.n_layers * N_ROLES + 1) * sizeof *modules);
-    if (modules && strcmp(spec->adapter.method, "none") != 0) {
+    if (modules) {
         int n = plan_modules(modules, &scan->model, spec->adapter.targets);
         const Plan like = {.rank = spec->adapter.rank};
         if (plan_enumerate(&plans, &n_plans, modules, n, &like, 2, -1, NULL)) {
@@ -111,10 +111,17 @@ static Status refuse_plan(const Scan *scan, int64_t budget, Error *error)
         text_printf(&ways, "%s{\"budget\": 2, \"u\": %d, \"groups\": %d, \"tie\": \"%s\"}",
                     i ? " or " : "", plans[i].u, plans[i].groups, tie_rule_name(plans[i].tie));
     }
+    Text what = {0};
+    if (strcmp(spec->adapter.method, "tinylora") == 0) {
+        text_printf(&what, "adapter.budget: %d scalars", spec->adapter.budget);
+    } else {
+        text_printf(&what, "adapter.method: \"%s\"", spec->adapter.method);
+    }
     error_set(error, STATUS_USAGE,
-              "adapter: %lld scalars where a surface has exactly two; on this model %s give%s two; "
-              "or take scan.directions axes, random, pca or runs through a stored run (scan.run)",
-              (long long)budget, n_plans ? text_string(&ways) : "no plan", n_plans > 1 ? "" : "s");
+              "%s, where a surface has exactly two; on this model %s give%s two; or take "
+              "scan.directions axes, random, pca or runs through a stored run (scan.run)",
+              text_string(&what), n_plans ? text_string(&ways) : "no plan", n_plans > 1 ? "" : "s");
+    text_release(&what);
     free(plans);
     free(modules);
     text_release(&ways);
@@ -126,7 +133,7 @@ static Status open_adapter(Scan *scan, Error *error)
     bool scalars = strcmp(scan->spec.scan.directions, "scalars") == 0;
     bool tinylora = strcmp(scan->spec.adapter.method, "tinylora") == 0;
     if (scalars && (!tinylora || scan->spec.adapter.budget != 2)) {
-        return refuse_plan(scan, tinylora ? scan->spec.adapter.budget : 0, error);
+        return refuse_plan(scan, error);
     }
     Status status = cell_adapter(&scan->adapter, &scan->spec, &scan->model, error);
     scan->n = scan->n_runs ? scan->runs[0].n : 2;

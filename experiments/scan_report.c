@@ -7,7 +7,7 @@
 #include "results/frame.h"
 
 static const char numbers_sql[] =
-    "SELECT s.nx, s.ny, s.state, s.metrics ->> 0 AS metric, "
+    "SELECT s.nx, s.ny, s.x_min, s.x_max, s.y_min, s.y_max, s.state, s.metrics ->> 0 AS metric, "
     "(SELECT count(*) FROM surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') "
     "AS rows_done, "
     "(SELECT count(*) FROM surface_point p WHERE p.surface_id = s.surface_id AND p.value IS NULL) "
@@ -105,8 +105,14 @@ Status scan_report(ScanResult *result, Store *store, const char *surface_id, Err
                 strcmp(run_state_name((RunState)s), state) == 0 ? (RunState)s : result->state;
         }
     }
-    frame_release(&frame);
     status = status ? status : read_marks(result, store, error);
+    if (!status && frame.n_rows) {
+        result->inside = result->minimum_x > frame_number(&frame, "x_min", 0) &&
+                         result->minimum_x < frame_number(&frame, "x_max", 0) &&
+                         result->minimum_y > frame_number(&frame, "y_min", 0) &&
+                         result->minimum_y < frame_number(&frame, "y_max", 0);
+    }
+    frame_release(&frame);
     status = status ? status : read_curvature(result, store, error);
     return status ? status : read_files(result, store, error);
 }
