@@ -9,3 +9,4 @@ extern const Verb verb_best, verb_config_show, verb_db_check, verb_eval, verb_ex
 extern const Verb verb_export_figures, verb_export_report;
 extern const Verb verb_scan;
 extern const Verb verb_watch, verb_db_upgrade;
+extern const Verb verb_export_notebook;

@@ -90,7 +90,7 @@ static void help_of_every_verb_has_two_examples(void **state)
         if (strncmp(line, "  ", 2) != 0 || line[2] == ' ' || strncmp(line, "  tinylora", 10) == 0) {
             continue;
         }
-        snprintf(verb, sizeof verb, "%.13s", line + 2);
+        snprintf(verb, sizeof verb, "%.15s", line + 2);
         verb[strcspn(verb, " ")] = verb[strcspn(verb, " ")] && strstr(line, "  ") ? ' ' : 0;
         for (size_t n = strlen(verb); n > 0 && verb[n - 1] == ' '; n--) {
             verb[n - 1] = 0;
