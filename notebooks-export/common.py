@@ -43,8 +43,8 @@ def show(table):
     for row in range(len(table) + 1):
         page += "<tr>"
         for k, column in enumerate(columns):
-            tag, side = "td" if row else "th", "right" if numeric[k] else "left"
-            page += f'<{tag} style="text-align: {side}">{html.escape(column[row], quote=False)}</{tag}>'
+            tag, look = "td" if row else "th", "right; white-space: nowrap" if numeric[k] else "left"
+            page += f'<{tag} style="text-align: {look}">{html.escape(column[row], quote=False)}</{tag}>'
         page += "</tr>\n"
         line = [c[row].rjust(w) if n else c[row].ljust(w) for c, w, n in zip(columns, width, numeric)]
         plain += "  ".join(line).rstrip() + "\n"
@@ -57,7 +57,7 @@ MARKS, DASHES = "osD^vPX", ["-", "--", "-.", ":"]
 plt.rcParams.update({
     "figure.dpi": 110, "figure.figsize": (7, 4.2), "figure.autolayout": True, "font.size": 10,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-    "grid.color": "#e4e4e4", "axes.axisbelow": True, "legend.frameon": False})
+    "grid.color": "#e4e4e4", "axes.axisbelow": True, "legend.frameon": False, "image.cmap": "viridis"})
 
 
 def style(k):

@@ -68,9 +68,9 @@ WITH score AS (
     FROM best_runs
     WHERE experiment IN (SELECT value FROM json_each(:experiments)) AND extractor IS :metric
 )
-SELECT experiment, CASE kind WHEN 'base' THEN 'base model' ELSE run_id END AS run, method, nullif(budget, 0) AS budget,
-       lr, seed, value AS score, standard_error AS se, gain, p_value AS p, n, CASE kind WHEN 'run' THEN tried END AS tried,
-       task
+SELECT experiment, CASE kind WHEN 'base' THEN 'base model' ELSE run_id END AS run, method,
+       nullif(budget, 0) AS budget, lr, seed, value AS score, standard_error AS se, gain, p_value AS p, n,
+       CASE kind WHEN 'run' THEN tried END AS tried, task
 FROM score WHERE k = 1
 ORDER BY task, experiment, kind DESC
 """)

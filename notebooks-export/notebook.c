@@ -11,16 +11,16 @@
 #include "notebooks-export/notebook_parts.h"
 #include "results/frame.h"
 
-static const char common_py[] = {
+static const unsigned char common_py[] = {
 #include "notebooks_export_common_py.inc"
     0};
-static const char sweep_py[] = {
+static const unsigned char sweep_py[] = {
 #include "notebooks_export_sweep_py.inc"
     0};
-static const char surface_py[] = {
+static const unsigned char surface_py[] = {
 #include "notebooks_export_surface_py.inc"
     0};
-static const char comparison_py[] = {
+static const unsigned char comparison_py[] = {
 #include "notebooks_export_comparison_py.inc"
     0};
 
@@ -167,15 +167,15 @@ static void release_cells(Notebook *notebook)
 
 /* --- files --- */
 
-static Status write_notebook(Text *files, Notebook *notebook, const char *template_text,
+static Status write_notebook(Text *files, Notebook *notebook, const unsigned char *template_text,
                              const char *name, Error *error)
 {
     char path[FILE_PATH_MAX];
     Template template = {0}, common = {0};
     FileWriter scratch;
     Text json = {0};
-    template_parse(&template, template_text);
-    template_parse(&common, common_py);
+    template_parse(&template, (const char *)template_text);
+    template_parse(&common, (const char *)common_py);
     Status status = path_join(path, notebook->request->folder, name, error);
     bool drawing = !status && !(status = directory_writer_open(&scratch, path, error));
     if (drawing) {
@@ -217,7 +217,7 @@ static void add_names(Text *out, const TemplateValue *values, int n)
 
 /* values: (n) and room for two more, the last ones that code is given. */
 static Status write_values(Text *files, Notebook *notebook, TemplateValue *values, int n,
-                           const char *template_text, const char *name, Error *error)
+                           const unsigned char *template_text, const char *name, Error *error)
 {
     Text names = {0}, database = {0};
     Status status =

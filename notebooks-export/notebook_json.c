@@ -89,5 +89,9 @@ void notebook_json(Text *out, const Notebook *notebook)
 void notebook_mime(Text *out, const char *type, const char *text)
 {
     text_printf(out, "%s\n      \"%s\": ", out->n ? "," : "", type);
-    add_lines(out, text, 6);
+    if (strncmp(type, "text/", 5) == 0) {
+        add_lines(out, text, 6);
+    } else {
+        text_json_string(out, text, strlen(text));
+    }
 }

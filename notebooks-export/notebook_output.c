@@ -8,7 +8,13 @@
 #include "notebooks-export/notebook_parts.h"
 #include "notebooks-export/sheet.h"
 
-enum { PICTURE_MAX_BYTES = 16 << 20, WIDEST_PIXELS = 780, BASE64_LINE = 76, MAX_BINDS = 8 };
+enum {
+    PICTURE_MAX_BYTES = 16 << 20,
+    PERCENT = 38, /* of a picture's pixels, which are made for paper, on a screen */
+    WIDEST_PIXELS = 900,
+    BASE64_LINE = 76,
+    MAX_BINDS = 8
+};
 
 typedef struct {
     const char *values[MAX_BINDS];
@@ -103,21 +109,20 @@ static void add_base64(Text *out, const unsigned char *bytes, size_t n)
     }
 }
 
-/* Width and height as PNG keeps them in its first block; 0 for what is no PNG. */
-static unsigned png_size(const unsigned char *bytes, size_t n, int which)
+/* As PNG keeps it in its first block; 0 for what is no PNG. */
+static unsigned png_width(const unsigned char *bytes, size_t n)
 {
-    const unsigned char *at = bytes + 16 + 4 * which;
+    const unsigned char *at = bytes + 16;
     return n < 24 || memcmp(bytes, "\x89PNG", 4) != 0
                ? 0
                : (unsigned)at[0] << 24 | (unsigned)at[1] << 16 | (unsigned)at[2] << 8 | at[3];
 }
 
-/* Pictures are drawn for paper; half their pixels is a good size on a screen. */
 static void add_picture(Cell *cell, const FigureKind *kind, const char *metric, const char *bytes,
                         size_t n)
 {
     const unsigned char *png = (const unsigned char *)bytes;
-    unsigned width = png_size(png, n, 0) / 2;
+    unsigned width = png_width(png, n) * PERCENT / 100;
     Text text = {0};
     add_base64(&text, png, n);
     notebook_mime(&cell->data, "image/png", text_string(&text));

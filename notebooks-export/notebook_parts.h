@@ -33,7 +33,7 @@ Status notebook_table(Cell *cell, const Notebook *notebook, bool pairs, bool *th
 /* The picture of a figure cell. */
 Status notebook_figure(Cell *cell, const Notebook *notebook, const char *kind, const char *metric,
                        bool *there, Error *error);
-/* A MIME type with its text as nbformat keeps it. */
+/* A MIME type with its content as nbformat keeps it: texts as lists of lines, else one string. */
 void notebook_mime(Text *out, const char *type, const char *text);
 /* The whole file. */
 void notebook_json(Text *out, const Notebook *notebook);

@@ -77,7 +77,7 @@ void sheet_html(Text *out, const Frame *frame)
             text_clear(&cell);
             add_cell(&cell, column, row);
             text_printf(out, "<%s style=\"text-align: %s\">", tag,
-                        column->numeric ? "right" : "left");
+                        column->numeric ? "right; white-space: nowrap" : "left");
             add_html(out, text_string(&cell));
             text_printf(out, "</%s>", tag);
         }

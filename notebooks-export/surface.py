@@ -68,39 +68,40 @@ GROUP BY metric
 # only as their shadow on it: *distance* in the table of places says how far.
 # %% code
 def grid_of(metric):
-    """x, y and z[iy, ix] of a metric; NaN where nothing is."""
+    """x, y and z[iy, ix] of a metric, shares in percent; masked where nothing is."""
     points = pd.read_sql_query("SELECT x, y, value FROM surface_picture WHERE surface_id = ? AND metric = ?",
                                connection, params=(NAMES["surface"], metric))
     z = points.pivot(index="y", columns="x", values="value").astype(float)
-    return z.columns.to_numpy(), z.index.to_numpy(), np.ma.masked_invalid(z.to_numpy())
+    scale = 100 if metric == "accuracy" else 1
+    return z.columns.to_numpy(), z.index.to_numpy(), np.ma.masked_invalid(scale * z.to_numpy())
 
 
 surface = read("SELECT * FROM surface WHERE surface_id = :surface").iloc[0]
 marks = read("SELECT * FROM surface_mark WHERE surface_id = :surface ORDER BY kind, name, place")
 UNITS = {"loss": "loss (nats per token)", "entropy": "entropy (nats per token)", "grad_norm": "gradient norm",
-         "kl": "KL to the base model (nats per token)", "reward": "mean reward", "accuracy": "accuracy (share)"}
-LOOKS = {"base": ("o", "white", "base model"), "best": ("s", "#e69f00", "best point of the grid"),
-         "minimum": ("*", "#d55e00", "minimum"), "run": ("^", "#cc79a7", "trained run")}
+         "kl": "KL to the base model (nats per token)", "reward": "mean reward", "accuracy": "accuracy (%)"}
+LOOKS = {"base": ("o", "base model"), "best": ("s", "best grid point"), "minimum": ("*", "minimum"),
+         "run": ("^", "trained run")}
 
 
 def heat_map(metric):
     x, y, z = grid_of(metric)
-    fig, ax = plt.subplots(figsize=(6.4, 5))
-    low, high = np.percentile(z.compressed(), [0, 98])
+    fig, ax = plt.subplots(figsize=(5.6, 5))
+    low, high = np.percentile(z.compressed(), [2, 98])
     picture = ax.pcolormesh(x, y, z, shading="nearest", vmin=low, vmax=max(high, low + 1e-12))
-    if min(z.shape) > 2 and high > low:
-        ax.contour(x, y, z, np.linspace(low, high, 12)[1:], colors="white", linewidths=0.6)
-    fig.colorbar(picture, label=UNITS.get(metric, metric), extend="max")
+    if min(z.shape) > 2 and not z.mask.mean() > 0.5 and high > low:
+        ax.contour(x, y, z, np.linspace(low, high, 12), colors="white", linewidths=0.6)
+    fig.colorbar(picture, label=UNITS.get(metric, metric), extend="both", shrink=0.85)
     for name, path in marks[marks.kind == "path"].groupby("name"):
         ax.plot(path.x, path.y, "-", color="white", lw=2.4)
-        ax.plot(path.x, path.y, ".-", color="black", lw=1, ms=3, label=f"path of {name}")
-    for kind, (mark, color, label) in LOOKS.items():
-        of_kind = marks[(marks.kind == kind) & marks.metric.isin([metric, ""])].head(1)
-        ax.scatter(of_kind.x, of_kind.y, s=90, marker=mark, c=color, edgecolors="black", zorder=3,
-                   label=label if len(of_kind) else None)
-    ax.set(xlabel=surface.x_label, ylabel=surface.y_label)
+        ax.plot(path.x, path.y, ".-", color="black", lw=1, ms=3, label=f"training run {name[:8]}")
+    for kind, (mark, label) in LOOKS.items():
+        places = marks[marks.kind == kind].drop_duplicates(["x", "y"])
+        if len(places):
+            ax.scatter(places.x, places.y, s=90, marker=mark, c="white", edgecolors="black", zorder=3, label=label)
+    ax.set(xlabel=surface.x_label, ylabel=surface.y_label, box_aspect=1)
     ax.grid(False)
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=3, fontsize=8)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2)
     plt.show()
 # %% figure surface each
 heat_map({{metric}})
@@ -176,7 +177,8 @@ ORDER BY name, place
 # is too high for one direction and too low for the other. A negative one at the base model is a way down.
 # %% table
 show(read("""
-SELECT place, k + 1 AS k, eigenvalue, eigenvalue / min(abs(eigenvalue)) OVER (PARTITION BY place) AS "ratio to the flattest",
+SELECT place, k + 1 AS k, eigenvalue,
+       eigenvalue / min(abs(eigenvalue)) OVER (PARTITION BY place) AS "ratio to the flattest",
        CASE WHEN eigenvalue > 0 THEN 2 / eigenvalue END AS "largest stable rate"
 FROM surface_hessian
 WHERE surface_id = :surface

@@ -47,13 +47,15 @@ WHERE m.experiment = :experiment AND substr(j.key, -7) = '_sha256' AND j.value <
 GROUP BY j.key, j.value
 """))
 # %% [markdown]
-# What was evaluated on: a file's rows, how answers were drawn, and the base model's own score there.
+# What was evaluated on: rows of a file, how answers were drawn, and the base model's own score there under every
+# extractor. Further down a *task* goes by its number.
 # %% table
 show(read("""
-SELECT DISTINCT task, extractor AS score, n AS answers, value AS base, standard_error AS se
-FROM best_runs
-WHERE experiment = :experiment AND kind = 'base'
-ORDER BY task, extractor <> :metric, extractor
+WITH task AS (SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_runs WHERE experiment = :experiment)
+SELECT DISTINCT number AS task, task AS "rows and sampling", extractor AS score, n AS answers, value AS base,
+       standard_error AS se
+FROM task WHERE kind = 'base'
+ORDER BY number, extractor <> :metric, extractor
 """))
 
 # === best
@@ -70,8 +72,10 @@ ORDER BY task, extractor <> :metric, extractor
 # had no part in the choice.
 # %% table
 show(read("""
-WITH score AS (
-    SELECT * FROM best_runs WHERE experiment = :experiment AND extractor IS :metric
+WITH task AS (
+    SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_runs WHERE experiment = :experiment
+), score AS (
+    SELECT * FROM task WHERE extractor IS :metric
 ), step_down AS ( -- Holm (1979): the k-th smallest of m is multiplied by m - k + 1
     SELECT run_id, task, p_value, p_value * (1 + count(*) OVER (PARTITION BY task) -
            row_number() OVER (PARTITION BY task ORDER BY p_value, run_id)) AS p
@@ -83,7 +87,7 @@ WITH score AS (
 )
 SELECT s.place, CASE s.kind WHEN 'base' THEN 'base model' ELSE s.run_id END AS run, s.method,
        nullif(s.budget, 0) AS budget, s.lr, s.seed, nullif(s.step, 0) AS step, s.value AS score,
-       s.standard_error AS se, s.gain, s.p_value AS p, h.p AS "p (Holm)", s.n, s.task
+       s.standard_error AS se, s.gain, s.p_value AS p, h.p AS "p (Holm)", s.n, s.number AS task
 FROM score s LEFT JOIN holm h ON h.run_id = s.run_id AND h.task = s.task
 ORDER BY s.task, s.place, s.run_id
 """))
@@ -97,40 +101,40 @@ ORDER BY s.task, s.place, s.run_id
 # training would give; rows tell what a second test set would give.
 # %% table
 rates = read("""
-SELECT b.task, b.method, b.adapter, b.budget, b.lr, count(*) AS seeds, avg(b.value) AS score,
-       CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(b.value * b.value) - sum(b.value) * avg(b.value)) /
+WITH task AS (SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_runs WHERE experiment = :experiment)
+SELECT number AS task, method, adapter, budget, lr, count(*) AS seeds, avg(value) AS score,
+       CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(value * value) - sum(value) * avg(value)) /
                                        (count(*) * (count(*) - 1.0)))
-            ELSE max(b.standard_error) END AS se,
-       min(b.value) AS lowest, max(b.value) AS highest
-FROM best_runs b
-WHERE b.experiment = :experiment AND b.extractor IS :metric AND b.kind = 'run' AND b.value IS NOT NULL
-GROUP BY b.task, b.method, b.adapter, b.budget, b.lr
+            ELSE max(standard_error) END AS se, min(value) AS lowest, max(value) AS highest
+FROM task
+WHERE extractor IS :metric AND kind = 'run' AND value IS NOT NULL
+GROUP BY number, method, adapter, budget, lr
 """)
 show(rates)
 # %% code
 base = read("""
-SELECT DISTINCT task, value, standard_error AS se FROM best_runs
-WHERE experiment = :experiment AND extractor IS :metric AND kind = 'base'
+WITH task AS (SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_runs WHERE experiment = :experiment)
+SELECT DISTINCT number AS task, value, standard_error AS se FROM task WHERE extractor IS :metric AND kind = 'base'
 """)
+TASK = rates.task.mode()[0]  # the one that most of them were scored on
+shares = rates.score.between(0, 1).all()
+SCALE, LABEL = (100, f"{NAMES['metric']} (%)") if shares else (1, NAMES["metric"] or "objective")
 
 
-def base_band(ax, task):
+def base_band(ax):
     """The base model's score and one standard error to each side."""
-    for row in base[base.task == task].itertuples():
-        ax.axhline(row.value, color="#606060", lw=1, label="base model")
-        ax.axhspan(row.value - row.se, row.value + row.se, color="#606060", alpha=0.15, lw=0)
+    for row in base[base.task == TASK].itertuples():
+        ax.axhline(SCALE * row.value, color="#606060", ls="--", lw=1, label="base model ± 1 SE")
+        ax.axhspan(SCALE * (row.value - row.se), SCALE * (row.value + row.se), color="#606060", alpha=0.2, lw=0)
 # %% figure lr-accuracy
-for task, of_task in rates.groupby("task", dropna=False):
-    fig, ax = plt.subplots()
-    base_band(ax, task)
-    kinds = of_task.groupby(["method", "adapter", "budget"])
-    for k, ((method, adapter, budget), of_kind) in enumerate(kinds):
-        ax.errorbar(of_kind.lr, of_kind.score, of_kind.se, capsize=3, **style(k),
-                    label=f"{method}, {adapter}, {budget} scalars")
-    ax.set(xscale="log", xlabel="learning rate", ylabel=f"{NAMES['metric']} (held-out rows)")
-    ax.set_title(task, fontsize=8)
-    ax.legend()
-    plt.show()
+fig, ax = plt.subplots()
+base_band(ax)
+kinds = rates[rates.task == TASK].groupby(["method", "adapter", "budget"])
+for k, ((method, adapter, budget), of) in enumerate(kinds):
+    ax.errorbar(of.lr, SCALE * of.score, SCALE * of.se, capsize=3, label=f"{method}, {budget} scalars", **style(k))
+ax.set(xscale="log", xlabel="learning rate", ylabel=LABEL)
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
+plt.show()
 
 # === curves
 # %% [markdown]
@@ -168,16 +172,14 @@ for (method, adapter, budget), of_kind in curves.groupby(["method", "adapter", "
 # At every budget the rate that scored best. Every budget had its own choice of rates, so a budget that tried more
 # of them had more luck to choose from.
 # %% figure parameters-accuracy
-for task, of_task in rates.groupby("task", dropna=False):
-    fig, ax = plt.subplots()
-    base_band(ax, task)
-    for k, ((method, adapter), of_kind) in enumerate(of_task.groupby(["method", "adapter"])):
-        top = of_kind.loc[of_kind.groupby("budget").score.idxmax()]
-        ax.errorbar(top.budget, top.score, top.se, capsize=3, label=f"{method}, {adapter}", **style(k))
-    ax.set(xscale="log", xlabel="trained scalars", ylabel=f"{NAMES['metric']} (held-out rows)")
-    ax.set_title(task, fontsize=8)
-    ax.legend()
-    plt.show()
+fig, ax = plt.subplots()
+base_band(ax)
+for k, ((method, adapter), of) in enumerate(rates[rates.task == TASK].groupby(["method", "adapter"])):
+    top = of.loc[of.groupby("budget").score.idxmax()]
+    ax.errorbar(top.budget, SCALE * top.score, SCALE * top.se, capsize=3, label=method, **style(k))
+ax.set(xscale="log", xlabel="trained scalars", ylabel=LABEL)
+ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
+plt.show()
 
 # === answers
 # %% [markdown]

@@ -1,9 +1,11 @@
 """h5py and NumPy read an exported surface the way loss-landscape's plot_2D.py does."""
 import sys
+import warnings
 
 import h5py
 import numpy as np
 
+warnings.simplefilter("error")
 path, folder = sys.argv[1:]
 with h5py.File(path, "r") as f:
     x, y = np.array(f["xcoordinates"][:]), np.array(f["ycoordinates"][:])

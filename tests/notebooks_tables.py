@@ -1,8 +1,10 @@
 """pandas reads the exported tables with the types that they have in results.db."""
 import sys
+import warnings
 
 import pandas as pd
 
+warnings.simplefilter("error")
 csv, jsonl = sys.argv[1:]
 read = {name: pd.read_csv(f"{csv}/{name}.csv") for name in
         "runs params metrics evaluations completions events surfaces points marks slices hessians".split()}
