@@ -27,7 +27,8 @@ const Verb verb_db_check = {
     .summary = "is results.db sound, and how is it kept",
     .usage = "",
     .help = "Reads the whole file: schema, journal, integrity, foreign keys, checksums of "
-            "checkpoints.\n"
+            "checkpoints,\n"
+            "surfaces (rows that are done are whole, rows at work are held, previews came true).\n"
             "Exit code 3 when something is damaged.\n\n"
             "examples:\n"
             "  tinylora db check\n"

@@ -42,7 +42,7 @@ void store_interrupt(Store *store, int (*stop)(void *), void *context);
 
 /* What `db check` tells: *sound, and one line a finding appended to report: schema, journal, file
  * system, the library and its WAL-reset bug with our answer to it, integrity, foreign keys,
- * checkpoint checksums. Reads everything. */
+ * checkpoint checksums, what the tables of surfaces promise each other. Reads everything. */
 Status store_check(Store *store, bool *sound, Text *report, Error *error);
 
 /* File systems on which WAL's shared memory does not work, by the magic number of statfs(2). */

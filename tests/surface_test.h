@@ -74,3 +74,23 @@ static inline Store *open_with_surface(StoreMode mode)
     assert_ok(store_surface(store, &surface_info, 2.0, &state, error));
     return store;
 }
+
+static const char *const id = "5a0f3c1d2e4b6a70";
+
+static inline SurfaceLease claim(Store *store, const Worker *worker, const int *order, int stride,
+                                 double now_s)
+{
+    SurfaceLease lease = {0};
+    assert_ok(
+        store_surface_claim(store, id, worker, order, NX, stride, now_s, 60.0, &lease, error));
+    return lease;
+}
+
+static inline void commit(Store *store, const SurfaceLease *lease, double now_s)
+{
+    SurfaceValue values[N_VALUES];
+    bool kept = false;
+    size_t n = row_values(values, lease->i, lease->preview ? 2 : 1);
+    assert_ok(store_surface_commit(store, id, lease, values, n, now_s, &kept, error));
+    assert_true(kept);
+}
