@@ -122,6 +122,35 @@ static void numbers_depend_on_no_neighbour(void **state)
     }
 }
 
+/* More points, and more completions, than run together. */
+static void pieces_do_not_show(void **state)
+{
+    (void)state;
+    enum { n = 300 };
+    static float v[n * N];
+    static Measured whole[n], pieces[n];
+    points_of(v, n);
+    const Sampling brief = {.temperature = 1, .top_p = 1, .max_new_tokens = 2};
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, true, 14);
+    Trainer large = tiny_trainer(&tiny, "tinylora", n, 2);
+    Trainer small = tiny_trainer(&tiny, "tinylora", 70, 1);
+    MeasureSettings settings = settings_of(&tiny, MEASURE_LOSS | MEASURE_REWARD);
+    settings.sampling = &brief;
+    settings.samples = 8;
+    settings.n_rows = 4;
+    measure_ok(whole, &large, &settings, v, n);
+    measure_ok(pieces, &small, &settings, v, n);
+    for (int k = 0; k < n; k++) {
+        assert_memory_equal(whole[k].values, pieces[k].values, sizeof whole[k].values);
+        assert_memory_equal(whole[k].row_losses, pieces[k].row_losses, 4 * sizeof(double));
+        measured_release(&whole[k]);
+        measured_release(&pieces[k]);
+    }
+    tiny_trainer_close(&large);
+    tiny_trainer_close(&small);
+    tiny_task_close(&tiny);
+}
+
 /* Each metric alone, and without the gradient, has the bits that all have
  * together. */
 static void metrics_do_not_disturb_each_other(void **state)
@@ -638,6 +667,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_depend_on_no_neighbour),
+        cmocka_unit_test(pieces_do_not_show),
         cmocka_unit_test(metrics_do_not_disturb_each_other),
         cmocka_unit_test(numbers_are_those_of_a_double_precision_reference),
         cmocka_unit_test(the_loss_is_the_sum_of_the_scores),
