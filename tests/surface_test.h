@@ -59,6 +59,7 @@ static inline Worker worker_here(void)
         if (!fgets(boot_id, sizeof boot_id, file)) {
             boot_id[0] = 0;
         }
+        boot_id[strcspn(boot_id, "\n")] = 0;
         fclose(file);
     }
     return (Worker){
