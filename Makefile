@@ -19,6 +19,10 @@ configure:
 demo: build
 	$(BUILD)/tinylora sweep experiments/presets/budget13-lr.json
 	$(BUILD)/tinylora best --experiment budget13-lr
+	@echo
+	@echo "next:  $(BUILD)/tinylora scan experiments/presets/abacus-surface.json    a loss surface, as figures/*.png"
+	@echo "       $(BUILD)/tinylora export figures --experiment budget13-lr         what the sweep looks like"
+	@echo "       $(BUILD)/tinylora export notebook --experiment budget13-lr        tables and figures to go on from"
 
 test: configure
 	@cmake --build $(BUILD) --target tests -j $(JOBS)

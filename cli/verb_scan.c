@@ -62,10 +62,31 @@ static void make_report(Report *report, const ScanResult *result)
     add_number(report, "curvature_2", result->curvature[1]);
     add_number(report, "base_curvature_1", result->base_curvature[0]);
     add_number(report, "base_curvature_2", result->base_curvature[1]);
-    Text *files = add(report, "figures", false);
-    text_add(files, text_string(&result->files));
-    for (size_t i = 0; i < files->n; i++) { /* a path a line, in one cell */
-        files->bytes[i] = files->bytes[i] != '\n' ? files->bytes[i] : i + 1 < files->n ? ' ' : 0;
+    text_add(add(report, "figures", false), text_string(&result->files));
+}
+
+/* A row for each name that has a value; of several lines, a row each. */
+static void add_rows(Table *table, const Report *report)
+{
+    table_column(table, "what", false);
+    table_column(table, "value", false);
+    for (int i = 0; i < report->n; i++) {
+        for (const char *line = text_string(&report->values[i]); *line;) {
+            size_t n = strcspn(line, "\n");
+            table_cell(table, "%s", report->names[i]);
+            table_cell(table, "%.*s", (int)n, line);
+            line += n + (line[n] == '\n');
+        }
+    }
+}
+
+static void add_columns(Table *table, const Report *report)
+{
+    for (int i = 0; i < report->n; i++) {
+        table_column(table, report->names[i], report->numeric[i]);
+    }
+    for (int i = 0; i < report->n; i++) {
+        table_cell(table, "%s", text_string(&report->values[i]));
     }
 }
 
@@ -77,25 +98,17 @@ static Status print_result(const Cli *cli, const ScanResult *result, Error *erro
     Text out = {0};
     make_report(&report, result);
     if (people) {
-        table_column(&table, "what", false);
-        table_column(&table, "value", false);
-    }
-    for (int i = 0; i < report.n && !people; i++) {
-        table_column(&table, report.names[i], report.numeric[i]);
-    }
-    for (int i = 0; i < report.n; i++) {
-        if (people && report.values[i].n) {
-            table_cell(&table, "%s", report.names[i]);
-        }
-        if (!people || report.values[i].n) {
-            table_cell(&table, "%s", text_string(&report.values[i]));
-        }
-        text_release(&report.values[i]);
+        add_rows(&table, &report);
+    } else {
+        add_columns(&table, &report);
     }
     table_print(&table, cli->format, &out);
     Status status = cli_write(text_string(&out), out.n, error);
     text_release(&out);
     table_release(&table);
+    for (int i = 0; i < report.n; i++) {
+        text_release(&report.values[i]);
+    }
     return status;
 }
 

@@ -74,7 +74,7 @@ static Status read_files(ScanResult *result, Store *store, Error *error)
                                &bind, 1, error);
     text_clear(&result->files);
     for (size_t i = 0; i < frame.n_rows && !status; i++) {
-        text_printf(&result->files, "%s\n", frame_text(&frame, "path", i));
+        text_printf(&result->files, "%s%s", i ? "\n" : "", frame_text(&frame, "path", i));
     }
     frame_release(&frame);
     return status;
