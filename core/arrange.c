@@ -1,10 +1,11 @@
+
 /* Chunks of a batch. Trees that refer to each other (a "family": twins, references) are put side by
  * side; inside a chunk each tree starts from the rows of another one as late as their adapters
  * allow, and rows are sorted by the layer they come in at.
  *
  * Invariants
- * 1. A tree that starts at layer l > 0 starts from one tree that starts below l, in the same piece,
- * sequence by sequence.
+ * 1. Sequences of a tree start at one layer l; when l > 0 each starts from the rows of a sequence
+ * of the same piece that starts below l.
  * 2. Twins are a permission: where the twin is not at hand, another relative of the same chunk
  * stands in for it, sharing the fewer layers of the two; without one the tree is computed whole.
  * 3. A pass with backward (batch->weigh) has one tree after the other, as they come. */
@@ -173,9 +174,7 @@ static void place_tree(Arrangement *a, int first, int last)
     Item *items = a->items;
     int layer = a->n_layers;
     for (int i = first; i < last; i++) {
-        int same =
-            items[i].layers > 0 && items[items[i].source].root == items[items[first].source].root;
-        layer = !same ? 0 : items[i].layers < layer ? items[i].layers : layer;
+        layer = items[i].layers < layer ? items[i].layers : layer;
     }
     for (int i = first; i < last; i++) {
         items[i].layer = layer;

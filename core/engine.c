@@ -248,7 +248,9 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
     weights = keep && batch->weight_gradients;
     size_t stride = engine_logits_stride(model), D = (size_t)c->width;
     int rows_at_once = (int)((size_t)LOGITS_FLOATS / stride);
-    rows_at_once = rows_at_once < 32 ? 32 : rows_at_once > 1024 ? 1024 : rows_at_once;
+    int most = engine->max_tokens < 1024 ? engine->max_tokens : 1024;
+    rows_at_once = rows_at_once > most ? most : rows_at_once;
+    rows_at_once = rows_at_once < 32 ? 32 : rows_at_once;
     rows_at_once = rows_at_once > n_scores ? n_scores : rows_at_once;
     size_t scratch = keep ? pass_backward_scratch(c, (size_t)longest, (size_t)longest)
                           : pass_forward_scratch((size_t)longest);

@@ -24,7 +24,7 @@ typedef struct {
     double *entropies; /* (n_tokens) out, nats; may be NULL (then not computed) */
 
     /* Sharing, for the same text under many adapters (a surface). Zeroed fields mean none. Batches may be in any
-     * order: relatives are computed side by side. A tree has a twin when each of its sequences has one in one tree. */
+     * order: relatives are computed side by side. A tree starts as late as all its sequences allow. */
     int twin;        /* index of an earlier sequence of the same tokens and the same parent's tokens, ... */
     int twin_layers; /* ... whose adapter adds the same as this one's at layers below twin_layers: a pass without
                       * backward computes those layers once. A permission: the numbers are the same without it.
