@@ -263,7 +263,7 @@ static void kl_has_the_same_bits_where_the_vocabulary_is_cut_into_blocks(void **
     config.width = 8;
     config.n_heads = 1;
     config.ff_width = 8;
-    config.vocab_size = 150000;
+    config.vocab_size = 160000;
     Model *model = tiny_model_open(&config, 7);
     AdapterBank *bank = open_bank(model);
     fill_texts(model);
