@@ -139,22 +139,16 @@ static Status curvature(Scan *scan, const char *place, const float *v, Error *er
 }
 
 /* How far the minimum's loss lies below the base's, over the rows: three more marks of it. */
-static size_t add_gain(SurfaceMark *marks, const Scan *scan, const SurfaceMark *at,
-                       const Measured *base, const Measured *minimum)
+static size_t add_gain(SurfaceMark *marks, const SurfaceMark *at, const Measured *base,
+                       const Measured *minimum)
 {
     Paired paired;
-    double n_tokens = 0;
-    size_t n_rows = (size_t)scan->settings.task->n_rows;
-    for (size_t i = 0; i < n_rows; i++) {
-        n_tokens += minimum->row_tokens[i];
-    }
-    statistics_paired_values(&paired, base->row_losses, minimum->row_losses, n_rows);
-    double per_token = (double)n_rows / n_tokens;
+    measured_compare(&paired, base, minimum);
     const struct {
         const char *name;
         double value;
-    } gains[] = {{"gain", paired.difference * per_token},
-                 {"gain_se", paired.standard_error * per_token},
+    } gains[] = {{"gain", paired.difference},
+                 {"gain_se", paired.standard_error},
                  {"p_value", paired.p_value}};
     size_t n = 0;
     for (size_t i = 0; i < 3; i++) {
@@ -196,7 +190,7 @@ static Status mark_minimum(Scan *scan, double x, double y, Error *error)
         return error_set(error, status, "%s", why.message);
     }
     size_t n = add_marks(marks, scan, &at, &measured[1]);
-    n += add_gain(marks + n, scan, &at, &measured[0], &measured[1]);
+    n += add_gain(marks + n, &at, &measured[0], &measured[1]);
     status = store_surface_marks(scan->store, scan->surface_id, marks, n, error);
     if (!status && (minimum.at_edge || !minimum.converged)) {
         status =
