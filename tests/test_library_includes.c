@@ -147,7 +147,8 @@ static void check_worldly(const char *folder, const char *name)
             const char *at = strstr(line, words[i]);
             int inside_a_word =
                 at && at > line && (at[-1] == '_' || (at[-1] >= 'a' && at[-1] <= 'z'));
-            if (at && !inside_a_word) {
+            int in_sql = at && strncmp(at, "printf('", 8) == 0; /* SQL's own, within a string */
+            if (at && !inside_a_word && !in_sql) {
                 print_error("%s:%d: %s\n", path, number, words[i]);
                 n_worldly++;
             }
