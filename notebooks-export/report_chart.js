@@ -74,7 +74,7 @@ function chart(host, first) {
         svg.append(s('rect', { class: 'level-band', x: left, width: width - right - left, y: inside(py(level.high)), height: Math.max(0, inside(py(level.low)) - inside(py(level.high))) }));
       }
       svg.append(s('line', { class: 'level', x1: left, x2: width - right, y1: py(level.y), y2: py(level.y) }),
-        s('text', { class: 'axis', x: width - right - 4, y: py(level.y) - 5, 'text-anchor': 'end' }, level.name));
+        s('text', { class: 'axis level-name', x: width - right - 4, y: py(level.y) - 5, 'text-anchor': 'end' }, level.name));
     }
     const path = (line, values) => {
       let d = '', pen = false;
@@ -94,6 +94,7 @@ function chart(host, first) {
         if (d) svg.append(paint(s('path', { class: 'band', d: `${d}Z` }), line.colour, 'fill'));
       }
     }
+    const crowded = lines.reduce((n, line) => n + (line.marks ? line.xs.length : 0), 0) > 200;
     for (const line of lines) {
       if (!line.pointsOnly) {
         svg.append(paint(s('path', { class: line.faint ? 'line faint' : 'line', d: path(line, line.ys), 'stroke-dasharray': line.dash }), line.colour, 'stroke'));
@@ -103,11 +104,12 @@ function chart(host, first) {
         const x = px(line.xs[i]) + (line.shift ? line.shift[i] : 0), y = py(line.ys[i]), error = line.errors && line.errors[i];
         if (error) {
           const a = py(line.ys[i] + error), b = usable(line.ys[i] - error, yAxis) ? py(line.ys[i] - error) : height - bottom;
-          svg.append(paint(s('path', { class: 'error', d: `M${x} ${a}V${b}M${x - 4} ${a}h8M${x - 4} ${b}h8` }), line.colour, 'stroke'));
+          svg.append(paint(s('path', { class: crowded ? 'error crowded' : 'error', d: `M${x} ${a}V${b}M${x - 4} ${a}h8M${x - 4} ${b}h8` }), line.colour, 'stroke'));
         }
-        svg.append(paint(s('circle', { class: 'mark', cx: x, cy: y, r: line.faint ? 2.5 : 4 }), line.colour, 'fill'));
+        svg.append(paint(s('circle', { class: 'mark', cx: x, cy: y, r: line.faint || crowded ? 2.5 : 4 }), line.colour, 'fill'));
       }
     }
+    svg.append(...svg.querySelectorAll('.level-name'));
     const focus = s('g', { class: 'focus' });
     svg.append(focus);
     frame.replaceChildren(svg);

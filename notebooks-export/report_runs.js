@@ -190,7 +190,16 @@ function legendItem(name, colour, dash, toggled) {
   return h('li', {}, button);
 }
 
-const LEGEND_MOST = 14;
+const LEGEND_MOST = 14, BEST = 10;
+
+// The cells with the best mean scores.
+function bestCells(data, drawn) {
+  const score = data.scores[data.main], mean = (cell) => {
+    const there = score ? cell.runs.map((run) => score.value[score.run.indexOf(run)]).filter((v) => v !== undefined) : [];
+    return there.length ? (score.less ? -1 : 1) * there.reduce((a, b) => a + b, 0) / there.length : -Infinity;
+  };
+  return new Set(drawn.list.map((cell) => [mean(cell), cell]).sort((a, b) => b[0] - a[0]).slice(0, BEST).map(([, cell]) => cell));
+}
 
 function startCurves(section, data, drawn) {
   const host = section.querySelector('.curves-view'), curves = data.curves;
@@ -203,7 +212,12 @@ function startCurves(section, data, drawn) {
   let metric = curves.metrics[0], log = false, smooth = 0;
   const seeds = curves.metrics.some((m) => m.bands.length);
   let averaged = seeds;
-  const hidden = new Set();
+  const hidden = new Set(), many = drawn.list.length > LEGEND_MOST, best = bestCells(data, drawn);
+  let some = many;
+  const few = drawn.list.filter((cell) => best.has(cell)); // as many as a legend can tell apart
+  const colourOf = (cell) => (some ? ramp(few.indexOf(cell) / Math.max(1, few.length - 1)) : cell.colour());
+  const dashOf = (cell) => (some ? DASHES[few.indexOf(cell) % 3] : cell.dash);
+  const out = (cell) => !cell || hidden.has(cell) || (some && !best.has(cell));
   const smoothed = (ys) => {
     if (!smooth) return ys;
     return ys.map((y, i) => {
@@ -217,17 +231,17 @@ function startCurves(section, data, drawn) {
     const banded = new Set(averaged ? metric.bands.map((band) => band[0]) : []);
     for (const [run, xs, ys] of metric.lines) {
       const cell = drawn.cells[data.runs.cell[run]];
-      if (!cell || hidden.has(cell) || banded.has(data.runs.cell[run])) continue;
-      lines.push({ name: runName(data, run), colour: cell.colour(), dash: cell.dash, xs, ys: smoothed(ys),
+      if (out(cell) || banded.has(data.runs.cell[run])) continue;
+      lines.push({ name: runName(data, run), colour: colourOf(cell), dash: dashOf(cell), xs, ys: smoothed(ys),
         info: (i) => [`run ${runName(data, run)}`, `${cell.name}${drawn.rates.length > 1 ? '' : `, rate ${show(cell.lr, 6)}`}, seed ${data.runs.seed[run]}`,
           `step ${xs[i]}: ${metric.key} ${show(ys[i], 5)}${smooth ? ` (smoothed ${show(smoothed(ys)[i], 5)})` : ''}`] });
     }
     if (averaged) {
       for (const [k, xs, mean, se, n] of metric.bands) {
         const cell = drawn.cells[k];
-        if (!cell || hidden.has(cell)) continue;
+        if (out(cell)) continue;
         const middle = smoothed(mean), width = smoothed(se);
-        lines.push({ name: cell.name, colour: cell.colour(), dash: cell.dash, xs, ys: middle,
+        lines.push({ name: cell.name, colour: colourOf(cell), dash: dashOf(cell), xs, ys: middle,
           low: middle.map((v, i) => (v === null ? null : v - width[i])), high: middle.map((v, i) => (v === null ? null : v + width[i])),
           info: (i) => [`mean of ${n[i]} seeds`, cell.name, `step ${xs[i]}: ${metric.key} ${show(mean[i], 5)} \u00b1 ${show(se[i], 2)}`] });
       }
@@ -247,11 +261,12 @@ function startCurves(section, data, drawn) {
     choice('Metric', curves.metrics.map((m, k) => [k, m.key]), 0, (k) => { metric = curves.metrics[k]; again(); }),
     choice('Smooth', [[0, 'not'], [2, 'over 5 points'], [7, 'over 15 points'], [25, 'over 51 points']], 0, (k) => { smooth = Number(k); again(); }),
     tick('log scale', false, (on) => { log = on; again(); }));
+  if (many) controls.append(choice('Show', [[1, `the best ${BEST} cells`], [0, `all ${drawn.list.length} cells`]], 1, (value) => { some = value === '1'; hidden.clear(); drawLegend(); again(); }));
   if (seeds) controls.append(tick('mean and standard error over seeds', true, (on) => { averaged = on; again(); }));
   host.append(controls, h('figure', {}, place, legend, h('figcaption', {}, h('strong', {}, 'Learning curves. '), notes.join(' '))));
   const drawLegend = () => {
-    if (drawn.list.length <= LEGEND_MOST) {
-      legend.replaceChildren(...drawn.list.map((cell) => legendItem(cell.name, cell.colour(), cell.dash, (on) => { if (on) hidden.delete(cell); else hidden.add(cell); again(); })));
+    if (some || !many) {
+      legend.replaceChildren(...(some ? few : drawn.list).map((cell) => legendItem(cell.name, colourOf(cell), dashOf(cell), (on) => { if (on) hidden.delete(cell); else hidden.add(cell); again(); })));
     } else {
       const low = drawn.rates[0], high = drawn.rates[drawn.rates.length - 1], bar = s('svg', { width: 160, height: 12, 'aria-hidden': 'true' });
       for (let k = 0; k < 32; k++) bar.append(s('rect', { x: 5 * k, width: 5.5, height: 12, fill: ramp(k / 31) }));
