@@ -127,7 +127,7 @@ static void pointer_touch_and_keys_tell_values(void **state)
         "map keys: loss 1.284 \xc2\xb1 0.021 / v_1 0, v_2 0",
         "contours: true",
         "no contours: 0",
-        "glyphs: base best minimum",
+        "glyphs: base best",
         "metric: accuracy (share)",
         "theme: dark true Theme: dark",
         "remembered: dark",
