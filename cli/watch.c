@@ -161,11 +161,10 @@ static const char *or_empty(const char *text)
     return text ? text : "";
 }
 
-/* A number to six digits, or nothing. */
-static void number_cell(Table *table, const Frame *frame, const char *name, size_t row)
+/* A number for people, or nothing. */
+static void number_cell(Table *table, double value)
 {
-    double value = frame_number(frame, name, row);
-    table_cell(table, isfinite(value) ? "%.6g" : "", value);
+    table_cell(table, isfinite(value) ? "%.5g" : "", value);
 }
 
 static void duration_cell(Table *table, double seconds)
@@ -178,43 +177,47 @@ static void duration_cell(Table *table, double seconds)
     text_release(&text);
 }
 
+typedef struct {
+    const char *name;
+    bool numeric;
+} Column;
+
+/* What matters most comes first: a narrow terminal cuts the rest. */
 static void print_runs(const Watched *watched, Text *out)
 {
-    static const struct {
-        const char *name;
-        bool numeric;
-    } columns[] = {{"experiment", false}, {"run", false},  {"lr", true},     {"seed", true},
-                   {"step", true},        {"steps", true}, {"s/step", true}, {"left", true},
-                   {"metric", false},     {"last", true},  {"best", true},   {"process", false}};
+    static const Column columns[] = {{"experiment", false}, {"run", false}, {"step", true},
+                                     {"steps", true},       {"left", true}, {"metric", false},
+                                     {"last", true},        {"best", true}, {"s/step", true},
+                                     {"lr", true},          {"seed", true}, {"process", false}};
     const Frame *runs = &watched->runs;
     Table table = {0};
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
         table_column(&table, columns[c].name, columns[c].numeric);
     }
     for (size_t i = 0; i < runs->n_rows; i++) {
-        bool alive = watched->run_pulse[i] == PULSE_ALIVE;
-        double pace = frame_number(runs, "seconds_per_step", i);
+        Pulse pulse_now = watched->run_pulse[i];
+        bool alive = pulse_now == PULSE_ALIVE;
+        Text process = {0};
         table_cell(&table, "%s", or_empty(frame_text(runs, "experiment", i)));
         table_cell(&table, "%s", or_empty(frame_text(runs, "run_id", i)));
-        number_cell(&table, runs, "lr", i);
-        number_cell(&table, runs, "seed", i);
-        number_cell(&table, runs, "step", i);
-        number_cell(&table, runs, "steps", i);
-        table_cell(&table, alive && isfinite(pace) ? "%.3g" : "", pace);
+        number_cell(&table, frame_number(runs, "step", i));
+        number_cell(&table, frame_number(runs, "steps", i));
         duration_cell(&table, alive ? frame_number(runs, "seconds_left", i) : NAN);
         table_cell(&table, "%s", or_empty(frame_text(runs, "metric", i)));
-        number_cell(&table, runs, "value", i);
-        number_cell(&table, runs, "best", i);
-        Text process = {0};
-        if (!alive) {
-            text_add(&process, watched->run_pulse[i] == PULSE_LOST ? "lost: " : "silent for ");
-            if (watched->run_pulse[i] == PULSE_SILENT) {
-                text_duration(&process, watched->at_s - frame_number(runs, "heartbeat_at", i));
-                text_add(&process, ": ");
-            }
+        number_cell(&table, frame_number(runs, "value", i));
+        number_cell(&table, frame_number(runs, "best", i));
+        number_cell(&table, frame_number(runs, "seconds_per_step", i));
+        number_cell(&table, frame_number(runs, "lr", i));
+        number_cell(&table, frame_number(runs, "seed", i));
+        if (pulse_now == PULSE_SILENT) {
+            text_add(&process, "silent for ");
+            text_duration(&process, watched->at_s - frame_number(runs, "heartbeat_at", i));
         }
-        text_printf(&process, "%.0f on %s", frame_number(runs, "pid", i),
-                    or_empty(frame_text(runs, "host", i)));
+        text_printf(&process, "%s%.0f on %s",
+                    pulse_now == PULSE_LOST     ? "lost: "
+                    : pulse_now == PULSE_SILENT ? ": "
+                                                : "",
+                    frame_number(runs, "pid", i), or_empty(frame_text(runs, "host", i)));
         table_cell(&table, "%s", text_string(&process));
         text_release(&process);
     }
@@ -224,36 +227,33 @@ static void print_runs(const Watched *watched, Text *out)
 
 static void print_surfaces(const Watched *watched, Text *out)
 {
-    static const struct {
-        const char *name;
-        bool numeric;
-    } columns[] = {{"experiment", false}, {"surface", false}, {"grid", false}, {"rows", false},
-                   {"processes", false},  {"s/row", true},    {"left", true},  {"metric", false},
-                   {"base", true},        {"best", true},     {"at", false}};
+    static const Column columns[] = {
+        {"experiment", false}, {"surface", false}, {"rows", false}, {"left", true},
+        {"metric", false},     {"best", true},     {"at", false},   {"base", true},
+        {"processes", false},  {"s/row", true},    {"grid", false}};
     const Frame *surfaces = &watched->surfaces;
     Table table = {0};
     for (size_t c = 0; c < sizeof columns / sizeof *columns; c++) {
         table_column(&table, columns[c].name, columns[c].numeric);
     }
     for (size_t i = 0; i < surfaces->n_rows; i++) {
-        double pace = frame_number(surfaces, "seconds_per_row", i);
         double done = frame_number(surfaces, "rows_done", i);
         double previewed = frame_number(surfaces, "rows_previewed", i);
         double best = frame_number(surfaces, "best_value", i);
         table_cell(&table, "%s", or_empty(frame_text(surfaces, "experiment", i)));
         table_cell(&table, "%s", or_empty(frame_text(surfaces, "surface_id", i)));
-        table_cell(&table, "%s", or_empty(frame_text(surfaces, "grid", i)));
         table_cell(&table,
                    done == 0 && previewed > 0 ? "%.0f of %.0f, %.0f in preview" : "%.0f of %.0f",
                    done, frame_number(surfaces, "rows", i), previewed);
-        table_cell(&table, watched->n_processes[i] ? "%d" : "lost", watched->n_processes[i]);
-        table_cell(&table, isfinite(pace) ? "%.3g" : "", pace);
         duration_cell(&table, surface_seconds_left(watched, i));
         table_cell(&table, "%s", or_empty(frame_text(surfaces, "metric", i)));
-        number_cell(&table, surfaces, "base_value", i);
-        number_cell(&table, surfaces, "best_value", i);
+        number_cell(&table, best);
         table_cell(&table, isfinite(best) ? "(%.4g, %.4g)" : "",
                    frame_number(surfaces, "best_x", i), frame_number(surfaces, "best_y", i));
+        number_cell(&table, frame_number(surfaces, "base_value", i));
+        table_cell(&table, watched->n_processes[i] ? "%d" : "lost", watched->n_processes[i]);
+        number_cell(&table, frame_number(surfaces, "seconds_per_row", i));
+        table_cell(&table, "%s", or_empty(frame_text(surfaces, "grid", i)));
     }
     table_print(&table, FORMAT_TABLE, out);
     table_release(&table);

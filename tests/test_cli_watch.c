@@ -112,11 +112,11 @@ static void one_look_tells_runs_and_surfaces_for_people(void **state)
     expect(&r, 0, own);
     expect(&r, 0, "e: 1 of 3 runs done, 2 running, 0 waiting, 0 failed");
     /* 70 steps of half a second */
-    expect_line(r.out, run_id, "30    100     0.5   35s  reward   0.5  0.75  ");
+    expect_line(r.out, run_id, "30    100   35s  reward   0.5  0.75     0.5  0.0002     7  ");
     expect_line(r.out, lost_id, "lost: ");
     /* 6 rows of 4 s by one process; the lowest of row 0 is sin(1.27 * 4) */
     expect_line(r.out, id,
-                "7 x 5  1 of 7  1              4   24s  loss    0.75  -0.933189  (-0.3, 0.2)");
+                "1 of 7   24s  loss    -0.93319  (-0.3, 0.2)  0.75  1              4  7 x 5");
     assert_null(strstr(r.out, "\033"));
     assert_string_equal(r.err, "");
     run_free(&r);
