@@ -220,7 +220,7 @@ CREATE TABLE IF NOT EXISTS surface_preview (
 
 -- Places worth naming. kind 'base': the model without adapter; 'run': a stored run's parameters; 'best': the best
 -- point of the grid; 'minimum': found from there by a minimiser; 'path': a run's checkpoints, name its run_id,
--- place its step. distance: from the plane, in units of v. metric '' where there is no value.
+-- place its step. distance: from the plane, in units of v. value NULL: not known; metric '' where there is none.
 CREATE TABLE IF NOT EXISTS surface_mark (
     surface_id TEXT NOT NULL REFERENCES surface(surface_id),
     kind       TEXT NOT NULL CHECK (kind IN ('base', 'run', 'best', 'minimum', 'path')),
@@ -234,7 +234,8 @@ CREATE TABLE IF NOT EXISTS surface_mark (
     PRIMARY KEY (surface_id, kind, name, place, metric)
 ) STRICT, WITHOUT ROWID;
 
--- The surface along a line through the minimum: name 'x', 'y', 'eigenvector 1', ...; t in units of v.
+-- The surface along a line through the minimum: name 'x', 'y', 'eigenvector 1', ...; t in units of v. value NULL:
+-- not known.
 CREATE TABLE IF NOT EXISTS surface_slice (
     surface_id TEXT NOT NULL REFERENCES surface(surface_id),
     name       TEXT NOT NULL,
