@@ -19,6 +19,7 @@ const FigureKind figure_kinds[] = {
     {"parameters-accuracy", "Trained parameters against accuracy", false},
     {"rewards", "Rewards at the first and the last steps", false},
     {"lengths", "Completion lengths at the first and the last steps", false},
+    {"comparison", "Best runs of several experiments", false},
     {"surface", "Surface with contours", true},
     {"surface-3d", "Surface in three dimensions", true},
     {"slices", "Slices through the minimum", true},
@@ -27,7 +28,8 @@ const int n_figure_kinds = sizeof figure_kinds / sizeof figure_kinds[0];
 
 static FigureBuild *const builders[] = {
     figure_build_lr_accuracy, figure_build_learning_curves, figure_build_parameters_accuracy,
-    figure_build_rewards,     figure_build_lengths,         figure_build_surface,
+    figure_build_rewards,     figure_build_lengths,         figure_build_comparison,
+    figure_build_surface,
     figure_build_surface_3d,  figure_build_slices,
 };
 _Static_assert(sizeof builders / sizeof builders[0] == sizeof figure_kinds / sizeof figure_kinds[0],

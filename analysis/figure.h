@@ -7,7 +7,7 @@
 
 typedef struct {
     const char *name;  /* "lr-accuracy", "learning-curves", "parameters-accuracy", "surface",
-                          "surface-3d", "slices",  "rewards", "lengths" */
+                          "surface-3d", "slices",  "rewards", "lengths", "comparison" */
     const char *title; /* one line for lists and alt texts */
     bool of_surface;   /* drawn of a surface, else of an experiment */
 } FigureKind;
@@ -24,10 +24,14 @@ typedef struct {
                                learning-curves a key of `metric`; NULL: "reward" (curves: "loss" where
                                there is none) */
     const char *folder;     /* is made when it is absent */
-    const char *stem;    /* file name without ending; NULL: EXPERIMENT-KIND[-METRIC], of a surface
-                            EXPERIMENT-ID-METRIC[-3d|-slices]. What is no letter, digit, '.', '_' or
-                            '-' becomes '_' with a hash behind */
-    unsigned formats;    /* 0: PNG */
+    const char *stem; /* file name without ending; NULL: EXPERIMENT-KIND[-METRIC], of a surface
+                         EXPERIMENT-ID-METRIC[-3d|-slices]. What is no letter, digit, '.', '_' or
+                         '-' becomes '_' with a hash behind */
+    unsigned formats; /* 0: PNG */
+    int png_pixels;   /* of a column of 8.5 cm; 0: 1200, for print */
+    const char *const *others; /* (n_others) experiments beside the first: "comparison" alone, which
+                                * is not drawn without them */
+    size_t n_others;
     const char *gnuplot; /* program; NULL: "gnuplot" on the PATH */
 } FigureRequest;
 

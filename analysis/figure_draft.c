@@ -320,9 +320,11 @@ void draft_script(const FigureDraft *draft, Text *script)
     text_append(script, draft->about.bytes, draft->about.n);
     text_printf(script,
                 "# gnuplot %s.gp in this folder draws it again.\n\nreset session\n"
-                "name = '%s'\ndata = name.'.dat'\nformats = '%s%s%s'\n",
+                "name = '%s'\ndata = name.'.dat'\nformats = '%s%s%s'\n"
+                "png_pixels = %d # of a column of 8.5 cm\n",
                 draft->name, draft->name, formats & FIGURE_PDF ? "pdf " : "",
-                formats & FIGURE_SVG ? "svg " : "", formats & FIGURE_PNG ? "png" : "");
+                formats & FIGURE_SVG ? "svg " : "", formats & FIGURE_PNG ? "png" : "",
+                draft->request->png_pixels ? draft->request->png_pixels : 1200);
     text_append(script, draft->variables.bytes, draft->variables.n);
     text_add(script, "\n");
     text_add(script, (const char *)style);

@@ -36,7 +36,7 @@ typedef struct {
 
 /* Fills the draft; *drawn stays false when there is nothing to draw. */
 typedef Status FigureBuild(FigureDraft *draft, bool *drawn, Error *error);
-FigureBuild figure_build_lr_accuracy, figure_build_parameters_accuracy,
+FigureBuild figure_build_lr_accuracy, figure_build_comparison, figure_build_parameters_accuracy,
     figure_build_learning_curves, figure_build_rewards, figure_build_lengths, figure_build_surface,
     figure_build_surface_3d, figure_build_slices;
 

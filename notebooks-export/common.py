@@ -60,5 +60,10 @@ plt.rcParams.update({
     "grid.color": "#e4e4e4", "axes.axisbelow": True, "legend.frameon": False, "image.cmap": "viridis"})
 
 
+def plain(text):
+    """For matplotlib, which takes what stands between dollars for a formula."""
+    return text.replace("$", r"\$")
+
+
 def style(k):
     return {"color": COLORS[k % 7], "marker": MARKS[k % 7], "linestyle": DASHES[k % 4]}

@@ -135,23 +135,22 @@ static Status add_cells(Notebook *notebook, const Template *template, const Temp
     return status;
 }
 
-/* A text and the code below it are about the outputs that follow: without any of them they go. */
+/* A text is about the first table or figure that follows: without that it goes, and so does all up
+ * to the next text. */
 static void drop_what_is_empty(Notebook *notebook)
 {
-    for (int i = 0; i < notebook->n_cells;) {
-        int end = i + 1, n_outputs = 0, n_there = 0;
-        while (end < notebook->n_cells && notebook->cells[end].kind != CELL_MARKDOWN) {
-            end++;
+    bool decided = false, gone = false;
+    for (int i = 0; i < notebook->n_cells; i++) {
+        Cell *cell = &notebook->cells[i];
+        if (cell->kind == CELL_MARKDOWN) {
+            decided = gone = false;
+            for (int k = i + 1; k < notebook->n_cells && !decided; k++) {
+                CellKind kind = notebook->cells[k].kind;
+                decided = kind == CELL_MARKDOWN || kind == CELL_TABLE || kind == CELL_FIGURE;
+                gone = decided && notebook->cells[k].dropped;
+            }
         }
-        for (int k = i; k < end; k++) {
-            const Cell *cell = &notebook->cells[k];
-            n_outputs += cell->kind == CELL_TABLE || cell->kind == CELL_FIGURE;
-            n_there += cell->data.n > 0;
-        }
-        for (int k = i; k < end; k++) {
-            notebook->cells[k].dropped |= n_outputs > 0 && n_there == 0;
-        }
-        i = end;
+        cell->dropped |= gone;
     }
 }
 
@@ -163,43 +162,58 @@ static void release_cells(Notebook *notebook)
         text_release(&notebook->cells[i].metadata);
     }
     free(notebook->cells);
+    notebook->cells = NULL;
+    notebook->n_cells = notebook->capacity = 0;
 }
 
 /* --- files --- */
 
+static Status make_json(Text *json, Notebook *notebook, const unsigned char *template_text,
+                        const char *path, Error *error)
+{
+    Template template = {0}, common = {0};
+    FileWriter scratch;
+    Status status = directory_writer_open(&scratch, path, error);
+    if (status) {
+        return status;
+    }
+    template_parse(&template, (const char *)template_text);
+    template_parse(&common, (const char *)common_py);
+    notebook->scratch = scratch.temporary;
+    status = add_cells(notebook, &template, &common, error);
+    directory_writer_cancel(&scratch);
+    if (!status) {
+        drop_what_is_empty(notebook);
+        text_clear(json);
+        notebook_json(json, notebook);
+    }
+    release_cells(notebook);
+    template_release(&template);
+    template_release(&common);
+    return status;
+}
+
+/* Smaller pictures where the file would be too large. */
 static Status write_notebook(Text *files, Notebook *notebook, const unsigned char *template_text,
                              const char *name, Error *error)
 {
+    static const int pixels[] = {800, 500, 300};
     char path[FILE_PATH_MAX];
-    Template template = {0}, common = {0};
-    FileWriter scratch;
     Text json = {0};
-    template_parse(&template, (const char *)template_text);
-    template_parse(&common, (const char *)common_py);
     Status status = path_join(path, notebook->request->folder, name, error);
-    bool drawing = !status && !(status = directory_writer_open(&scratch, path, error));
-    if (drawing) {
-        notebook->scratch = scratch.temporary;
-        status = add_cells(notebook, &template, &common, error);
-        directory_writer_cancel(&scratch);
+    for (int k = 0; !status && k < 3 && (k == 0 || json.n > NOTEBOOK_MAX_BYTES); k++) {
+        notebook->png_pixels = pixels[k];
+        status = make_json(&json, notebook, template_text, path, error);
     }
-    if (!status) {
-        drop_what_is_empty(notebook);
-        notebook_json(&json, notebook);
-        if (json.n > NOTEBOOK_MAX_BYTES) {
-            status = error_set(error, STATUS_FAILED,
-                               "%s would be %.1f MB, more than %.1f MB: viewers refuse such "
-                               "notebooks; name a part of it",
-                               path, (double)json.n / 1e6, NOTEBOOK_MAX_BYTES / 1e6);
-        }
+    if (!status && json.n > NOTEBOOK_MAX_BYTES) {
+        status =
+            error_set(error, STATUS_FAILED, "%s would be %.1f MB, more than viewers show (%.1f MB)",
+                      path, (double)json.n / 1e6, NOTEBOOK_MAX_BYTES / 1e6);
     }
     status = status ? status : file_write(path, json.bytes, json.n, error);
     if (!status) {
         text_printf(files, "%s\n", path);
     }
-    release_cells(notebook);
-    template_release(&template);
-    template_release(&common);
     text_release(&json);
     return status;
 }
@@ -339,8 +353,11 @@ Status notebook_comparison(Text *files, const NotebookRequest *request,
     if (!status) {
         TemplateValue values[5] = {{"experiments", list.bytes, NULL}, {"metric", metric, NULL}};
         values[2] = (TemplateValue){"title", title.bytes, NULL};
-        Notebook notebook = {
-            .request = request, .subject = title.bytes, .experiment = experiments[0]};
+        Notebook notebook = {.request = request,
+                             .subject = title.bytes,
+                             .experiment = experiments[0],
+                             .others = experiments + 1,
+                             .n_others = n - 1};
         status = write_values(files, &notebook, values, 3, comparison_py, names.bytes, error);
     }
     frame_release(&score);

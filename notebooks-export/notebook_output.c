@@ -10,8 +10,8 @@
 
 enum {
     PICTURE_MAX_BYTES = 16 << 20,
-    PERCENT = 38, /* of a picture's pixels, which are made for paper, on a screen */
-    WIDEST_PIXELS = 900,
+    COLUMN_PIXELS = 456, /* of a column of 8.5 cm on a screen, */
+    WIDEST_PIXELS = 900, /* and of any picture */
     BASE64_LINE = 76,
     MAX_BINDS = 8
 };
@@ -118,11 +118,11 @@ static unsigned png_width(const unsigned char *bytes, size_t n)
                : (unsigned)at[0] << 24 | (unsigned)at[1] << 16 | (unsigned)at[2] << 8 | at[3];
 }
 
-static void add_picture(Cell *cell, const FigureKind *kind, const char *metric, const char *bytes,
-                        size_t n)
+static void add_picture(Cell *cell, const FigureKind *kind, const char *metric, int png_pixels,
+                        const char *bytes, size_t n)
 {
     const unsigned char *png = (const unsigned char *)bytes;
-    unsigned width = png_width(png, n) * PERCENT / 100;
+    unsigned width = png_width(png, n) * COLUMN_PIXELS / (unsigned)png_pixels;
     Text text = {0};
     add_base64(&text, png, n);
     notebook_mime(&cell->data, "image/png", text_string(&text));
@@ -138,10 +138,7 @@ Status notebook_figure(Cell *cell, const Notebook *notebook, const char *kind, c
                        bool *there, Error *error)
 {
     const FigureKind *figure = figure_find(kind);
-    if (!figure) {
-        *there = false;
-        return STATUS_OK;
-    }
+    assert(figure);
     FigureRequest request = {.store = notebook->request->store,
                              .experiment = figure->of_surface ? NULL : notebook->experiment,
                              .surface_id = figure->of_surface ? notebook->surface_id : NULL,
@@ -149,6 +146,9 @@ Status notebook_figure(Cell *cell, const Notebook *notebook, const char *kind, c
                              .folder = notebook->scratch,
                              .stem = "figure",
                              .formats = FIGURE_PNG,
+                             .png_pixels = notebook->png_pixels,
+                             .others = notebook->others,
+                             .n_others = notebook->n_others,
                              .gnuplot = notebook->request->gnuplot};
     Text files = {0};
     char *bytes = NULL;
@@ -163,7 +163,7 @@ Status notebook_figure(Cell *cell, const Notebook *notebook, const char *kind, c
             file_read(&bytes, &n, line ? line + 1 : text_string(&files), PICTURE_MAX_BYTES, error);
     }
     if (!status && *there) {
-        add_picture(cell, figure, metric, bytes, n);
+        add_picture(cell, figure, metric, notebook->png_pixels, bytes, n);
     }
     free(bytes);
     text_release(&files);

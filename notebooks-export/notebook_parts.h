@@ -22,7 +22,10 @@ typedef struct {
     int n_values;
     const char *const *metrics; /* for "each" */
     int n_metrics;
+    const char *const *others; /* (n_others) experiments for the figure "comparison" */
+    size_t n_others;
     const char *scratch; /* folder for pictures */
+    int png_pixels;      /* of a column of 8.5 cm */
     Cell *cells;
     int n_cells, capacity;
 } Notebook;

@@ -99,7 +99,7 @@ def heat_map(metric):
         places = marks[marks.kind == kind].drop_duplicates(["x", "y"])
         if len(places):
             ax.scatter(places.x, places.y, s=90, marker=mark, c="white", edgecolors="black", zorder=3, label=label)
-    ax.set(xlabel=surface.x_label, ylabel=surface.y_label, box_aspect=1)
+    ax.set(xlabel=plain(surface.x_label), ylabel=plain(surface.y_label), box_aspect=1)
     ax.grid(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2)
     plt.show()
@@ -115,7 +115,8 @@ heat_map({{metric}})
 x, y, z = grid_of(NAMES["metric"])
 fig, ax = plt.subplots(figsize=(6.4, 5), subplot_kw={"projection": "3d"})
 ax.plot_surface(*np.meshgrid(x, y), z, cmap="viridis", linewidth=0.2, edgecolor="#404040")
-ax.set(xlabel=surface.x_label, ylabel=surface.y_label, zlabel=UNITS.get(NAMES["metric"], NAMES["metric"]))
+ax.set_box_aspect((1, 1, 0.7), zoom=0.85)
+ax.set(xlabel=plain(surface.x_label), ylabel=plain(surface.y_label), zlabel=UNITS.get(NAMES["metric"]))
 plt.show()
 
 # === slices

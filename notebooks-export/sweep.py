@@ -117,8 +117,17 @@ WITH task AS (SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_ru
 SELECT DISTINCT number AS task, value, standard_error AS se FROM task WHERE extractor IS :metric AND kind = 'base'
 """)
 TASK = rates.task.mode()[0]  # the one that most of them were scored on
-shares = rates.score.between(0, 1).all()
-SCALE, LABEL = (100, f"{NAMES['metric']} (%)") if shares else (1, NAMES["metric"] or "objective")
+rewards = read("""
+SELECT DISTINCT p.value FROM experiment_run m JOIN param p USING (run_id)
+WHERE m.experiment = :experiment AND p.key = 'reward.name'
+""").value.tolist()
+METRIC = NAMES["metric"]
+if METRIC == "nll":
+    SCALE, LABEL = 1, "loss (nats per token)"
+elif METRIC == "reward" and rewards != ['"exact_match"']:
+    SCALE, LABEL = 1, "mean reward"
+else:
+    SCALE, LABEL = 100, "accuracy (%)"
 
 
 def base_band(ax):
@@ -140,43 +149,65 @@ plt.show()
 # %% [markdown]
 # ## Learning curves
 #
-# The mean reward of a step's sampled answers, over seeds, with a band from the lowest to the highest seed. Each step
-# asks other prompts, so the curve is rough even where nothing is learned: look at its trend, and trust the table of
-# best runs for scores.
+# The mean reward of a step's sampled answers (of SFT: the loss), its mean over seeds with one standard error to each
+# side. Each step asks other prompts, so a curve is rough even where nothing is learned: look at its trend, and trust
+# the table of best runs for scores.
 # %% figure learning-curves
 curves = read("""
 SELECT r.method, r.adapter, r.budget, r.lr, r.seed, k.step, k.value
 FROM experiment_run m JOIN run r USING (run_id) JOIN metric k USING (run_id)
 WHERE m.experiment = :experiment AND k.value IS NOT NULL
-      AND k.key = CASE r.method WHEN 'sft' THEN 'loss' ELSE 'reward' END
+      AND k.key = CASE r.method WHEN 'grpo' THEN 'reward' ELSE 'loss' END
 ORDER BY r.method, r.adapter, r.budget, r.lr, r.seed, k.step
 """)
-for (method, adapter, budget), of_kind in curves.groupby(["method", "adapter", "budget"]):
+for (method, adapter, budget), of in curves.groupby(["method", "adapter", "budget"]):
     fig, ax = plt.subplots()
-    rates_of_kind = sorted(of_kind.lr.unique())
-    for k, lr in enumerate(rates_of_kind):
-        seeds = of_kind[of_kind.lr == lr].pivot(index="step", columns="seed", values="value")
-        seeds = seeds.rolling(max(1, len(seeds) // 20), min_periods=1, center=True).mean()
-        color = plt.cm.viridis(0.9 * k / max(1, len(rates_of_kind) - 1))
-        ax.plot(seeds.index, seeds.mean(axis=1), color=color, ls=DASHES[k % 4], label=f"{lr:g}")
-        ax.fill_between(seeds.index, seeds.min(axis=1), seeds.max(axis=1), color=color, alpha=0.15, lw=0)
-    ax.set(xlabel="step", ylabel="loss (nats per token)" if method == "sft" else "reward",
-           title=f"{method}, {adapter}, {budget} scalars")
-    ax.legend(title="learning rate", ncol=2, fontsize=8)
+    window = 1 if of.step.nunique() < 24 else of.step.nunique() // 12 | 1  # steps that are averaged
+    rates_of = sorted(of.lr.unique())
+    for k, lr in enumerate(rates_of):
+        seeds = of[of.lr == lr].pivot(index="step", columns="seed", values="value")
+        seeds = seeds.rolling(window, min_periods=1, center=True).mean()
+        mean, se, color = seeds.mean(axis=1), seeds.sem(axis=1), plt.cm.viridis(0.9 * k / max(1, len(rates_of) - 1))
+        ax.plot(mean.index, mean, color=color, ls=DASHES[k % 4], label=f"rate {lr:g}")
+        ax.fill_between(mean.index, mean - se, mean + se, color=color, alpha=0.2, lw=0)
+    ax.set(xlabel="step", ylabel="reward" if method == "grpo" else "loss (nats per token)",
+           title=f"{method}, {budget} scalars; mean of {window} steps, ± 1 SE over seeds")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=4)
     plt.show()
 
 # === parameters
 # %% [markdown]
 # ## Trained scalars and score
 #
-# At every budget the rate that scored best. Every budget had its own choice of rates, so a budget that tried more
-# of them had more luck to choose from.
+# At every budget the rate that was best on the held-out training rows. Every budget had its own choice of rates, so a
+# budget that tried more of them had more luck to choose from.
+# %% table
+budgets = read("""
+WITH task AS (
+    SELECT b.*, r.objective, dense_rank() OVER (ORDER BY b.task) AS number
+    FROM best_runs b JOIN run r USING (run_id) WHERE b.experiment = :experiment
+), cell AS (
+    SELECT number, method, adapter, budget, lr, count(*) AS seeds, avg(value) AS score, avg(objective) AS objective,
+           CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(value * value) - sum(value) * avg(value)) /
+                                           (count(*) * (count(*) - 1.0)))
+                ELSE max(standard_error) END AS se
+    FROM task WHERE extractor IS :metric AND kind = 'run' AND value IS NOT NULL
+    GROUP BY number, method, adapter, budget, lr
+), ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY number, method, adapter, budget
+                                 ORDER BY coalesce(objective, score) DESC, lr) AS k
+    FROM cell
+)
+SELECT number AS task, method, adapter, budget, lr AS "best rate", seeds, score, se
+FROM ranked WHERE k = 1 AND (SELECT count(DISTINCT budget) FROM cell) > 1
+ORDER BY number, method, adapter, budget
+""")
+show(budgets)
 # %% figure parameters-accuracy
 fig, ax = plt.subplots()
 base_band(ax)
-for k, ((method, adapter), of) in enumerate(rates[rates.task == TASK].groupby(["method", "adapter"])):
-    top = of.loc[of.groupby("budget").score.idxmax()]
-    ax.errorbar(top.budget, SCALE * top.score, SCALE * top.se, capsize=3, label=method, **style(k))
+for k, ((method, adapter), of) in enumerate(budgets[budgets.task == TASK].groupby(["method", "adapter"])):
+    ax.errorbar(of.budget, SCALE * of.score, SCALE * of.se, capsize=3, label=method, **style(k))
 ax.set(xscale="log", xlabel="trained scalars", ylabel=LABEL)
 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
 plt.show()
@@ -243,7 +274,7 @@ ORDER BY r.method, r.budget, r.lr, r.seed
 
 # === failures
 # %% [markdown]
-# ## What failed, and what happened on the way
+# ## What did not end well
 # %% table
 show(read("""
 SELECT r.run_id AS run, r.method, r.budget, r.lr, r.seed, r.state, r.last_step || ' of ' || r.steps AS step,
@@ -252,6 +283,8 @@ FROM experiment_run m JOIN run r USING (run_id)
 WHERE m.experiment = :experiment AND r.state <> 'done'
 ORDER BY r.state, r.run_id
 """))
+# %% [markdown]
+# ## What happened on the way
 # %% table
 show(read("""
 SELECT e.kind AS event, count(*) AS times, count(DISTINCT e.run_id) AS runs, min(e.step) AS "first step",

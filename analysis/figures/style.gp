@@ -1,7 +1,7 @@
 # What all figures share: the paper, the letters, the frame.
 set encoding utf8
 set decimalsign '.'
-dots = 1200 / 8.5 # of a PNG: a column of 8.5 cm has 1200
+dots = png_pixels / 8.5
 big(k) = sprintf(" fontscale %.4f linewidth %.4f background '#ffffff'", k, k)
 terminal(format) = \
     format eq 'png' ? sprintf("set terminal pngcairo size %d,%d font 'sans,8'", width * dots, height * dots).big(dots / 28.35).sprintf(' pointscale %.4f', dots / 28.35) : \
