@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "core/json.h"
+#include "core/text.h"
 #include "tests/cli_run.h"
 
 #define TRAIN SOURCE_DIR "/models/abacus/train.jsonl"
