@@ -94,6 +94,13 @@ Status report_surface(Text *html, Store *store, const char *surface_id, size_t n
 /* "21 x 21 points, done; loss 1.31 at the base model, 1.24 at best (x, y)." */
 Status report_surface_sentence(Text *html, Store *store, const char *surface_id, Error *error);
 
+/* --- report_surface_data.c -----------------------------------------------------------------------
+ */
+
+/* The whole object. surface: its row with surface_id, metrics, nx ... y_max, labels. */
+Status report_surface_json(Text *json, Store *store, const Frame *surface, const Frame *marks,
+                           const Frame *hessian, size_t budget, Error *error);
+
 /* --- report_texts.c
  * ------------------------------------------------------------------------------- */
 

@@ -1,34 +1,20 @@
-/* A surface as a section of the page: what is stored of it, thinned where it is large, and the
- * tables that stand without scripts. */
+/* A surface as a section of the page, with the tables that stand without scripts. */
 #include <math.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "core/json.h"
 #include "notebooks-export/report_parts.h"
 
-enum {
-    METRICS_MOST = 16,
-    CELLS_LEAST = 441, /* of a metric */
-    PATH_MOST = 400,   /* points of a path on the page */
-    EIGENVALUES_SHOWN = 32
-};
+enum { EIGENVALUES_SHOWN = 32 };
 
 static const char surface_sql[] =
     "SELECT s.surface_id, s.experiment, s.state, s.reason, s.model, s.run_id, s.n_parameters, "
     "s.metrics, "
-    "s.x_label, s.y_label, s.nx, s.ny, s.x_min, s.x_max, s.y_min, s.y_max, (SELECT count(*) FROM "
+    "s.x_label, s.y_label, s.nx, s.ny, s.x_min, s.x_max, s.y_min, s.y_max, s.config, (SELECT "
+    "count(*) FROM "
     "surface_row r WHERE r.surface_id = s.surface_id AND r.state = 'done') AS rows_done FROM "
     "surface s "
     "WHERE s.surface_id = ?1";
-
-/* Every ?2-th row and ?3-th column, and the last of each. */
-static const char points_sql[] =
-    "SELECT i, j, metric, x, y, value, preview FROM surface_picture WHERE surface_id = ?1 AND "
-    "(i % CAST(?2 AS INTEGER) = 0 OR i = CAST(?4 AS INTEGER) - 1) AND "
-    "(j % CAST(?3 AS INTEGER) = 0 OR j = CAST(?5 AS INTEGER) - 1) ORDER BY i, j, metric";
 
 static const char marks_sql[] = "SELECT kind, name, place, metric, x, y, distance, value FROM "
                                 "surface_mark WHERE surface_id = ?1 "
@@ -36,212 +22,43 @@ static const char marks_sql[] = "SELECT kind, name, place, metric, x, y, distanc
                                 "'minimum' THEN 3 WHEN 'run' THEN 4 "
                                 "ELSE 5 END, name, place, metric";
 
-static const char slices_sql[] =
-    "SELECT name, metric, t, x, y, value FROM surface_slice WHERE surface_id = ?1 "
-    "ORDER BY name, metric, place";
-
 static const char hessian_sql[] =
     "SELECT place, k, eigenvalue FROM surface_hessian WHERE surface_id = ?1 ORDER BY place, k";
 
-/* The part of a grid that is on the page: places 0, stride, ... and the last. */
-typedef struct {
-    size_t nx, ny, stride_x, stride_y; /* nx, ny of the whole */
-    size_t kept_x, kept_y;
-    double *x, *y; /* (kept_x), (kept_y); NaN where nothing is known yet */
-} Lattice;
-
-typedef struct {
-    const char *name;
-    double *value, *error; /* (kept_x, kept_y) */
-    char *state;           /* (kept_x, kept_y): 0 not computed, 1 there, 2 preview, 3 hole */
-} Layer;
-
-static size_t kept(size_t n, size_t stride)
+static bool ends_with(const char *text, const char *end)
 {
-    return (n - 1 + stride - 1) / stride + 1;
+    size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-static size_t place_of(double i, size_t stride)
+/* Metrics of a mark that say something of another one: of its error, or of the gain over the base.
+ */
+static bool is_beside(const char *metric)
 {
-    return ((size_t)i + stride - 1) / stride;
+    return ends_with(metric, "_se") || strcmp(metric, "gain") == 0 ||
+           strcmp(metric, "p_value") == 0;
 }
 
-static void *allocate(size_t n, size_t size)
+/* NaN when there is no such mark. suffix: of the metric's name, such as "_se". name: NULL: any. */
+static double mark_value(const Frame *marks, const char *kind, const char *name, const char *metric,
+                         const char *suffix)
 {
-    void *memory = calloc(n + 1, size);
-    if (!memory) {
-        abort();
-    }
-    return memory;
-}
-
-static void lattice_init(Lattice *lattice, const Frame *surface, size_t budget)
-{
-    lattice->nx = (size_t)frame_number(surface, "nx", 0);
-    lattice->ny = (size_t)frame_number(surface, "ny", 0);
-    lattice->stride_x = lattice->stride_y = 1;
-    for (;;) {
-        lattice->kept_x = kept(lattice->nx, lattice->stride_x);
-        lattice->kept_y = kept(lattice->ny, lattice->stride_y);
-        if (lattice->kept_x * lattice->kept_y <= budget ||
-            (lattice->kept_x <= 2 && lattice->kept_y <= 2)) {
-            break;
-        }
-        *(lattice->kept_x > lattice->kept_y ? &lattice->stride_x : &lattice->stride_y) += 1;
-    }
-    lattice->x = allocate(lattice->kept_x, sizeof *lattice->x);
-    lattice->y = allocate(lattice->kept_y, sizeof *lattice->y);
-    const double ends[4] = {frame_number(surface, "x_min", 0), frame_number(surface, "x_max", 0),
-                            frame_number(surface, "y_min", 0), frame_number(surface, "y_max", 0)};
-    for (size_t i = 0; i < lattice->kept_x; i++) { /* where no point says it better */
-        size_t place =
-            i * lattice->stride_x < lattice->nx ? i * lattice->stride_x : lattice->nx - 1;
-        double share = lattice->nx > 1 ? (double)place / (double)(lattice->nx - 1) : 0;
-        lattice->x[i] = ends[0] + share * (ends[1] - ends[0]);
-    }
-    for (size_t j = 0; j < lattice->kept_y; j++) {
-        size_t place =
-            j * lattice->stride_y < lattice->ny ? j * lattice->stride_y : lattice->ny - 1;
-        double share = lattice->ny > 1 ? (double)place / (double)(lattice->ny - 1) : 0;
-        lattice->y[j] = ends[2] + share * (ends[3] - ends[2]);
-    }
-}
-
-/* "loss_se" is the standard error of layer "loss". */
-static bool is_error_of(const char *metric, const char *name)
-{
-    size_t n = strlen(name);
-    return strncmp(metric, name, n) == 0 && strcmp(metric + n, "_se") == 0;
-}
-
-static void fill_layers(Layer *layers, size_t n_layers, Lattice *lattice, const Frame *points)
-{
-    for (size_t row = 0; row < points->n_rows; row++) {
-        double i = frame_number(points, "i", row), j = frame_number(points, "j", row);
-        if (!(i >= 0 && i < (double)lattice->nx && j >= 0 && j < (double)lattice->ny)) {
-            continue;
-        }
-        size_t at_x = place_of(i, lattice->stride_x), at_y = place_of(j, lattice->stride_y);
-        size_t at = at_x * lattice->kept_y + at_y;
-        const char *metric = frame_text(points, "metric", row);
-        double value = frame_number(points, "value", row);
-        lattice->x[at_x] = frame_number(points, "x", row);
-        lattice->y[at_y] = frame_number(points, "y", row);
-        for (size_t k = 0; k < n_layers; k++) {
-            if (strcmp(metric, layers[k].name) == 0) {
-                layers[k].value[at] = value;
-                layers[k].state[at] = isnan(value)                                ? 3
-                                      : frame_number(points, "preview", row) == 1 ? 2
-                                                                                  : 1;
-            } else if (is_error_of(metric, layers[k].name)) {
-                layers[k].error[at] = value;
-            }
-        }
-    }
-}
-
-static void add_numbers(Text *json, const char *name, const double *numbers, size_t n, int digits)
-{
-    text_printf(json, ",\"%s\":[", name);
-    for (size_t i = 0; i < n; i++) {
-        text_add(json, i ? "," : "");
-        json_number(json, numbers[i], digits);
-    }
-    text_add(json, "]");
-}
-
-/* state: a digit a cell. */
-static void add_layer(Text *json, const Layer *layer, size_t n)
-{
-    bool errors = false;
-    text_add(json, "{\"name\":");
-    json_text(json, layer->name);
-    add_numbers(json, "z", layer->value, n, 7);
-    for (size_t i = 0; i < n; i++) {
-        errors |= isfinite(layer->error[i]);
-    }
-    if (errors) {
-        add_numbers(json, "se", layer->error, n, 3);
-    }
-    text_add(json, ",\"state\":\"");
-    for (size_t i = 0; i < n; i++) {
-        text_printf(json, "%d", layer->state[i]);
-    }
-    text_add(json, "\"}");
-}
-
-static void add_marks(Text *json, const Frame *marks)
-{
-    size_t n_path = 0, n = 0;
     for (size_t i = 0; i < marks->n_rows; i++) {
-        n_path += strcmp(frame_text(marks, "kind", i), "path") == 0;
-    }
-    size_t stride = (n_path + PATH_MOST - 1) / PATH_MOST;
-    text_printf(json, ",\"path_stride\":%zu,\"marks\":[", stride ? stride : 1);
-    for (size_t i = 0; i < marks->n_rows; i++) {
-        bool last = i + 1 == marks->n_rows;
-        bool path = strcmp(frame_text(marks, "kind", i), "path") == 0;
-        last |=
-            !last && strcmp(frame_text(marks, "name", i), frame_text(marks, "name", i + 1)) != 0;
-        if (path && i % stride != 0 && !last) {
-            continue;
+        const char *other = frame_text(marks, "metric", i);
+        size_t n = strlen(metric);
+        if (strcmp(frame_text(marks, "kind", i), kind) == 0 &&
+            (!name || strcmp(frame_text(marks, "name", i), name) == 0) &&
+            strncmp(other, metric, n) == 0 && strcmp(other + n, suffix) == 0) {
+            return frame_number(marks, "value", i);
         }
-        text_add(json, n++ ? ",\n{\"kind\":" : "\n{\"kind\":");
-        json_text(json, frame_text(marks, "kind", i));
-        text_add(json, ",\"name\":");
-        json_text(json, frame_text(marks, "name", i));
-        text_add(json, ",\"metric\":");
-        json_text(json, frame_text(marks, "metric", i));
-        static const char *const numbers[] = {"place", "x", "y", "distance", "value"};
-        for (int k = 0; k < 5; k++) {
-            text_printf(json, ",\"%s\":", numbers[k]);
-            json_number(json, frame_number(marks, numbers[k], i), k ? 7 : 15);
-        }
-        text_add(json, "}");
     }
-    text_add(json, "]");
+    return NAN;
 }
 
-static void add_slices(Text *json, const Frame *slices)
+static void add_cell(Text *html, double value)
 {
-    text_add(json, ",\"slices\":[");
-    for (size_t from = 0, to; from < slices->n_rows; from = to) {
-        const char *name = frame_text(slices, "name", from);
-        const char *metric = frame_text(slices, "metric", from);
-        for (to = from; to < slices->n_rows && strcmp(frame_text(slices, "name", to), name) == 0 &&
-                        strcmp(frame_text(slices, "metric", to), metric) == 0;) {
-            to++;
-        }
-        text_add(json, from ? ",\n{\"name\":" : "\n{\"name\":");
-        json_text(json, name);
-        text_add(json, ",\"metric\":");
-        json_text(json, metric);
-        static const char *const numbers[] = {"t", "x", "y", "value"};
-        for (int k = 0; k < 4; k++) {
-            add_numbers(json, numbers[k], frame_column(slices, numbers[k])->numbers + from,
-                        to - from, 7);
-        }
-        text_add(json, "}");
-    }
-    text_add(json, "]");
-}
-
-static void add_hessian(Text *json, const Frame *hessian)
-{
-    text_add(json, ",\"hessian\":[");
-    for (size_t from = 0, to; from < hessian->n_rows; from = to) {
-        const char *place = frame_text(hessian, "place", from);
-        for (to = from;
-             to < hessian->n_rows && strcmp(frame_text(hessian, "place", to), place) == 0;) {
-            to++;
-        }
-        text_add(json, from ? ",{\"place\":" : "{\"place\":");
-        json_text(json, place);
-        add_numbers(json, "values", frame_column(hessian, "eigenvalue")->numbers + from, to - from,
-                    6);
-        text_add(json, "}");
-    }
-    text_add(json, "]");
+    text_add(html, "<td class=\"n\">");
+    html_number(html, value, 6);
 }
 
 static void marks_table(Text *html, const Frame *marks)
@@ -251,16 +68,22 @@ static void marks_table(Text *html, const Frame *marks)
         if (strcmp(frame_text(marks, "kind", i), "path") == 0) {
             continue;
         }
+        const char *kind = frame_text(marks, "kind", i), *name = frame_text(marks, "name", i);
+        const char *metric = frame_text(marks, "metric", i);
+        if (is_beside(metric)) {
+            continue;
+        }
         if (!any) {
-            text_add(html,
-                     "<div class=\"scroll\" tabindex=\"0\"><table><caption>Marked points</caption>"
-                     "<thead><tr><th scope=\"col\">point</th><th scope=\"col\">metric</th><th "
-                     "scope=\"col\" class=\"n\">x</th><th scope=\"col\" class=\"n\">y</th><th "
-                     "scope=\"col\" class=\"n\">value</th><th scope=\"col\" class=\"n\">distance "
-                     "from the plane</th></tr></thead><tbody>\n");
+            text_add(
+                html,
+                "<div class=\"scroll\" tabindex=\"0\"><table><caption>Marked points</caption>"
+                "<thead><tr><th scope=\"col\">point</th><th scope=\"col\">metric</th><th "
+                "scope=\"col\" class=\"n\">x</th><th scope=\"col\" class=\"n\">y</th><th "
+                "scope=\"col\" class=\"n\">value</th><th scope=\"col\" class=\"n\">\xc2\xb1 "
+                "SE</th><th "
+                "scope=\"col\" class=\"n\">distance from the plane</th></tr></thead><tbody>\n");
             any = true;
         }
-        const char *kind = frame_text(marks, "kind", i), *name = frame_text(marks, "name", i);
         text_add(html, "<tr><th scope=\"row\">");
         html_text(html, strcmp(kind, "base") == 0 ? "base model" : kind);
         if (*name && strcmp(name, kind) != 0) {
@@ -269,12 +92,14 @@ static void marks_table(Text *html, const Frame *marks)
             text_add(html, "</code>");
         }
         text_add(html, "</th><td>");
-        html_text(html, frame_text(marks, "metric", i));
-        static const char *const numbers[] = {"x", "y", "value", "distance"};
-        for (int k = 0; k < 4; k++) {
-            text_add(html, "<td class=\"n\">");
-            html_number(html, frame_number(marks, numbers[k], i), 6);
-        }
+        html_text(html, metric);
+        double error = mark_value(marks, kind, name, metric, "_se");
+        add_cell(html, frame_number(marks, "x", i));
+        add_cell(html, frame_number(marks, "y", i));
+        add_cell(html, frame_number(marks, "value", i));
+        text_add(html, "<td class=\"n\">");
+        html_estimate(html, error, error);
+        add_cell(html, frame_number(marks, "distance", i));
         text_add(html, "</tr>\n");
     }
     text_add(html, any ? "</tbody></table></div>\n" : "");
@@ -333,146 +158,136 @@ static void add_heading(Text *html, const Frame *surface, size_t number)
     text_add(html, ".</p>\n");
 }
 
-static void add_data(Text *html, const Frame *surface, const Lattice *lattice, const Layer *layers,
-                     size_t n_layers, const Frame *marks, const Frame *slices, const Frame *hessian,
-                     size_t number)
+/* ", 1.25 ± 0.02 at the base model"; the place of a mark other than the base's. */
+static void add_mark(Text *html, const Frame *marks, const char *metric, const char *kind,
+                     const char *words)
 {
-    Text json = {0};
-    text_add(&json, "{\"id\":");
-    json_text(&json, frame_text(surface, "surface_id", 0));
-    text_add(&json, ",\"x_label\":");
-    json_text(&json, frame_text(surface, "x_label", 0));
-    text_add(&json, ",\"y_label\":");
-    json_text(&json, frame_text(surface, "y_label", 0));
-    text_printf(&json, ",\"nx\":%zu,\"ny\":%zu,\"stride\":[%zu,%zu]", lattice->nx, lattice->ny,
-                lattice->stride_x, lattice->stride_y);
-    add_numbers(&json, "x", lattice->x, lattice->kept_x, 9);
-    add_numbers(&json, "y", lattice->y, lattice->kept_y, 9);
-    text_add(&json, ",\"layers\":[");
-    for (size_t k = 0; k < n_layers; k++) {
-        text_add(&json, k ? ",\n" : "\n");
-        add_layer(&json, &layers[k], lattice->kept_x * lattice->kept_y);
+    for (size_t i = 0; i < marks->n_rows; i++) {
+        double value = frame_number(marks, "value", i);
+        if (strcmp(frame_text(marks, "kind", i), kind) != 0 ||
+            strcmp(frame_text(marks, "metric", i), metric) != 0 || !isfinite(value)) {
+            continue;
+        }
+        double error = mark_value(marks, kind, frame_text(marks, "name", i), metric, "_se");
+        html_number(html, value, 5);
+        if (isfinite(error)) {
+            text_add(html, " \xc2\xb1 ");
+            html_estimate(html, error, error);
+        }
+        text_add(html, words);
+        if (strcmp(kind, "base") != 0) {
+            text_printf(html, " (%.4g, %.4g)", frame_number(marks, "x", i),
+                        frame_number(marks, "y", i));
+        }
+        return;
     }
-    text_add(&json, "]");
-    add_marks(&json, marks);
-    add_slices(&json, slices);
-    add_hessian(&json, hessian);
-    text_add(&json, "}");
-    text_printf(html, "<script type=\"application/json\" class=\"surface-data\" data-for=\"s%zu\">",
-                number);
-    html_json(html, &json);
-    text_add(html, "</script>\n");
-    text_release(&json);
 }
 
-/* The names in the surface's list of metrics. */
-static size_t read_layers(Layer *layers, const JsonDocument *names, size_t n_cells)
+/* The minimum against the base, row by row. */
+static void add_gain(Text *html, const Frame *marks)
 {
-    size_t n = names ? json_size(json_root(names)) : 0, n_layers = 0;
-    for (size_t k = 0; k < n && n_layers < METRICS_MOST; k++) {
-        const char *name = json_string(json_at(json_root(names), k), NULL);
-        if (name) {
-            Layer *layer = &layers[n_layers++];
-            *layer = (Layer){.name = name,
-                             .value = allocate(n_cells, sizeof *layer->value),
-                             .error = allocate(n_cells, sizeof *layer->error),
-                             .state = allocate(n_cells, 1)};
-            for (size_t i = 0; i < n_cells; i++) {
-                layer->value[i] = layer->error[i] = NAN;
-            }
-        }
+    double gain = mark_value(marks, "minimum", NULL, "gain", "");
+    double error = mark_value(marks, "minimum", NULL, "gain", "_se");
+    double p = mark_value(marks, "minimum", NULL, "p_value", "");
+    if (!isfinite(gain) || !isfinite(p)) {
+        return;
     }
-    return n_layers;
+    text_add(html, ", which gains ");
+    html_estimate(html, gain, error);
+    if (isfinite(error)) {
+        text_add(html, " \xc2\xb1 ");
+        html_estimate(html, error, error);
+    }
+    text_add(html, " over the base (paired p = ");
+    html_p_value(html, p);
+    text_printf(html, "): <strong>%s</strong>",
+                p >= 0.05  ? "not told apart from noise"
+                : gain > 0 ? "a gain"
+                           : "worse than the base");
 }
 
 Status report_surface_sentence(Text *html, Store *store, const char *surface_id, Error *error)
 {
-    static const char sql[] =
-        "SELECT grid, state, rows_done, rows, metric, base_value, best_value, best_x, best_y FROM "
-        "surface_list WHERE surface_id = ?1";
-    Frame list = {0};
+    static const char sql[] = "SELECT grid, state, rows_done, rows, metric FROM surface_list WHERE "
+                              "surface_id = ?1";
+    static const char *const places[][2] = {{"base", " at the base model"},
+                                            {"best", " at the best point of the grid"},
+                                            {"minimum", " at the refined minimum"}};
+    Frame list = {0}, marks = {0};
     Status status = frame_read(&list, store, sql, &surface_id, 1, error);
+    status = status ? status : frame_read(&marks, store, marks_sql, &surface_id, 1, error);
     if (!status && list.n_rows) {
-        double best = frame_number(&list, "best_value", 0);
+        const char *state = frame_text(&list, "state", 0), *metric = frame_text(&list, "metric", 0);
         html_text(html, frame_text(&list, "grid", 0));
-        text_printf(html, " points, %s", frame_text(&list, "state", 0));
-        if (strcmp(frame_text(&list, "state", 0), "done") != 0) {
+        text_printf(html, " points, %s", state);
+        if (strcmp(state, "done") != 0) {
             text_printf(html, ", %.0f of %.0f rows", frame_number(&list, "rows_done", 0),
                         frame_number(&list, "rows", 0));
         }
-        if (frame_text(&list, "metric", 0)) {
-            text_add(html, "; ");
-            html_text(html, frame_text(&list, "metric", 0));
-            text_add(html, " ");
-            html_number(html, frame_number(&list, "base_value", 0), 5);
-            text_add(html, " at the base model");
+        const char *divider = "; ";
+        for (int k = 0; metric && k < 3; k++) {
+            if (isfinite(mark_value(&marks, places[k][0], NULL, metric, ""))) {
+                text_add(html, divider);
+                if (*divider == ';') {
+                    html_text(html, metric);
+                    text_add(html, " ");
+                }
+                add_mark(html, &marks, metric, places[k][0], places[k][1]);
+                divider = ", ";
+            }
         }
-        if (isfinite(best)) {
-            text_add(html, ", ");
-            html_number(html, best, 5);
-            text_printf(html, " at the best point of the grid (%g, %g)",
-                        frame_number(&list, "best_x", 0), frame_number(&list, "best_y", 0));
-        }
+        add_gain(html, &marks);
         text_add(html, ".");
     }
     frame_release(&list);
+    frame_release(&marks);
     return status;
+}
+
+/* The command that computed it, with its configuration. */
+static void add_command(Text *html, const Frame *surface)
+{
+    char file[64];
+    snprintf(file, sizeof file, "surface-%.8s.json", frame_text(surface, "surface_id", 0));
+    text_add(html, "<details><summary>Configuration of this surface</summary>\n<p>Saved as <code>");
+    html_shell_word(html, file);
+    text_add(
+        html,
+        "</code>, it is computed, or gone on with, by</p>\n<pre class=\"code\">tinylora scan ");
+    html_shell_word(html, file);
+    text_add(html, "</pre>\n<pre class=\"code\">");
+    html_text(html, frame_text(surface, "config", 0));
+    text_add(html, "</pre></details>\n");
 }
 
 Status report_surface(Text *html, Store *store, const char *surface_id, size_t number,
                       size_t budget, Error *error)
 {
-    Frame surface = {0}, points = {0}, marks = {0}, slices = {0}, hessian = {0};
-    Lattice lattice = {0};
-    Layer layers[METRICS_MOST];
-    size_t n_layers = 0;
-    JsonDocument *names = NULL;
+    Frame surface = {0}, marks = {0}, hessian = {0};
+    Text json = {0};
     Status status = frame_read(&surface, store, surface_sql, &surface_id, 1, error);
     if (!status && surface.n_rows == 0) {
         status = error_set(error, STATUS_FAILED, "surface %s is gone", surface_id);
     }
-    if (!status) {
-        const char *metrics = frame_text(&surface, "metrics", 0);
-        status = json_parse(&names, metrics, strlen(metrics), error);
-        status = status ? error_context(error, status, "surface %s: metrics", surface_id) : status;
-    }
-    if (!status) {
-        char counts[4][32];
-        size_t n_metrics = json_size(json_root(names));
-        budget = budget / (n_metrics ? n_metrics : 1);
-        lattice_init(&lattice, &surface, budget < CELLS_LEAST ? CELLS_LEAST : budget);
-        n_layers = read_layers(layers, names, lattice.kept_x * lattice.kept_y);
-        snprintf(counts[0], sizeof counts[0], "%zu", lattice.stride_x);
-        snprintf(counts[1], sizeof counts[1], "%zu", lattice.stride_y);
-        snprintf(counts[2], sizeof counts[2], "%zu", lattice.nx);
-        snprintf(counts[3], sizeof counts[3], "%zu", lattice.ny);
-        const char *const binds[] = {surface_id, counts[0], counts[1], counts[2], counts[3]};
-        status = frame_read(&points, store, points_sql, binds, 5, error);
-    }
     status = status ? status : frame_read(&marks, store, marks_sql, &surface_id, 1, error);
-    status = status ? status : frame_read(&slices, store, slices_sql, &surface_id, 1, error);
     status = status ? status : frame_read(&hessian, store, hessian_sql, &surface_id, 1, error);
+    status = status ? status
+                    : report_surface_json(&json, store, &surface, &marks, &hessian, budget, error);
     if (!status) {
-        fill_layers(layers, n_layers, &lattice, &points);
         add_heading(html, &surface, number);
         text_add(html, "<div class=\"surface-view\"></div>\n");
         marks_table(html, &marks);
         hessian_table(html, &hessian);
-        add_data(html, &surface, &lattice, layers, n_layers, &marks, &slices, &hessian, number);
-        text_add(html, "</section>\n");
+        add_command(html, &surface);
+        text_printf(html,
+                    "<script type=\"application/json\" class=\"surface-data\" data-for=\"s%zu\">",
+                    number);
+        html_json(html, &json);
+        text_add(html, "</script>\n</section>\n");
     }
-    for (size_t k = 0; k < n_layers; k++) {
-        free(layers[k].value);
-        free(layers[k].error);
-        free(layers[k].state);
-    }
-    free(lattice.x);
-    free(lattice.y);
-    json_free(names);
+    text_release(&json);
     frame_release(&surface);
-    frame_release(&points);
     frame_release(&marks);
-    frame_release(&slices);
     frame_release(&hessian);
     return status;
 }

@@ -1,5 +1,7 @@
 /* What a person reads: sampled answers, what went wrong, how to do it again. */
 #include <math.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "notebooks-export/report_parts.h"
@@ -68,6 +70,8 @@ static const char reproduce_sql[] = "SELECT config, CASE WHEN json_valid(config)
                                     "END AS method, CASE WHEN json_valid(config) THEN "
                                     "json_type(config, '$.sweep') END AS sweep FROM "
                                     "experiment WHERE name = ?1";
+
+static const char best_sql[] = "SELECT config, method FROM run WHERE run_id = ?1";
 
 static const char environments_sql[] =
     "SELECT DISTINCT a.environment FROM experiment_run m JOIN attempt a USING (run_id) WHERE "
@@ -240,10 +244,29 @@ static void add_command(Text *html, const char *before, const char *name, const 
     text_add(html, "\n");
 }
 
+/* The best run by itself: its resolved configuration. */
+static void add_best(Text *html, const Frame *best, const char *run_id)
+{
+    char file[64];
+    snprintf(file, sizeof file, "run-%.8s.json", run_id);
+    text_add(html, "<details><summary>Configuration of the best run</summary>\n<p>Saved as <code>");
+    html_shell_word(html, file);
+    text_add(html, "</code>, it is computed by</p>\n<pre class=\"code\">");
+    text_add(html, "tinylora ");
+    html_shell_word(html, frame_text(best, "method", 0));
+    add_command(html, " ", file, "");
+    text_add(html, "</pre>\n<pre class=\"code\">");
+    html_text(html, frame_text(best, "config", 0));
+    text_add(html, "</pre></details>\n");
+}
+
 Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Error *error)
 {
-    Frame experiment = {0}, environments = {0};
+    Frame experiment = {0}, environments = {0}, best = {0};
+    size_t row = report_best(e);
+    const char *run_id = row == SIZE_MAX ? NULL : frame_text(&e->scores, "run_id", row);
     Status status = frame_read(&experiment, store, reproduce_sql, &e->name, 1, error);
+    status = status ? status : frame_read(&best, store, best_sql, &run_id, 1, error);
     status =
         status ? status : frame_read(&environments, store, environments_sql, &e->name, 1, error);
     if (!status && experiment.n_rows) {
@@ -259,15 +282,17 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
         text_add(html, "</code>, then:</p>\n<pre class=\"code\">tinylora ");
         text_add(html, verb);
         add_command(html, " ", text_string(&file), "");
-        if (report_best(e) != SIZE_MAX) {
+        if (run_id) {
             add_command(html, "tinylora best --experiment ", e->name, "");
-            add_command(html, "tinylora show ", frame_text(&e->scores, "run_id", report_best(e)),
-                        "");
+            add_command(html, "tinylora show ", run_id, "");
         }
         add_command(html, "tinylora export report --experiment ", e->name, "");
         text_add(html, "</pre>\n<details><summary>Configuration</summary><pre class=\"code\">");
         html_text(html, frame_text(&experiment, "config", 0));
         text_add(html, "</pre></details>\n");
+        if (best.n_rows) {
+            add_best(html, &best, run_id);
+        }
         for (size_t i = 0; i < environments.n_rows; i++) {
             text_add(html, i ? "" : "<p class=\"note\">Computed with:</p>\n<ul class=\"note\">\n");
             text_add(html, "<li><code>");
@@ -279,5 +304,6 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
     }
     frame_release(&experiment);
     frame_release(&environments);
+    frame_release(&best);
     return status;
 }
