@@ -45,18 +45,6 @@ static void note(void *context, const char *line)
     cli_note(world->cli, "%s", line);
 }
 
-static void add_duration(Text *out, double seconds)
-{
-    long s = lround(seconds);
-    if (s >= 3600) {
-        text_printf(out, "%ldh%02ldm", s / 3600, s / 60 % 60);
-    } else if (s >= 60) {
-        text_printf(out, "%ldm%02lds", s / 60, s % 60);
-    } else {
-        text_printf(out, "%lds", s);
-    }
-}
-
 static void describe_steps(const Progress *progress, Text *out)
 {
     text_printf(out, "[%d/%d", progress->n_done, progress->n_cells);
@@ -101,7 +89,7 @@ static void describe(const CliWorld *world, const Progress *progress, double now
     if (done > 0 && progress->steps_total > progress->steps_done) {
         double each = (now - world->began_s) / (double)done;
         text_add(out, "  left ");
-        add_duration(out, each * (double)(progress->steps_total - progress->steps_done));
+        text_duration(out, each * (double)(progress->steps_total - progress->steps_done));
     }
 }
 

@@ -124,7 +124,9 @@ void text_duration(Text *text, double seconds)
         return;
     }
     long s = lround(seconds);
-    if (s >= 3600) {
+    if (s >= 48 * 3600) {
+        text_printf(text, "%ldd%02ldh", s / 86400, s / 3600 % 24);
+    } else if (s >= 3600) {
         text_printf(text, "%ldh%02ldm", s / 3600, s / 60 % 60);
     } else if (s >= 60) {
         text_printf(text, "%ldm%02lds", s / 60, s % 60);

@@ -22,7 +22,8 @@ void text_json_string(Text *text, const char *bytes, size_t n);
 /* A JSON number: %.17g; NaN and infinities become null. */
 void text_json_number(Text *text, double value);
 
-/* "3h05m", "4m09s" or "12s", rounded; "?" where the number is not finite or negative. */
+/* "3d04h" from two days on, "3h05m", "4m09s" or "12s"; "?" where the number is not finite or
+ * negative. */
 void text_duration(Text *text, double seconds);
 
 /* bytes, or "" when nothing was added. */
