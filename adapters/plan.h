@@ -61,7 +61,7 @@ typedef struct {
     Grouping grouping;
     int tie_factor; /* chunks: modules a group, the last one short; 0: ceil(modules / groups) */
     ModuleOrder order;
-    const int *map; /* TIE_MAP: group of each module, (n_modules); the caller's */
+    int *map; /* TIE_MAP: group of each module, (n_modules); the caller's */
     Projection projection;
     TensorType dtype; /* of v as it is stored */
     int n_modules;

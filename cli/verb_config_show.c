@@ -85,6 +85,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         if (!config->n_axes && model_find(directory, spec.model, cli->models, NULL) == STATUS_OK &&
             model_config_read(&model, directory, NULL) == STATUS_OK) {
             status = cell_adapter(&adapter, &spec, &model, error);
+            adapter_spec_release(&adapter);
         }
         config_show(&spec, config, &out);
         status = status ? status : cli_write(text_string(&out), out.n, error);

@@ -6,90 +6,6 @@
 
 #include "experiments/inputs.h"
 
-/* The planner's list is in order of preference: the first plan that has what the settings name. */
-static Status search_plan(Plan *plan, const RunSpec *spec, const Module *modules, int n_modules,
-                          TieRule tie, Error *error)
-{
-    Plan *plans;
-    int n_plans;
-    const Plan like = {.rank = spec->adapter.rank};
-    Status status = plan_enumerate(&plans, &n_plans, modules, n_modules, &like,
-                                   spec->adapter.budget, (int)tie, error);
-    if (status) {
-        return error_context(error, status, "adapter.budget");
-    }
-    const Plan *chosen = NULL;
-    for (int i = 0; i < n_plans && !chosen; i++) {
-        bool fits = (!spec->adapter.u || plans[i].u == spec->adapter.u) &&
-                    (!spec->adapter.groups || plans[i].groups == spec->adapter.groups) &&
-                    (strcmp(spec->adapter.grouping, "auto") == 0 ||
-                     (plans[i].grouping == GROUPING_BALANCED) ==
-                         (strcmp(spec->adapter.grouping, "balanced") == 0));
-        chosen = fits ? &plans[i] : NULL;
-    }
-    if (chosen) {
-        *plan = *chosen;
-    } else {
-        status = error_set(error, STATUS_USAGE,
-                           "adapter: no plan of %d scalars has the u, groups and grouping named; "
-                           "see tinylora plan",
-                           spec->adapter.budget);
-    }
-    free(plans);
-    return status;
-}
-
-Status cell_plan(Plan *plan, const RunSpec *spec, const ModelConfig *model, Error *error)
-{
-    TieRule tie;
-    Module *modules = malloc(((size_t)model->n_layers * N_ROLES + 1) * sizeof *modules);
-    if (!modules) {
-        return error_set(error, STATUS_FAILED, "out of memory");
-    }
-    int n_modules = plan_modules(modules, model, spec->adapter.targets);
-    Status status = STATUS_OK;
-    tie_rule_find(&tie, spec->adapter.tie); /* one of the setting's choices */
-    if (spec->adapter.u && spec->adapter.groups) {
-        *plan = (Plan){.rank = spec->adapter.rank,
-                       .u = spec->adapter.u,
-                       .groups = spec->adapter.groups,
-                       .tie = tie};
-        plan->grouping =
-            strcmp(spec->adapter.grouping, "balanced") == 0 ? GROUPING_BALANCED : GROUPING_CHUNKS;
-        status = plan_complete(plan, modules, n_modules, error);
-        if (status && strcmp(spec->adapter.grouping, "auto") == 0) {
-            plan->grouping = GROUPING_BALANCED;
-            status = plan_complete(plan, modules, n_modules, error);
-        }
-        status = status ? error_context(error, status, "adapter.groups") : STATUS_OK;
-    } else {
-        status = search_plan(plan, spec, modules, n_modules, tie, error);
-    }
-    free(modules);
-    return status;
-}
-
-Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *model, Error *error)
-{
-    *adapter = (AdapterSpec){.targets = spec->adapter.targets,
-                             .seed = (uint64_t)spec->adapter.seed,
-                             .scale = (float)spec->adapter.scale};
-    if (strcmp(spec->adapter.method, "tinylora") != 0) {
-        adapter->method = strcmp(spec->adapter.method, "full") == 0 ? "full" : "none";
-        return STATUS_OK;
-    }
-    adapter->method = "tinylora";
-    Status status = cell_plan(&adapter->plan, spec, model, error);
-    if (!status) {
-        const Plan *plan = &adapter->plan;
-        spec->adapter.budget = plan->parameters;
-        spec->adapter.u = plan->u;
-        spec->adapter.groups = plan->groups;
-        strcpy(spec->adapter.grouping, grouping_names[plan->grouping]);
-    }
-    return status;
-}
-
 static int64_t count_weights(const ModelConfig *model)
 {
     TensorSpec *tensors;
@@ -152,6 +68,13 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Inpu
     return status;
 }
 
+static void cell_release(Cell *cell)
+{
+    text_release(&cell->identity);
+    text_release(&cell->label);
+    adapter_spec_release(&cell->adapter);
+}
+
 Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const char *models,
                   Error *error)
 {
@@ -178,8 +101,7 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
         n++;
         if (twin) {
             n--;
-            text_release(&cell->identity);
-            text_release(&cell->label);
+            cell_release(cell);
         }
     }
     inputs_release(&hashes);
@@ -195,8 +117,7 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
 void cells_close(Cell *cells, size_t n)
 {
     for (size_t i = 0; cells && i < n; i++) {
-        text_release(&cells[i].identity);
-        text_release(&cells[i].label);
+        cell_release(&cells[i]);
     }
     free(cells);
 }

@@ -2,6 +2,7 @@
  * weights in memory. */
 #pragma once
 #include "adapters/adapter.h"
+#include "experiments/adapter_settings.h"
 #include "experiments/grid.h"
 #include "experiments/identity.h"
 #include "results/store.h"
@@ -24,8 +25,3 @@ typedef struct {
  * (settings, plan), STATUS_REFUSED (files), with the cell named. */
 Status cells_open(Cell **cells, size_t *n, const Config *config, const char *models, Error *error);
 void cells_close(Cell *cells, size_t n);
-
-/* The plan that the settings choose. Errors: STATUS_USAGE. */
-Status cell_plan(Plan *plan, const RunSpec *spec, const ModelConfig *model, Error *error);
-/* What adapter_bank_new wants; spec gets the plan's u, groups, grouping and budget. */
-Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *model, Error *error);

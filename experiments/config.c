@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "experiments/adapter_settings.h"
 #include "experiments/nearest.h"
 #include "experiments/scan_settings.h"
 #include "rl/extract.h"
@@ -112,7 +113,11 @@ static Status apply(const Config *config, RunSpec *spec, const char *path, const
         status =
             place_path(config, setting, setting_field(spec, setting, reward), from_override, error);
     }
-    return status ? at_place(config, value, path, status, error) : STATUS_OK;
+    if (status) {
+        return at_place(config, value, path, status, error);
+    }
+    *setting_given(spec, setting->path) = true;
+    return STATUS_OK;
 }
 
 Status config_apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
@@ -407,7 +412,6 @@ static Status check_reward(const Config *config, const RewardSetting *reward, Er
 Status config_settle(const Config *config, RunSpec *spec, Error *error)
 {
     bool grpo = strcmp(spec->method, "grpo") == 0;
-    bool tinylora = strcmp(spec->adapter.method, "tinylora") == 0;
     if (!spec->model[0]) {
         return rule(config, "model", error, "must be given");
     }
@@ -434,19 +438,8 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
     if (spec->eval.max_new_tokens == 0) {
         spec->eval.max_new_tokens = spec->grpo.max_new_tokens;
     }
-    if (tinylora && spec->adapter.u && spec->adapter.groups) {
-        int64_t product = (int64_t)spec->adapter.u * spec->adapter.groups;
-        if (spec->adapter.budget && spec->adapter.budget != product) {
-            return rule(config, "adapter.budget", error, "is not adapter.u x adapter.groups");
-        }
-        if (product > 1000000000) {
-            return rule(config, "adapter.u", error, "u x groups is more than 1e9");
-        }
-        spec->adapter.budget = (int)product;
-    } else if (tinylora && spec->adapter.budget == 0) {
-        spec->adapter.budget = 13;
-    }
-    return STATUS_OK;
+    Status status = adapter_settle(spec, error);
+    return status ? error_context(error, status, "config \"%s\"", config->path) : STATUS_OK;
 }
 
 Status model_find(char directory[CONFIG_PATH], const char *name, const char *models, Error *error)
@@ -500,6 +493,10 @@ static void show_sweep(const Config *config, Text *out)
  * a stored run's, its plan too, until it is known (config is NULL then). */
 static bool is_shown(const RunSpec *spec, const Config *config, const Setting *setting)
 {
+    if ((strcmp(setting->path, "adapter.u") == 0 && spec->adapter.u == 0) ||
+        (strcmp(setting->path, "adapter.groups") == 0 && spec->adapter.groups == 0)) {
+        return false; /* not known yet */
+    }
     bool scan = strcmp(spec->method, "scan") == 0;
     bool stored = scan && config && strcmp(spec->scan.directions, "scalars") != 0;
     return (scan ? setting_applies(spec, setting) : strncmp(setting->path, "scan.", 5) != 0) &&

@@ -49,7 +49,8 @@ void identity_members(Text *out, const RunSpec *spec, const IdentityMember *memb
     for (size_t i = 0; i < settings_count(); i++) {
         const Setting *setting = setting_at(i);
         bool reward = strncmp(setting->path, "reward.", 7) == 0;
-        if (setting->flags & SETTING_NO_NUMBERS || !setting_applies(spec, setting)) {
+        if (setting->flags & SETTING_NO_NUMBERS || !setting_applies(spec, setting) ||
+            (setting->flags & SETTING_LATER && setting_is_default(spec, setting))) {
             continue;
         }
         for (int j = 0; j < (reward ? spec->n_rewards : 1); j++) {

@@ -304,6 +304,7 @@ void scan_close(Scan *scan)
     }
     free(scan->paths);
     free(scan->initial);
+    adapter_spec_release(&scan->adapter);
     scan_plane_release(&scan->plane);
     text_release(&scan->identity);
     text_release(&scan->model_identity);

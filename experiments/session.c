@@ -150,6 +150,7 @@ static Status put_adapter(Session *session, const RunAdapter *adapter, Error *er
     status = status ? status
                     : adapter_bank_new(&session->bank, model, &bank_spec, 1, world->n_threads,
                                        world->cache, NULL, NULL, error);
+    adapter_spec_release(&bank_spec);
     if (!status && adapter_parameters(session->bank) != adapter->n) {
         status =
             error_set(error, STATUS_USAGE, "it has %zu parameters, %zu are wanted by this model",

@@ -25,13 +25,26 @@ static const Setting table[] = {
     {"adapter.method", SETTING_CHOICE, FIELD(adapter.method), "\"tinylora\"", 0, 0, "tinylora|full|none", 0, "what is trained"},
     {"adapter.budget", SETTING_INTEGER, FIELD(adapter.budget), "0", 0, 1e9, NULL, 0, "trained scalars; 0: u x groups, or 13"},
     {"adapter.rank", SETTING_INTEGER, FIELD(adapter.rank), "2", 1, 256, NULL, 0, "r of the frozen SVD"},
-    {"adapter.tie", SETTING_CHOICE, FIELD(adapter.tie), "\"tiled\"", 0, 0, "tiled|structured|all|none", 0, "which modules share scalars"},
+    {"adapter.tie", SETTING_CHOICE, FIELD(adapter.tie), "\"tiled\"", 0, 0, "tiled|structured|all|none|by-role|map", 0, "which modules share scalars: of similar depth, of one type, all, none, attention and MLP apart, or as a file says"},
     {"adapter.u", SETTING_INTEGER, FIELD(adapter.u), "0", 0, 1e9, NULL, 0, "scalars a group; 0: chosen by the planner"},
     {"adapter.groups", SETTING_INTEGER, FIELD(adapter.groups), "0", 0, 1e9, NULL, 0, "tie groups; 0: chosen by the planner"},
-    {"adapter.grouping", SETTING_CHOICE, FIELD(adapter.grouping), "\"auto\"", 0, 0, "auto|chunks|balanced", 0, "how modules are cut into groups: the paper's chunks, the last one short, or even sizes; auto: chunks where they fit"},
+    {"adapter.grouping", SETTING_CHOICE, FIELD(adapter.grouping), "\"auto\"", 0, 0, "auto|chunks|balanced|floor", 0, "how modules are cut into groups: the paper's chunks, the last one short, or even sizes; auto: chunks where they fit; floor: PEFT's chunks, the last one long"},
     {"adapter.seed", SETTING_SEED, FIELD(adapter.seed), "13", 0, SEED_MAX, NULL, 0, "of the frozen random P"},
     {"adapter.targets", SETTING_TARGETS, FIELD(adapter.targets), ALL_TARGETS, 0, 0, NULL, 0, "linear layers that are adapted"},
     {"adapter.scale", SETTING_NUMBER, FIELD(adapter.scale), "1", 0, 1e6, NULL, SETTING_OPEN_LOW, "s in W' = W + s U S R V^T"},
+    {"adapter.preset", SETTING_CHOICE, FIELD(adapter.preset), "\"none\"", 0, 0, "none|paper|peft|anrgusc", SETTING_NO_NUMBERS, "defaults and planner of another tool, for the settings of adapter.* that are not given"},
+    {"adapter.tie_factor", SETTING_INTEGER, FIELD(adapter.tie_factor), "0", 0, 1e6, NULL, SETTING_LATER, "n_tie, modules a chunk, which makes the groups; 0: from the groups"},
+    {"adapter.weight_tying", SETTING_NUMBER, FIELD(adapter.weight_tying), "-1", -1, 1, NULL, SETTING_NO_NUMBERS, "PEFT's measure, which makes the groups: 0 none shared, 1 all; -1: not used"},
+    {"adapter.map", SETTING_PATH, FIELD(adapter.map), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "of the tie rule map: a JSON file {\"model.layers.0.self_attn.q_proj\": 0, ...}"},
+    {"adapter.map_sha256", SETTING_TEXT, FIELD(adapter.map_sha256), "\"\"", 0, 0, NULL, SETTING_LATER, "of the map; filled in, and checked where it is given"},
+    {"adapter.order", SETTING_CHOICE, FIELD(adapter.order), "\"named\"", 0, 0, "named|layer-sorted", SETTING_LATER, "of the modules that are cut: q, k, v, o, gate, up, down a layer, or by name"},
+    {"adapter.sigma", SETTING_CHOICE, FIELD(adapter.sigma), "\"left\"", 0, 0, "left|sqrt", SETTING_LATER, "U S R V^T (paper) or U sqrt(S) R sqrt(S) V^T (PEFT)"},
+    {"adapter.projection", SETTING_CHOICE, FIELD(adapter.projection), "\"gauss\"", 0, 0, "gauss|gauss_unit|rademacher|orthonormal", SETTING_LATER, "law of P: N(0, 1/r), N(0, 1), +-1/sqrt(r), or orthonormal in blocks of r^2"},
+    {"adapter.projection_shared", SETTING_SWITCH, FIELD(adapter.projection_shared), "false", 0, 0, NULL, SETTING_LATER, "the same P in every module, which leaves r^2 degrees of freedom a group"},
+    {"adapter.alpha", SETTING_NUMBER, FIELD(adapter.alpha), "0", 0, 1e6, NULL, SETTING_LATER, "s = alpha / u; 0: adapter.scale"},
+    {"adapter.init", SETTING_CHOICE, FIELD(adapter.init), "\"zeros\"", 0, 0, "zeros|normal|uniform", SETTING_LATER, "how v starts, drawn from adapter.seed"},
+    {"adapter.init_size", SETTING_NUMBER, FIELD(adapter.init_size), "0", 0, 1e6, NULL, SETTING_LATER, "standard deviation of normal, bound of uniform; 0: 0.001 and 0.02"},
+    {"adapter.dtype", SETTING_CHOICE, FIELD(adapter.dtype), "\"f32\"", 0, 0, "f32|bf16|f16", SETTING_LATER, "what the model sees of v; the optimizer's v stays f32"},
 
     {"data.train", SETTING_PATH, FIELD(data.train), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "training rows, JSON Lines"},
     {"data.dev", SETTING_PATH, FIELD(data.dev), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "held-out rows that choose the learning rate; without them data.eval does"},
@@ -97,6 +110,9 @@ static const Setting table[] = {
 
 enum { N_SETTINGS = sizeof table / sizeof table[0] };
 
+_Static_assert((int)N_SETTINGS <= (int)(sizeof((RunSpec *)0)->adapter.given),
+               "RunSpec.adapter.given");
+
 size_t settings_count(void)
 {
     return N_SETTINGS;
@@ -105,6 +121,13 @@ size_t settings_count(void)
 const Setting *setting_at(size_t i)
 {
     return &table[i];
+}
+
+bool *setting_given(RunSpec *spec, const char *path)
+{
+    int reward;
+    const Setting *setting = setting_find(path, &reward);
+    return &spec->adapter.given[setting - table];
 }
 
 const Setting *setting_find(const char *path, int *reward)
@@ -492,4 +515,17 @@ void settings_default(RunSpec *spec)
         }
         json_free(document);
     }
+}
+
+bool setting_is_default(const RunSpec *spec, const Setting *setting)
+{
+    RunSpec plain;
+    Text one = {0}, other = {0};
+    settings_default(&plain);
+    setting_value_json(spec, setting, 0, &one);
+    setting_value_json(&plain, setting, 0, &other);
+    bool same = strcmp(text_string(&one), text_string(&other)) == 0;
+    text_release(&one);
+    text_release(&other);
+    return same;
 }

@@ -30,6 +30,14 @@ typedef struct {
         int64_t seed;
         unsigned targets; /* bit per Role */
         double scale;
+        char preset[16], order[16], sigma[16], projection[16], init[16], dtype[16];
+        int tie_factor;        /* 0: none */
+        double weight_tying;   /* -1: none */
+        char map[CONFIG_PATH]; /* "": none */
+        char map_sha256[65];   /* "": until it is read */
+        bool projection_shared;
+        double alpha, init_size; /* 0: none, chosen by init */
+        bool given[160]; /* by index of the setting, of adapter.* alone: not left at its default */
     } adapter;
     struct {
         char train[CONFIG_PATH], dev[CONFIG_PATH], eval[CONFIG_PATH]; /* "": none */
@@ -92,7 +100,9 @@ typedef enum {
 
 enum {
     SETTING_NO_NUMBERS = 1, /* changes nothing that a run computes: not part of its identity */
-    SETTING_OPEN_LOW = 2    /* min itself is out of range */
+    SETTING_OPEN_LOW = 2,   /* min itself is out of range */
+    SETTING_LATER = 4       /* added after runs were made without it: at its default it is not part
+                             * of an identity, and theirs stays */
 };
 
 typedef struct {
@@ -108,6 +118,10 @@ typedef struct {
 
 size_t settings_count(void);
 const Setting *setting_at(size_t i);
+/* Was a setting of adapter.* given (a preset of another tool does not change it)? */
+bool *setting_given(RunSpec *spec, const char *path);
+/* Has it its default's value? */
+bool setting_is_default(const RunSpec *spec, const Setting *setting);
 /* Does the setting matter to this spec (grpo.* does not to sft, plans do not to full)? */
 bool setting_applies(const RunSpec *spec, const Setting *setting);
 /* Is a value measured at each point of a scan ("loss", "accuracy", ...)? */

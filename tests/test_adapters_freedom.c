@@ -62,7 +62,7 @@ static void degrees_of_freedom_are_the_rank_for_every_sigma_law_sharing_and_tie(
     (void)state;
     Module modules[N_MODULES];
     make_modules(modules);
-    const int map[N_MODULES] = {2, 0, 1, 1, 0, 2, 0, 0, 1, 1, 1, 2, 0, 0};
+    int map[N_MODULES] = {2, 0, 1, 1, 0, 2, 0, 0, 1, 1, 1, 2, 0, 0};
     int below = 0, short_signs = 0;
     for (int law = 0; law < 4; law++) {
         for (int shared = 0; shared < 2; shared++) {

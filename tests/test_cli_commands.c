@@ -213,6 +213,50 @@ static void plan_lists_the_chosen_one_first(void **state)
     json_free(document);
     expect_refusal("plan --model abacus --budget 29 --tie none", 2, "cannot be spent");
     expect_refusal("plan --model abacus --tie tild", 2, "the nearest rule is \"tiled\"");
+    expect_refusal("plan --model abacus --u 0", 2, "adapter.u: 0: a group has at least 1 scalar");
+    expect_refusal("plan --model abacus --u 1 --groups 29", 2, "29 groups over 28 modules");
+    expect_refusal("plan --model abacus --rank 200", 2, "rank 200, at most");
+    expect_refusal("plan --model abacus --rank two", 2, "--rank: \"two\": a number is expected");
+    expect_refusal("plan --model abacus --targets q_proj,c_attn", 2, "\"c_attn\" is not a linear");
+    run_write("map.json", "{\"model.layers.0.self_attn.q_proj\": 0}");
+    expect_refusal("plan --model abacus --map map.json", 3,
+                   "module \"model.layers.0.self_attn.k_proj\" has no group");
+    expect_refusal("plan --model abacus --map nowhere.json", 3, "nowhere.json");
+}
+
+/* 28 modules; untied, 13 scalars each are more than there are directions. */
+static void plan_shows_presets_sizes_and_scalars_that_buy_nothing(void **state)
+{
+    (void)state;
+    Run r = run("plan --model abacus --tie none --u 13 -o json");
+    JsonDocument *document = NULL;
+    Error error;
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.err, "252 of 364 parameters buy nothing: they move 112 degrees"));
+    assert_int_equal(json_parse(&document, r.out, strlen(r.out), &error), STATUS_OK);
+    const Json *root = json_root(document), *plan = json_at(json_get(root, "plans"), 0);
+    assert_int_equal(integer(json_get(plan, "degrees_of_freedom")), 112);
+    assert_int_equal(json_size(json_get(plan, "sizes")), 28);
+    assert_int_equal(json_size(json_get(root, "warnings")), 1);
+    json_free(document);
+    run_free(&r);
+    document = expect_json("plan --model abacus --preset anrgusc --budget 120 -o json");
+    root = json_root(document);
+    plan = json_at(json_get(root, "plans"), 0);
+    assert_int_equal(integer(json_get(plan, "parameters")), 112); /* 4 x 28 */
+    assert_int_equal(integer(json_get(plan, "u")), 4);
+    assert_string_equal(json_string(json_get(plan, "order"), NULL), "layer-sorted");
+    assert_string_equal(json_string(json_get(root, "init"), NULL), "normal");
+    json_free(document);
+    document = expect_json("plan --model abacus --preset peft --weight-tying 0.5 --u 3 -o json");
+    root = json_root(document);
+    plan = json_at(json_get(root, "plans"), 0);
+    assert_int_equal(integer(json_get(root, "modules")), 8); /* q and v */
+    assert_int_equal(integer(json_get(plan, "groups")), 4);
+    assert_int_equal(integer(json_get(plan, "bytes")), 48); /* 12 of f32 */
+    assert_string_equal(json_string(json_get(plan, "grouping"), NULL), "floor");
+    assert_string_equal(json_string(json_get(root, "sigma"), NULL), "sqrt");
+    json_free(document);
 }
 
 static void models_are_described_made_and_verified(void **state)
@@ -462,7 +506,8 @@ static void a_disk_that_fills_is_exit_code_1_and_loses_nothing(void **state)
     (void)state;
     run_write("small.json", small_config);
     /* 400 blocks of 512 bytes: room for the schema and some steps */
-    Run r = run_wait(run_start("ulimit -f 400;", "--db full.db sweep small.json --set steps=100000"));
+    Run r =
+        run_wait(run_start("ulimit -f 400;", "--db full.db sweep small.json --set steps=100000"));
     assert_int_equal(r.code, 1);
     assert_non_null(strstr(r.err, "full.db"));
     run_free(&r);
@@ -487,6 +532,7 @@ int main(void)
         cmocka_unit_test(score_gives_a_line_a_text_and_does_not_depend_on_its_neighbours),
         cmocka_unit_test(generate_gives_text_ids_and_logprobs_that_score_agrees_with),
         cmocka_unit_test(plan_lists_the_chosen_one_first),
+        cmocka_unit_test(plan_shows_presets_sizes_and_scalars_that_buy_nothing),
         cmocka_unit_test(models_are_described_made_and_verified),
         cmocka_unit_test(config_show_lists_every_key_and_resolves_a_config),
         cmocka_unit_test(a_sweep_typed_again_does_nothing_twice),
