@@ -24,8 +24,10 @@ static Status count(Scan *scan, const char *sql, bool *found, Error *error)
 
 static Status event(Scan *scan, const char *kind, const char *message, Error *error)
 {
-    return store_surface_event(scan->store, scan->surface_id, kind, message,
-                               scan->world->now_s(scan->world->context), error);
+    Status status = scan_turn(scan, error);
+    return status ? status
+                  : store_surface_event(scan->store, scan->surface_id, kind, message,
+                                        scan->world->now_s(scan->world->context), error);
 }
 
 /* A mark for each number that was measured there. */
@@ -135,7 +137,8 @@ static Status curvature(Scan *scan, const char *place, const float *v, Error *er
     for (size_t k = 0; k < n; k++) {
         pairs[k] = (SurfaceEigen){place, (int)k, values[k], vectors + k * n};
     }
-    return store_surface_eigen(scan->store, scan->surface_id, pairs, n, error);
+    status = scan_turn(scan, error);
+    return status ? status : store_surface_eigen(scan->store, scan->surface_id, pairs, n, error);
 }
 
 /* How far the minimum's loss lies below the base's, over the rows: three more marks of it. */
@@ -191,7 +194,8 @@ static Status mark_minimum(Scan *scan, double x, double y, Error *error)
     }
     size_t n = add_marks(marks, scan, &at, &measured[1]);
     n += add_gain(marks + n, &at, &measured[0], &measured[1]);
-    status = store_surface_marks(scan->store, scan->surface_id, marks, n, error);
+    status = scan_turn(scan, error);
+    status = status ? status : store_surface_marks(scan->store, scan->surface_id, marks, n, error);
     if (!status && (minimum.at_edge || !minimum.converged)) {
         status =
             event(scan, "minimum",

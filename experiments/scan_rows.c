@@ -13,7 +13,7 @@
 #include "results/frame.h"
 
 enum { STRIDE = 4, COARSE_MIN = 8 }; /* of the preview's lattice; sides from which there is one */
-static const double BEAT_S = 5, STALE_S = 60, WAIT_S = 0.25;
+static const double BEAT_S = 5, STALE_S = 60, WAIT_S = 0.25, TURN_S = 0.02;
 
 static double now(const Scan *scan)
 {
@@ -29,11 +29,34 @@ void scan_show(Scan *scan, const char *phase, int done, int total, long tokens)
     scan->world->progress(scan->world->context, &scan->progress);
 }
 
+Status scan_turn(Scan *scan, Error *error)
+{
+    const World *world = scan->world;
+    double began = now(scan);
+    bool told = false;
+    Text holder = {0};
+    while (store_has_writer(scan->store, &holder) && !world->stopping(world->context)) {
+        if (!told && now(scan) - began > 1) {
+            Text line = {0};
+            text_printf(&line, "waiting for %s, which writes to the same file",
+                        text_string(&holder));
+            world->note(world->context, text_string(&line));
+            text_release(&line);
+            told = true;
+        }
+        text_clear(&holder);
+        world->wait(world->context, TURN_S);
+    }
+    text_release(&holder);
+    return world->stopping(world->context) ? error_set(error, STATUS_STOPPED, "stopped")
+                                           : STATUS_OK;
+}
+
 static void keep_lease(Scan *scan)
 {
     bool kept = true;
     double now_s = now(scan);
-    if (scan->lease.i < 0 || now_s - scan->beat_s < BEAT_S) {
+    if (scan->lease.i < 0 || now_s - scan->beat_s < BEAT_S || store_has_writer(scan->store, NULL)) {
         return;
     }
     scan->beat_s = now_s;
@@ -200,6 +223,7 @@ static Status do_row(Scan *scan, Error *error)
     scan->beat_s = now(scan);
     scan->lost = false;
     Status status = measure_row(scan, &row, &why);
+    status = status ? status : scan_turn(scan, &why);
     if (!status) {
         status = store_surface_commit(scan->store, scan->surface_id, &scan->lease, row.values,
                                       row.n, now(scan), &kept, &why);
@@ -255,12 +279,10 @@ Status scan_rows(Scan *scan, bool *last, Error *error)
     Status status = scan_look_around(scan, scan->store, error);
     while (!status) {
         SurfaceLease lease = {.i = -1};
-        if (world->stopping(world->context)) {
-            status = error_set(error, STATUS_STOPPED, "stopped");
-            break;
-        }
-        status = store_surface_claim(scan->store, scan->surface_id, &worker, order, nx, stride,
-                                     now(scan), STALE_S, &lease, error);
+        status = scan_turn(scan, error);
+        status = status ? status
+                        : store_surface_claim(scan->store, scan->surface_id, &worker, order, nx,
+                                              stride, now(scan), STALE_S, &lease, error);
         if (status || lease.over) {
             break;
         }

@@ -69,6 +69,8 @@ extern const char *const scan_error_names[MEASURE_COUNT];
 Status scan_rows(Scan *scan, bool *last, Error *error);
 /* Rows and points done by all processes, into the progress. */
 Status scan_look_around(Scan *scan, Store *store, Error *error);
+/* Wait until no other process writes to the file. Errors: STATUS_STOPPED. */
+Status scan_turn(Scan *scan, Error *error);
 void scan_show(Scan *scan, const char *phase, int done, int total, long tokens);
 int scan_on_progress(void *context, const char *phase, int done, int total, long tokens);
 

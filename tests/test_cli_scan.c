@@ -1,5 +1,6 @@
 /* `scan` from outside: what it leaves in results.db, what `score` says of its points, what it
  * refuses and with which words. */
+#define _GNU_SOURCE /* open file description locks */
 #include <math.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -365,6 +366,37 @@ static void stopped_by_a_signal_it_gives_its_row_back_and_goes_on(void **state)
     free(other);
 }
 
+static void while_another_process_writes_it_waits(void **state)
+{
+    (void)state;
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    expect_ok("--db turns.db scan scan.json --no-figures --set experiment=first");
+    pid_t pid = fork(); /* `run` has one pair of files for what is printed */
+    if (pid == 0) {
+        execl("/bin/sh", "sh", "-c",
+              "exec '" BUILD_DIR "/tinylora' --db turns.db scan odd.json --no-figures --set "
+              "scan.rows=24 > turns.out 2> turns.err",
+              (char *)NULL);
+        _exit(127);
+    }
+    while (ask_number("turns.db",
+                      "SELECT count(*) FROM surface_row JOIN surface USING (surface_id)"
+                      " WHERE experiment = 'hill' AND surface_row.state = 'done'") < 2) {
+        usleep(1000);
+    }
+    int file = open("turns.db-lock", O_RDWR);
+    assert_true(file >= 0 && fcntl(file, F_OFD_SETLKW, &lock) == 0);
+    usleep(2500000); /* longer than a scan waits in silence */
+    close(file);
+    int how;
+    assert_true(waitpid(pid, &how, 0) == pid && WIFEXITED(how) && WEXITSTATUS(how) == 0);
+    char *err = run_slurp("turns.err");
+    assert_non_null(strstr(err, ", which writes to the same file"));
+    free(err);
+    assert_int_equal(ask_number("turns.db", "SELECT count(*) FROM surface WHERE state = 'done'"),
+                     2);
+}
+
 static void values_that_are_no_numbers_are_holes_with_an_event(void **state)
 {
     (void)state;
@@ -497,6 +529,7 @@ int main(void)
         cmocka_unit_test(a_changed_config_is_refused_naming_what_changed),
         cmocka_unit_test(a_changed_model_is_refused_and_new_goes_beside),
         cmocka_unit_test(stopped_by_a_signal_it_gives_its_row_back_and_goes_on),
+        cmocka_unit_test(while_another_process_writes_it_waits),
         cmocka_unit_test(values_that_are_no_numbers_are_holes_with_an_event),
         cmocka_unit_test(what_makes_no_surface_is_refused),
         cmocka_unit_test(the_config_shows_what_matters_to_a_scan_alone),
