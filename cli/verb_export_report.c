@@ -6,13 +6,15 @@
 #include "notebooks-export/report.h"
 #include "results/store_surface.h"
 
+enum { WAIT_MS = 300 }; /* for one that writes now and then; not for a run of hours */
+
 /* Beside the page itself; a database that cannot be written loses only this line. */
 static void record(const Cli *cli, const char *path, const Text *html)
 {
     Store *store;
     Error ignored;
     char sha256[SHA256_HEX_SIZE];
-    if (store_open(&store, cli->db, STORE_SHARED, 0, &ignored) == STATUS_OK) {
+    if (store_open(&store, cli->db, STORE_SHARED, WAIT_MS, &ignored) == STATUS_OK) {
         sha256_bytes(sha256, html->bytes, html->n);
         store_artifact(store, NULL, NULL, "report", path, (int64_t)html->n, sha256, cli_now_s(),
                        &ignored);

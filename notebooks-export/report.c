@@ -215,13 +215,13 @@ static Status add_surfaces(Text *html, Text *summary, const Contents *contents,
 }
 
 /* Runs, their scores and curves. */
-static Status add_runs(Text *html, ReportExperiment *e, Store *store, size_t budget, Error *error)
+static Status add_runs(Text *html, size_t *n_points, ReportExperiment *e, Store *store,
+                       size_t budget, Error *error)
 {
     Text json = {0};
-    bool curves = false;
     text_add(&json, "{");
     report_runs_json(&json, e);
-    Status status = report_curves_json(&json, &curves, store, e, budget, error);
+    Status status = report_curves_json(&json, n_points, store, e, budget, error);
     text_add(&json, "}");
     if (!status) {
         text_add(html, "<h3>Runs</h3>\n<div class=\"runs-view\"></div>\n");
@@ -235,7 +235,7 @@ static Status add_runs(Text *html, ReportExperiment *e, Store *store, size_t bud
         report_runs_table(html, e);
         report_scores_table(html, e);
         text_add(html, e->n_scores ? "<div class=\"rates-view\"></div>\n" : "");
-        text_add(html, curves ? "<div class=\"curves-view\"></div>\n" : "");
+        text_add(html, *n_points ? "<div class=\"curves-view\"></div>\n" : "");
         text_printf(html,
                     "<script type=\"application/json\" class=\"experiment-data\" "
                     "data-for=\"e%zu\">",
@@ -247,9 +247,10 @@ static Status add_runs(Text *html, ReportExperiment *e, Store *store, size_t bud
     return status;
 }
 
-static Status add_experiment(Text *html, Text *summary, const Contents *contents, size_t number,
-                             Store *store, Error *error)
+static Status add_experiment(Text *html, Text *summary, size_t *budget, const Contents *contents,
+                             size_t number, Store *store, Error *error)
 {
+    size_t n_points = 0; /* what an experiment does not need is for those after it */
     const char *name = contents->experiments.names[number];
     ReportExperiment e = {.name = name, .number = number};
     Status status = report_experiment_read(&e, store, error);
@@ -262,7 +263,9 @@ static Status add_experiment(Text *html, Text *summary, const Contents *contents
     if (!status && e.runs.n_rows) {
         text_add(summary, ": ");
         report_sentence(summary, &e);
-        status = add_runs(html, &e, store, CURVE_POINTS / contents->experiments.n, error);
+        status = add_runs(html, &n_points, &e, store, *budget / (contents->experiments.n - number),
+                          error);
+        *budget -= n_points < *budget ? n_points : *budget;
     }
     status = status ? status : add_surfaces(html, summary, contents, name, store, error);
     text_add(summary, "\n");
@@ -281,8 +284,9 @@ static Status add_sections(Text *html, Text *summary, const Contents *contents, 
                            Error *error)
 {
     Status status = STATUS_OK;
+    size_t budget = CURVE_POINTS;
     for (size_t i = 0; !status && i < contents->experiments.n; i++) {
-        status = add_experiment(html, summary, contents, i, store, error);
+        status = add_experiment(html, summary, &budget, contents, i, store, error);
     }
     return status ? status : add_surfaces(html, summary, contents, NULL, store, error);
 }

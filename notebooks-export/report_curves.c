@@ -41,6 +41,7 @@ typedef struct {
     size_t n_keys, points; /* a curve */
     size_t n_steps;        /* of the arrays of a key; 0: no bands */
     double longest;        /* points of the longest curve before it was thinned */
+    size_t n_points;       /* on the page */
 } Curves;
 
 void report_thin(size_t *kept, size_t keep, const double *x, const double *y, size_t n)
@@ -108,10 +109,10 @@ static size_t choose(size_t *kept, bool *gap, const double *x, const double *y, 
     return n_kept;
 }
 
-/* "[steps, values]" with steps as differences and null where the curve is broken. more: further
- * arrays along with y, or NULL. */
-static void add_curve(Text *json, const double *x, const double *const *ys, size_t n_ys, size_t n,
-                      size_t points)
+/* "[steps],[values]" with steps as differences and null where the curve is broken, that is where
+ * ys[0] is; the numbers written. ys: (n_ys) arrays of (n). */
+static size_t add_curve(Text *json, const double *x, const double *const *ys, size_t n_ys, size_t n,
+                        size_t points)
 {
     size_t *kept = allocate(points < n ? n : points, sizeof *kept);
     bool *gap = allocate(points < n ? n : points, sizeof *gap);
@@ -133,6 +134,7 @@ static void add_curve(Text *json, const double *x, const double *const *ys, size
     text_add(json, "]");
     free(kept);
     free(gap);
+    return n_kept * n_ys;
 }
 
 static void add_to_band(Key *key, const double *steps, const double *values, size_t n,
@@ -169,7 +171,7 @@ static void flush_band(Curves *curves, size_t cell)
         if (n) {
             const double *const ys[] = {key->mean, se, key->count};
             text_printf(&key->bands, "%s[%zu,", key->bands.n ? ",\n" : "", cell);
-            add_curve(&key->bands, x, ys, 3, n, curves->points);
+            curves->n_points += add_curve(&key->bands, x, ys, 3, n, curves->points);
             text_add(&key->bands, "]");
         }
         memset(key->count, 0, curves->n_steps * sizeof *key->count);
@@ -198,7 +200,7 @@ static Status add_run(Curves *curves, Store *store, const char *run_id, size_t r
         }
         const double *x = step->numbers + from, *y = value->numbers + from;
         text_printf(&key->lines, "%s[%zu,", key->lines.n ? ",\n" : "", run);
-        add_curve(&key->lines, x, &y, 1, to - from, curves->points);
+        curves->n_points += add_curve(&key->lines, x, &y, 1, to - from, curves->points);
         text_add(&key->lines, "]");
         for (size_t i = 0; i < to - from; i++) {
             key->low = fmin(key->low, y[i]);
@@ -228,8 +230,8 @@ static void plan(Curves *curves, Text *keys, const Frame *names, const ReportExp
         }
     }
     curves->n_keys = names->n_rows < KEYS_MOST ? names->n_rows : KEYS_MOST;
-    while (curves->n_keys > 1 && curves->n_keys * n_curves * POINTS_LEAST > budget &&
-           last_step > POINTS_LEAST) {
+    size_t wanted = last_step < POINTS_LEAST ? (size_t)fmax(1, last_step) : POINTS_LEAST;
+    while (curves->n_keys > 1 && curves->n_keys * n_curves * wanted > budget) {
         curves->n_keys--;
     }
     curves->points = curves->n_keys ? budget / (curves->n_keys * n_curves) : 0;
@@ -281,7 +283,7 @@ static void finish(Text *json, const Curves *curves, const Frame *names)
     text_release(&flat);
 }
 
-Status report_curves_json(Text *json, bool *drawn, Store *store, const ReportExperiment *e,
+Status report_curves_json(Text *json, size_t *n_points, Store *store, const ReportExperiment *e,
                           size_t budget, Error *error)
 {
     Frame names = {0};
@@ -302,8 +304,8 @@ Status report_curves_json(Text *json, bool *drawn, Store *store, const ReportExp
             }
         }
     }
-    *drawn = !status && curves->longest > 0;
-    if (*drawn) {
+    *n_points = status ? 0 : curves->n_points;
+    if (*n_points) {
         finish(json, curves, &names);
     }
     for (size_t i = 0; i < curves->n_keys; i++) {

@@ -77,9 +77,9 @@ void report_runs_json(Text *json, const ReportExperiment *experiment);
 /* --- report_curves.c -----------------------------------------------------------------------------
  */
 
-/* Member "curves". *drawn false where no step was stored. budget: points on the page. */
-Status report_curves_json(Text *json, bool *drawn, Store *store, const ReportExperiment *experiment,
-                          size_t budget, Error *error);
+/* Member "curves". *n_points: numbers that it took of the budget; 0 where no step was stored. */
+Status report_curves_json(Text *json, size_t *n_points, Store *store,
+                          const ReportExperiment *experiment, size_t budget, Error *error);
 /* Largest triangle, three buckets (Steinarsson 2013): `keep` of the n points, the ends among them;
  * their places rising in kept: (keep). n >= keep >= 2. */
 void report_thin(size_t *kept, size_t keep, const double *x, const double *y, size_t n);

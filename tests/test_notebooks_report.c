@@ -365,6 +365,20 @@ static void what_is_not_there_is_refused_with_what_is(void **state)
     refuses(NULL, "ffff", STATUS_USAGE, "ffff");
 }
 
+static void database_of_nothing_is_a_page_too(void **state)
+{
+    (void)state;
+    Store *store;
+    Error error = {0};
+    Text page = {0};
+    fixture_check(store_open(&store, "empty.db", STORE_WRITE, 0, &error), &error);
+    const ReportRequest request = {.store = store, .version = "0"};
+    fixture_check(report_build(&page, &request, &error), &error);
+    store_close(store);
+    has(&page, "0 experiments, 0 surfaces. Nothing was computed yet.");
+    text_release(&page);
+}
+
 static void thinning_keeps_ends_and_peaks(void **state)
 {
     (void)state;
@@ -503,6 +517,7 @@ int main(void)
         cmocka_unit_test(verdict_follows_the_adjusted_p_value),
         cmocka_unit_test(surface_shows_holes_and_what_is_missing),
         cmocka_unit_test(what_is_not_there_is_refused_with_what_is),
+        cmocka_unit_test(database_of_nothing_is_a_page_too),
         cmocka_unit_test(thinning_keeps_ends_and_peaks),
         cmocka_unit_test(long_curves_are_thinned_and_the_page_says_so),
         cmocka_unit_test(words_for_a_shell_are_quoted),
