@@ -29,8 +29,7 @@ const int n_figure_kinds = sizeof figure_kinds / sizeof figure_kinds[0];
 static FigureBuild *const builders[] = {
     figure_build_lr_accuracy, figure_build_learning_curves, figure_build_parameters_accuracy,
     figure_build_rewards,     figure_build_lengths,         figure_build_comparison,
-    figure_build_surface,
-    figure_build_surface_3d,  figure_build_slices,
+    figure_build_surface,     figure_build_surface_3d,      figure_build_slices,
 };
 _Static_assert(sizeof builders / sizeof builders[0] == sizeof figure_kinds / sizeof figure_kinds[0],
                "a builder for each kind");
@@ -45,9 +44,9 @@ const FigureKind *figure_find(const char *name)
     return NULL;
 }
 
-/* A part of a file name: letters, digits, '.', '_' and '-', no '.' in front. Two names that differ
- * stay different: one that was changed gets the start of its hash. */
-static void add_to_name(Text *name, const char *part)
+/* A part of a file name: letters, digits, '.', '_' and '-', no '.' in front. Where
+ * it has to be unique, one that was changed gets the start of its hash. */
+static void add_to_name(Text *name, const char *part, bool unique)
 {
     enum { PART_MAX = 48 };
     size_t n = strlen(part), n_kept = n < PART_MAX ? n : PART_MAX;
@@ -59,7 +58,7 @@ static void add_to_name(Text *name, const char *part)
         changed |= !fine;
         text_append(name, fine ? &c : "_", 1);
     }
-    if (changed) {
+    if (changed && unique) {
         char hex[SHA256_HEX_SIZE];
         sha256_bytes(hex, part, n);
         text_printf(name, "-%.8s", hex);
@@ -86,22 +85,22 @@ static Status name_draft(FigureDraft *draft, Error *error)
     Text name = {0};
     Status status = STATUS_OK;
     if (request->stem) {
-        add_to_name(&name, request->stem);
+        add_to_name(&name, request->stem, true);
     } else if (draft->kind->of_surface) {
         const char *binds[] = {request->surface_id, request->metric};
         status = frame_read(&surface, request->store, sql, binds, 2, error);
         const char *experiment = frame_text(&surface, "experiment", 0);
         const char *metric = frame_text(&surface, "metric", 0);
-        add_to_name(&name, experiment ? experiment : "surface");
+        add_to_name(&name, experiment ? experiment : "surface", false);
         text_printf(&name, "-%.8s-", request->surface_id);
-        add_to_name(&name, metric ? metric : "-");
+        add_to_name(&name, metric ? metric : "-", true);
         add_words(&name, strncmp(kind, "surface", 7) ? kind : kind[7] == '-' ? kind + 8 : "");
     } else {
-        add_to_name(&name, request->experiment);
+        add_to_name(&name, request->experiment, true);
         add_words(&name, kind);
         if (request->metric) {
             text_add(&name, "-");
-            add_to_name(&name, request->metric);
+            add_to_name(&name, request->metric, true);
         }
     }
     snprintf(draft->name, sizeof draft->name, "%s", text_string(&name));

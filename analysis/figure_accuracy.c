@@ -93,11 +93,6 @@ static size_t distinct(double *values, size_t n)
     return kept;
 }
 
-static uint32_t color_of(size_t k, size_t n)
-{
-    return n <= 7 ? figure_categorical(k) : figure_sequential(0.92 * (double)k / (double)(n - 1));
-}
-
 /* --- learning rate --- */
 
 static void add_runs(FigureDraft *draft, const RunTable *table, const RunSeries *series,
@@ -197,7 +192,7 @@ static void draw_rates(FigureDraft *draft, const RunTable *table, double *rates)
     }
     for (size_t k = 0; k < n; k++) {
         LegendEntry *entry = &entries[n_entries++];
-        entry->color = colors[k] = color_of(k, n);
+        entry->color = colors[k] = figure_color(k, n);
         entry->line_width = 1.2;
         dashes[k] = entry->dash = figure_dash(k);
         points[k] = entry->point = figure_point(k);
@@ -221,7 +216,7 @@ static void draw_rates(FigureDraft *draft, const RunTable *table, double *rates)
     draft_numbers(draft, "points", points, n);
     add_axes(draft, table, extent, rates, distinct(rates, n_rates));
     draft_legend(draft, width, entries, n_entries);
-    draft_layout(draft, width, 1.25, 0.3, 0.2, 4.6, 1.1);
+    draft_layout(draft, width, 1.25, 0.4, 0.2, 4.6, 1.1);
     draft->body = lr_body;
 }
 
@@ -313,7 +308,7 @@ static void draw_parameters(FigureDraft *draft, const RunTable *table, double *b
     draft_numbers(draft, "points", points, n);
     add_axes(draft, table, extent, budgets, distinct(budgets, n_budgets));
     draft_legend(draft, width, entries, n_entries);
-    draft_layout(draft, width, 1.25, 0.3, 0.2, 4.6, 1.1);
+    draft_layout(draft, width, 1.25, 0.4, 0.2, 4.6, 1.1);
     draft->body = parameters_body;
     for (size_t k = 0; k < n; k++) {
         free(titles[k]);

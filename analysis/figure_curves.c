@@ -13,7 +13,7 @@ static const unsigned char body[] = {
 #include "analysis_figures_learning_curves_gp.inc"
     0};
 
-enum { CURVES_MAX = 48 };
+enum { CURVES_MAX = 192 };
 
 /* ?1 experiment, ?2 key. In the order of runs_sql of figure_runs.c's run_ids. */
 static const char metric_sql[] =
@@ -215,7 +215,7 @@ static void add_series(FigureDraft *draft, Curves *curves, const RunTable *table
         if (add_curve(draft, curves, table, &table->cells[c], source, k + 1, panel)) {
             curves->colors[k] =
                 by_rate ? figure_sequential(n > 1 ? 0.9 * (double)place / (double)(n - 1) : 0.3)
-                        : figure_categorical(place);
+                        : figure_color(place, n);
             curves->dashes[k] = figure_dash(place);
             curves->points[k] = figure_point(place);
             panel->to = ++curves->n;
@@ -252,7 +252,7 @@ static void add_legend(FigureDraft *draft, const Curves *curves, const RunTable 
                          ? figure_sequential(curves->n_rates > 1
                                                  ? 0.9 * (double)k / (double)(curves->n_rates - 1)
                                                  : 0.3)
-                         : figure_categorical(k),
+                         : figure_color(k, curves->n),
             .line_width = 1.2,
             .dash = figure_dash(k),
             .point = figure_point(k),

@@ -12,7 +12,7 @@ static const unsigned char style[] = {
 #include "analysis_figures_style_gp.inc"
     0};
 
-static const double legend_row = 0.36, legend_font_em = 0.165; /* cm; 7 pt, mean of a character */
+static const double legend_row = 0.36, legend_font_em = 0.17; /* cm; 7 pt, mean of a character */
 
 /* --- text --- */
 
@@ -58,10 +58,10 @@ static bool is_letter(char c)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
-void draft_escape_axis(Text *out, const char *text)
+void draft_escape_axis(Text *out, const char *text, size_t max_chars)
 {
     Text cut = {0};
-    size_t from = 0, n = strnlen(text, 60);
+    size_t from = 0, n = strnlen(text, max_chars);
     for (size_t i = 1; i < n; i++) {
         size_t digits = text[i] == '_' ? strspn(text + i + 1, "0123456789") : 0;
         if (digits && is_letter(text[i - 1]) && (i < 2 || !is_letter(text[i - 2]))) {
@@ -73,7 +73,8 @@ void draft_escape_axis(Text *out, const char *text)
             i = from;
         }
     }
-    draft_escape(out, text + (from < strlen(text) ? from : strlen(text)), 60);
+    draft_escape(out, text + (from < strlen(text) ? from : strlen(text)),
+                 max_chars > from ? max_chars - from : 0);
     text_release(&cut);
 }
 
@@ -94,7 +95,7 @@ void draft_about(FigureDraft *draft, const char *format, ...)
     va_start(arguments, format);
     text_vprintf(&line, format, arguments);
     va_end(arguments);
-    text_add(&draft->about, "# ");
+    text_add(&draft->about, "## "); /* one # would make it the name of a block */
     for (size_t i = 0; i < line.n;) {
         const char *bytes;
         size_t n;
@@ -228,23 +229,42 @@ static void legend_entry(FigureDraft *draft, const LegendEntry *entry, double x,
     text_printf(out, " at screen X(%.3f), Y(%.3f) left font ',7'\n", x + 0.85, y);
 }
 
+/* Left edges of so many columns and the right edge of the last: each as wide as its widest entry.
+ */
+static void column_edges(double *edges, const LegendEntry *entries, size_t n, size_t columns)
+{
+    edges[0] = 0;
+    for (size_t c = 0; c < columns; c++) {
+        double widest = 0;
+        for (size_t k = c; k < n; k += columns) {
+            widest = fmax(widest, entry_width(&entries[k]));
+        }
+        edges[c + 1] = edges[c] + widest;
+    }
+}
+
 void draft_legend(FigureDraft *draft, double width, const LegendEntry *entries, size_t n)
 {
-    const double margin = 0.25;
-    double widest = 0;
-    for (size_t k = 0; k < n; k++) {
-        widest = fmax(widest, entry_width(&entries[k]));
+    enum { COLUMNS_MAX = 8 };
+    double edges[COLUMNS_MAX + 1] = {0};
+    if (n == 0) {
+        return;
     }
-    size_t columns = (size_t)fmax(1, floor((width - 2 * margin) / fmax(widest, 0.1)));
-    columns = columns < n ? columns : n;
-    size_t rows = n ? (n + columns - 1) / columns : 0;
-    columns = n ? (n + rows - 1) / rows : 0; /* rows of equal length */
-    draft->legend_height = n ? 0.12 + legend_row * (double)rows : 0;
-    double used = fmin(width - 2 * margin, widest * (double)columns);
+    size_t columns = n < COLUMNS_MAX ? n : COLUMNS_MAX, rows;
+    for (; columns > 0; columns--) {
+        column_edges(edges, entries, n, columns);
+        if (edges[columns] <= width - 0.3 || columns == 1) {
+            break;
+        }
+    }
+    rows = (n + columns - 1) / columns;
+    columns = (n + rows - 1) / rows; /* rows of equal length */
+    column_edges(edges, entries, n, columns);
+    draft->legend_height = 0.12 + legend_row * (double)rows;
+    double left = fmax(0.1, (width - edges[columns]) / 2);
     for (size_t k = 0; k < n; k++) {
-        double x = (width - used) / 2 + used / (double)columns * (double)(k % columns);
         double y = 0.12 + legend_row * ((double)(rows - k / columns) - 0.5);
-        legend_entry(draft, &entries[k], x, y);
+        legend_entry(draft, &entries[k], left + edges[k % columns], y);
     }
 }
 
@@ -271,6 +291,11 @@ uint32_t figure_categorical(size_t k)
     static const uint32_t colors[] = {0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7,
                                       0x000000, 0xe69f00, 0x56b4e9};
     return colors[k % (sizeof colors / sizeof colors[0])];
+}
+
+uint32_t figure_color(size_t k, size_t n)
+{
+    return n <= 7 ? figure_categorical(k) : figure_sequential(0.92 * (double)k / (double)(n - 1));
 }
 
 int figure_point(size_t k)
@@ -314,12 +339,26 @@ void figure_widen(double *low, double *high)
     *high += margin;
 }
 
+void draft_ticks(FigureDraft *draft, const char *name, double low, double high, double step,
+                 int *power)
+{
+    Text ticks = {0};
+    int exponent = (int)floor(log10(fmax(fabs(low), fabs(high))) + 1e-9);
+    *power = exponent < -3 || exponent > 4 ? exponent : 0;
+    for (double k = ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) {
+        double at = fabs(k) < 0.5 ? 0 : k * step;
+        text_printf(&ticks, "%s'%.6g' %.12g", ticks.n ? ", " : "", at / pow(10, *power), at);
+    }
+    text_printf(&draft->variables, "%s = \"%s\"\n", name, text_string(&ticks));
+    text_release(&ticks);
+}
+
 void draft_script(const FigureDraft *draft, Text *script)
 {
     unsigned formats = draft->request->formats ? draft->request->formats : FIGURE_PNG;
     text_append(script, draft->about.bytes, draft->about.n);
     text_printf(script,
-                "# gnuplot %s.gp in this folder draws it again.\n\nreset session\n"
+                "## gnuplot %s.gp in this folder draws it again.\n\nreset session\n"
                 "name = '%s'\ndata = name.'.dat'\nformats = '%s%s%s'\n"
                 "png_pixels = %d # of a column of 8.5 cm\n",
                 draft->name, draft->name, formats & FIGURE_PDF ? "pdf " : "",

@@ -44,7 +44,7 @@ FigureBuild figure_build_lr_accuracy, figure_build_comparison, figure_build_para
  * characters become spaces, broken UTF-8 U+FFFD; cut after max_chars with "...". */
 void draft_escape(Text *out, const char *text, size_t max_chars);
 /* The same for an axis, where v_1 stands for a subscript. */
-void draft_escape_axis(Text *out, const char *text);
+void draft_escape_axis(Text *out, const char *text, size_t max_chars);
 /* A gnuplot string that nothing is expanded in. */
 void draft_quote(Text *out, const char *text);
 
@@ -73,6 +73,8 @@ void draft_legend(FigureDraft *draft, double width, const LegendEntry *entries, 
 uint32_t figure_sequential(double t);
 /* Okabe & Ito (2008), the darker ones first; k counts round. */
 uint32_t figure_categorical(size_t k);
+/* Of n: Okabe & Ito's up to seven, then sequential ones. */
+uint32_t figure_color(size_t k, size_t n);
 /* Points and dashes that tell lines apart without colours. */
 int figure_point(size_t k);
 int figure_dash(size_t k);
@@ -85,6 +87,11 @@ void figure_star(double out[2], int corner);
 double figure_nice_step(double range, int n);
 /* low, high with a margin of a twentieth; widened when they are equal or there is none. */
 void figure_widen(double *low, double *high);
+
+/* NAME = "'label' place, ...": the multiples of step. Of a range far from 1 the labels are in units
+ * of 10^*power, which the axis has to say; else *power is 0. */
+void draft_ticks(FigureDraft *draft, const char *name, double low, double high, double step,
+                 int *power);
 
 /* The whole script. */
 void draft_script(const FigureDraft *draft, Text *script);

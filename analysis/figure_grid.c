@@ -52,7 +52,8 @@ static int compare(const void *a, const void *b)
 }
 
 /* The side where nothing is to be found is cut where it would take all colours: a loss far above
- * the rest, a reward far below. */
+ * the rest, a reward far below. (The highest value of a bowl lies about three times as far above
+ * the lowest as the median.) */
 static void set_range(FigureGrid *grid, double *sorted, size_t n)
 {
     qsort(sorted, n, sizeof *sorted, compare);
@@ -66,13 +67,13 @@ static void set_range(FigureGrid *grid, double *sorted, size_t n)
     if (grid->less_is_better && spread > 0) {
         double limit = q90 + 3 * spread;
         double depth = q50 - grid->lowest;
-        limit = depth > 0 ? fmin(limit, q50 + 5 * depth) : limit;
-        grid->high = fmin(grid->high, limit);
+        limit = depth > 0 ? fmin(limit, q50 + 3 * depth) : limit;
+        grid->high = grid->high - limit > 0.5 * (limit - grid->lowest) ? limit : grid->high;
     } else if (spread > 0) {
         double limit = q10 - 3 * spread;
         double depth = grid->highest - q50;
-        limit = depth > 0 ? fmax(limit, q50 - 5 * depth) : limit;
-        grid->low = fmax(grid->low, limit);
+        limit = depth > 0 ? fmax(limit, q50 - 3 * depth) : limit;
+        grid->low = limit - grid->low > 0.5 * (grid->highest - limit) ? limit : grid->low;
     }
 }
 
@@ -257,6 +258,20 @@ static bool is_complete(const FigureGrid *grid, const int *is, int ni, const int
     return true;
 }
 
+/* A cell without holes. */
+static bool any_cell(const SmoothGrid *smooth)
+{
+    for (int i = 0; i + 1 < smooth->nx; i++) {
+        for (int j = 0; j + 1 < smooth->ny; j++) {
+            const double *low = smooth->z + (size_t)i * smooth->ny + j, *high = low + smooth->ny;
+            if (isfinite(low[0] + low[1] + high[0] + high[1])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void even(double *out, int n, double from, double to)
 {
     for (int k = 0; k < n; k++) {
@@ -280,14 +295,20 @@ Status figure_grid_smooth(SmoothGrid *smooth, const FigureGrid *grid, Error *err
         ni = lattice_places(is, grid->nx, grid->lattice);
         nj = lattice_places(js, grid->ny, grid->lattice);
     }
-    if (ni < 2 || nj < 2 || grid->n_values == 0 || !is_complete(grid, is, ni, js, nj)) {
+    if (!is_complete(grid, is, ni, js, nj)) {
+        ni = lattice_places(is, grid->nx, 1);
+        nj = lattice_places(js, grid->ny, 1);
+    }
+    if (ni < 2 || nj < 2) {
         goto done;
     }
     for (int a = 0; a < ni; a++) {
         x[a] = figure_grid_x(grid, is[a] * grid->step_i);
         for (int b = 0; b < nj; b++) {
             y[b] = figure_grid_y(grid, js[b] * grid->step_j);
-            z[(size_t)a * nj + b] = grid->z[(size_t)is[a] * grid->ny + js[b]];
+            /* Clipped: a spline through an outlier rings far around it. */
+            double value = grid->z[(size_t)is[a] * grid->ny + js[b]];
+            z[(size_t)a * nj + b] = isnan(value) ? NAN : fmin(fmax(value, grid->low), grid->high);
         }
     }
     /* As many points between two as give about SMOOTH_SIDE, the measured ones among them. */
@@ -304,7 +325,11 @@ Status figure_grid_smooth(SmoothGrid *smooth, const FigureGrid *grid, Error *err
     even(smooth->y, fy, y[0], y[nj - 1]);
     smooth->nx = fx;
     smooth->ny = fy;
+    smooth->measured = ni < nj ? ni : nj;
     status = landscape_resample(smooth->z, fx, fy, z, x, ni, y, nj, error);
+    if (!status && !any_cell(smooth)) {
+        smooth->nx = 0;
+    }
 done:
     free(is);
     free(js);

@@ -40,10 +40,12 @@ bool figure_grid_cell(double edges[4], const FigureGrid *grid, int i, int j, boo
 
 typedef struct {
     int nx, ny;
+    int measured;      /* points of the shorter axis that it goes through */
     double *x, *y, *z; /* (nx), (ny), (nx, ny) */
 } SmoothGrid;
-/* Bicubic values of the whole grid, or of the lattice while rows are missing; nx 0 where neither is
- * complete or an axis has one point. */
+/* Bicubic values (clipped to low and high first) of the whole grid, or of the lattice while rows
+ * are missing. Where neither is complete, missing points are holes. nx 0: an axis has one point, or
+ * all is holes. */
 Status figure_grid_smooth(SmoothGrid *smooth, const FigureGrid *grid, Error *error);
 /* Bilinear between its points; NaN outside and beside holes. */
 double smooth_grid_at(const SmoothGrid *smooth, double x, double y);

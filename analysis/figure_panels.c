@@ -46,7 +46,7 @@ void panels_add(FigureDraft *draft, const Panels *panels)
     for (int k = 0; k < 8; k++) {
         draft_numbers(draft, names[k], numbers[k], n);
     }
-    draft_layout(draft, panels_width(panels), 1.5, 0.3, 0.2, step * (double)(rows - 1) + height,
+    draft_layout(draft, panels_width(panels), 1.5, 0.4, 0.2, step * (double)(rows - 1) + height,
                  1.1);
 }
 

@@ -128,7 +128,13 @@ static char *series_title(const RunTable *table, size_t row)
         draft_escape(&title, adapter, 12);
     }
     double budget = frame_number(frame, "budget", row);
-    text_printf(&title, ", %.0f scalar%s", budget, budget == 1 ? "" : "s");
+    if (budget < 100000) {
+        text_printf(&title, ", %.0f scalar%s", budget, budget == 1 ? "" : "s");
+    } else {
+        const char *unit = budget < 1e6 ? "k" : budget < 1e9 ? "M" : "G";
+        double size = budget < 1e6 ? 1e3 : budget < 1e9 ? 1e6 : 1e9;
+        text_printf(&title, ", %.3g%s scalars", budget / size, unit);
+    }
     text_release(&upper);
     return title.bytes;
 }

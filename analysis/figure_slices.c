@@ -127,7 +127,7 @@ static void name_slice(Text *title, const Frame *info, const char *name)
                        : strcmp(name, "y") == 0 ? frame_text(info, "y_label", 0)
                                                 : NULL;
     if (axis) {
-        draft_escape_axis(title, axis);
+        draft_escape_axis(title, axis, 24);
     } else {
         draft_escape(title, name, 24);
     }
@@ -141,8 +141,7 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
     LegendEntry entries[SLICES_MAX + 1];
     Text titles[SLICES_MAX] = {0};
     uint32_t colors[SLICES_MAX];
-    double points[SLICES_MAX], parabolas[SLICES_MAX], low, high, t_low = INFINITY,
-                                                                 t_high = -INFINITY;
+    double points[SLICES_MAX], low, high, t_low = INFINITY, t_high = -INFINITY;
     size_t n = 0, n_sorted = 0;
     bool any_parabola = false;
     double scale = figure_metric_scale(metric);
@@ -163,7 +162,6 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
         bool parabola;
         add_slice(draft, slices, hessian, from, to, n + 1, &parabola);
         any_parabola = any_parabola || parabola;
-        parabolas[n] = parabola;
         colors[n] = figure_categorical(n);
         points[n] = figure_point(n);
         name_slice(&titles[n], info, name);
@@ -180,21 +178,28 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
         entries[n_entries++] =
             (LegendEntry){.title = "curvature at 0", .color = 0x808080, .line_width = 1, .dash = 3};
     }
-    draft_string(draft, "x_label", "distance from the minimum, in v");
     draft_string(draft, "y_label", figure_metric_axis(metric));
     draft_number(draft, "scale", scale);
     draft_number(draft, "x_low", t_low);
     draft_number(draft, "x_high", t_high);
-    draft_number(draft, "x_step", figure_nice_step(t_high - t_low, 5));
+    int power;
+    draft_ticks(draft, "x_ticks", t_low, t_high, figure_nice_step(t_high - t_low, 5), &power);
+    Text words = {0};
+    text_add(&words, "distance from the minimum, in v");
+    if (power) {
+        text_printf(&words, " (10^{%d})", power);
+    }
+    draft_string(draft, "x_label", text_string(&words));
+    text_release(&words);
     draft_number(draft, "y_low", low);
     draft_number(draft, "y_high", high);
     draft_number(draft, "y_step", figure_nice_step(high - low, 5));
     draft_number(draft, "n_slices", (double)n);
-    draft_numbers(draft, "parabolas", parabolas, n);
+    draft_number(draft, "n_parabolas", any_parabola);
     draft_colors(draft, "colors", colors, n);
     draft_numbers(draft, "points", points, n);
     draft_legend(draft, width, entries, n_entries);
-    draft_layout(draft, width, 1.5, 0.3, 0.2, 4.6, 1.1);
+    draft_layout(draft, width, 1.5, 0.4, 0.2, 4.6, 1.1);
     draft->body = body;
     for (size_t k = 0; k < SLICES_MAX; k++) {
         text_release(&titles[k]);

@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "analysis/figure_contour.h"
 #include "analysis/figure_draft.h"
-#include "analysis/figure_grid.h"
 
 static const unsigned char surface_3d_body[] = {
 #include "analysis_figures_surface_3d_gp.inc"
@@ -230,8 +230,6 @@ static void add_marks(FigureDraft *draft, Marks *marks, const FigureGrid *grid,
     draft_number(draft, "x_high", marks->x_high);
     draft_number(draft, "y_low", marks->y_low);
     draft_number(draft, "y_high", marks->y_high);
-    draft_number(draft, "x_step", figure_nice_step(marks->x_high - marks->x_low, 5));
-    draft_number(draft, "y_step", figure_nice_step(marks->y_high - marks->y_low, 5));
 }
 
 static void add_legend(FigureDraft *draft, const Marks *marks, const FigureGrid *grid, double width,
@@ -300,25 +298,80 @@ static size_t find_levels(double levels[LEVELS_MAX], double low, double high)
     return n;
 }
 
-static void add_labels(FigureDraft *draft, const FigureGrid *grid)
+/* An axis: its ticks and its words, with the power of ten that the ticks leave out. */
+static void add_axis(FigureDraft *draft, const FigureGrid *grid, const char *axis, double low,
+                     double high, bool narrow)
 {
+    char name[16];
+    int power;
     Text label = {0};
-    const char *axes[] = {"x_label", "y_label"};
-    for (int k = 0; k < 2; k++) {
-        text_clear(&label);
-        const char *text = frame_text(&grid->info, axes[k], 0);
-        draft_escape_axis(&label, text ? text : "");
-        draft_string(draft, axes[k], text_string(&label));
+    double step = figure_nice_step(high - low, narrow ? 2 : 5);
+    snprintf(name, sizeof name, "%s_ticks", axis);
+    draft_ticks(draft, name, low, high, step, &power);
+    snprintf(name, sizeof name, "%s_label", axis);
+    const char *text = frame_text(&grid->info, name, 0);
+    draft_escape_axis(&label, text ? text : "", narrow ? 12 : 40);
+    if (power) {
+        text_printf(&label, " (10^{%d})", power);
     }
-    text_clear(&label);
-    draft_escape(&label, figure_metric_axis(grid->metric), 48);
-    draft_string(draft, "z_label", text_string(&label));
+    draft_string(draft, name, text_string(&label));
     text_release(&label);
+}
+
+/* The levels and what stands beside them on the colour bar: of values that differ in their last
+ * digits only what they are above a round number, which the bar's words then tell. */
+static void add_levels(FigureDraft *draft, const FigureGrid *grid, const double *levels, size_t n)
+{
+    char *labels[LEVELS_MAX];
+    Text words = {0};
+    double size = n ? fmax(fabs(levels[0]), fabs(levels[n - 1])) : 0;
+    double step = n > 1 ? levels[1] - levels[0] : size;
+    bool close = n > 1 && step < 1e-4 * size;
+    double origin = close ? levels[0] : 0;
+    int power = close ? (int)floor(log10(levels[n - 1] - levels[0])) : 0;
+    for (size_t k = 0; k < n; k++) {
+        Text label = {0};
+        text_printf(&label, "%.5g", (levels[k] - origin) / pow(10, power));
+        labels[k] = label.bytes;
+    }
+    draft_numbers(draft, "levels", levels, n);
+    draft_number(draft, "z_origin", origin);
+    draft_strings(draft, "level_labels", labels, n);
+    draft_escape(&words, figure_metric_axis(grid->metric), 48);
+    if (close) {
+        text_clear(&words);
+        draft_escape(&words, grid->metric, 20);
+        text_printf(&words, " \xe2\x88\x92 %.9g (10^{%d})", origin, power);
+    }
+    draft_string(draft, "z_label", text_string(&words));
+    text_release(&words);
+    for (size_t k = 0; k < n; k++) {
+        free(labels[k]);
+    }
+}
+
+/* Below the middle they are white on dark, above it dark on light. */
+static Status add_contours(FigureDraft *draft, const SmoothGrid *smooth, const double *levels,
+                           size_t n, double middle, Error *error)
+{
+    bool low = false, high = false;
+    size_t n_low = 0;
+    while (n_low < n && levels[n_low] < middle) {
+        n_low++;
+    }
+    draft_block(draft, "low contours", "of the smooth surface: x y value");
+    Status status = contour_add(&draft->data, &low, smooth, levels, n_low, error);
+    draft_block(draft, "high contours", "of the smooth surface: x y value");
+    status = status ? status
+                    : contour_add(&draft->data, &high, smooth, levels + n_low, n - n_low, error);
+    draft_number(draft, "n_low_contours", low);
+    draft_number(draft, "n_high_contours", high);
+    return status;
 }
 
 /* Everything but the layout. smooth: released by the caller. */
 static Status add_all(FigureDraft *draft, FigureGrid *grid, SmoothGrid *smooth, Marks *marks,
-                      Error *error)
+                      bool in_space, Error *error)
 {
     Status status = figure_grid_smooth(smooth, grid, error);
     if (status) {
@@ -332,22 +385,29 @@ static Status add_all(FigureDraft *draft, FigureGrid *grid, SmoothGrid *smooth, 
         n = find_levels(levels, low, high);
     }
     add_about(draft, grid);
-    add_labels(draft, grid);
     draft_number(draft, "z_low", low);
     draft_number(draft, "z_high", high);
     draft_number(draft, "more_below", grid->low > grid->lowest);
     draft_number(draft, "more_above", grid->high < grid->highest);
-    draft_numbers(draft, "levels", levels, n);
-    draft_number(draft, "n_contours", smooth->nx > 2 && !flat);
+    add_levels(draft, grid, levels, n);
     draft_number(draft, "n_holes", grid->n_holes > 0);
     draft_number(draft, "n_missing", grid->n_missing > 0);
     draft_number(draft, "hole_size", fmin(0.5, 5.0 / 0.2 / fmax(grid->nx, grid->ny)));
-    add_cells(draft, grid);
-    if (smooth->nx) {
+    if (in_space) {
         add_grid(draft, "smooth", smooth->x, smooth->nx, smooth->y, smooth->ny, smooth->z);
+    } else {
+        add_cells(draft, grid);
+    }
+    if (smooth->measured > 2 && !flat) {
+        status =
+            add_contours(draft, smooth, levels, n, in_space ? INFINITY : (low + high) / 2, error);
+    } else {
+        status = add_contours(draft, smooth, levels, 0, 0, error);
     }
     add_marks(draft, marks, grid, smooth);
-    return STATUS_OK;
+    add_axis(draft, grid, "x", marks->x_low, marks->x_high, in_space);
+    add_axis(draft, grid, "y", marks->y_low, marks->y_high, in_space);
+    return status;
 }
 
 /* Outlines of the stars of the minimum: the same size on any terminal. */
@@ -381,7 +441,7 @@ Status figure_build_surface(FigureDraft *draft, bool *drawn, Error *error)
     Marks marks;
     Status status = figure_grid_read(&grid, draft->request, error);
     if (!status && grid.points.n_rows) {
-        status = add_all(draft, &grid, &smooth, &marks, error);
+        status = add_all(draft, &grid, &smooth, &marks, false, error);
         if (!status) {
             /* True angles where both axes have about the same scale. */
             double shape = (marks.y_high - marks.y_low) / (marks.x_high - marks.x_low);
@@ -406,7 +466,7 @@ Status figure_build_surface_3d(FigureDraft *draft, bool *drawn, Error *error)
     Marks marks;
     Status status = figure_grid_read(&grid, draft->request, error);
     if (!status && grid.points.n_rows) {
-        status = add_all(draft, &grid, &smooth, &marks, error);
+        status = add_all(draft, &grid, &smooth, &marks, true, error);
         if (!status && smooth.nx) {
             draft_number(draft, "every_x", fmax(1, round((smooth.nx - 1) / 40.0)));
             draft_number(draft, "every_y", fmax(1, round((smooth.ny - 1) / 40.0)));

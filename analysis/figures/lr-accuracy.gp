@@ -13,12 +13,18 @@ if (n_base) {
 # Curves stand a little beside each other, so that their error bars can be told apart.
 aside(k) = (x_high / x_low)**(0.008 * (k - (n_series + 1) / 2.0))
 do for [line = 1:|$legend|] { eval $legend[line] }
+layers = ''
+if (several_seeds) {
+    layers = "for [k = 1:n_series] data index sprintf('runs %d', k) using ($1 * aside(k)):2 with points pt 7 ps 0.25 lc rgb colors[k] + 0x80000000, "
+}
+layers = layers."for [k = 1:n_series] data index sprintf('means %d', k) using ($1 * aside(k)):2 with lines lw 1.2 dt dashes[k] lc rgb colors[k], "
+layers = layers."for [k = 1:n_series] data index sprintf('means %d', k) using ($1 * aside(k)):2:3 with yerrorbars pt points[k] ps 0.45 lw 0.8 lc rgb colors[k]"
+if (n_failed) {
+    layers = layers.", data index 'failed' using 1:(y_low + (y_high - y_low) * 0.02) with points pt 2 ps 0.5 lc rgb 'black'"
+}
 do for [format in formats] {
     eval terminal(format)
     set output name.'.'.format
-    plot for [k = 1:n_series * several_seeds] data index sprintf('runs %d', k) using ($1 * aside(k)):2 with points pt 7 ps 0.25 lc rgb colors[k] + 0x80000000, \
-        for [k = 1:n_series] data index sprintf('means %d', k) using ($1 * aside(k)):2 with lines lw 1.2 dt dashes[k] lc rgb colors[k], \
-        for [k = 1:n_series] data index sprintf('means %d', k) using ($1 * aside(k)):2:3 with yerrorbars pt points[k] ps 0.45 lw 0.8 lc rgb colors[k], \
-        for [k = 1:n_failed] data index 'failed' using 1:(y_low + (y_high - y_low) * 0.02) with points pt 2 ps 0.5 lc rgb 'black'
+    eval 'plot '.layers
     unset output
 }
