@@ -86,6 +86,8 @@ const GLYPHS = {
 };
 const GLYPH_NAMES = { base: 'base model', best: 'best point of the grid', minimum: 'refined minimum', run: 'a stored run' };
 
+const nth = (n) => ({ 1: 'one', 2: 'second', 3: 'third' }[n] || `${n}th`);
+
 function startSurface(section, data) {
   const view = section.querySelector('.surface-view'), X = data.x, Y = data.y, nx = X.length, ny = Y.length;
   const layers = data.layers.filter((layer) => /[12]/.test(layer.state));
@@ -330,8 +332,8 @@ function startSurface(section, data) {
     tick('contours', true, (on) => { contours = on; again(); }));
   if (data.marks.length) controls.append(tick('marks', true, (on) => { marked = on; again(); }));
   note.append(h('strong', {}, 'Surface. '), 'Point at the picture, or move with the arrow keys; the slices beside it go through the point.');
-  if (data.stride[0] > 1 || data.stride[1] > 1) note.append(` Of ${data.nx} \u00d7 ${data.ny} points, each ${data.stride[0]}. by each ${data.stride[1]}. is on this page.`);
-  if (data.path_stride > 1) note.append(` Of a path each ${data.path_stride}. point is on this page.`);
+  if (data.stride[0] > 1 || data.stride[1] > 1) note.append(` Of the ${data.nx} \u00d7 ${data.ny} points this page has every ${nth(data.stride[0])} along x and every ${nth(data.stride[1])} along y.`);
+  if (data.path_stride > 1) note.append(` Of a path it has every ${nth(data.path_stride)} point.`);
   view.append(controls, h('div', { class: 'map-and-slices' }, h('figure', {}, frame, legend, note), h('div', { class: 'slices' }, readout, sliceX, sliceY)));
 
   const stored = h('div', { class: 'stored' });
