@@ -77,16 +77,17 @@ ORDER BY task, experiment, kind DESC
 show(best)
 # %% figure comparison
 task = best[best.run != "base model"].task.mode()[0]
+scale = 1 if NAMES["metric"] == "nll" or best.score.max() > 1 else 100
 shown = best[best.task == task]
 fig, ax = plt.subplots(figsize=(7, 1.5 + 0.45 * shown.experiment.nunique()))
 for row in shown[shown.run == "base model"].drop_duplicates("score").itertuples():
-    ax.axvline(row.score, color="#606060", ls="--", lw=1, label="base model ± 1 SE")
-    ax.axvspan(row.score - row.se, row.score + row.se, color="#606060", alpha=0.2, lw=0)
+    ax.axvline(scale * row.score, color="#606060", ls="--", lw=1, label="base model ± 1 SE")
+    ax.axvspan(scale * (row.score - row.se), scale * (row.score + row.se), color="#606060", alpha=0.2, lw=0)
 runs = shown[shown.run != "base model"]
 for k, row in enumerate(runs.itertuples()):
-    ax.errorbar(row.score, k, xerr=1.96 * row.se, fmt=MARKS[k % 7], color=COLORS[k % 7], capsize=4)
+    ax.errorbar(scale * row.score, k, xerr=1.96 * scale * row.se, fmt=MARKS[k % 7], color=COLORS[k % 7], capsize=4)
 ax.set_yticks(range(len(runs)), [plain(name) for name in runs.experiment])
-ax.set(xlabel=f"{NAMES['metric']}, 95 % interval", ylim=(len(runs) - 0.5, -0.5))
+ax.set(xlabel=f"{NAMES['metric']}{' (%)' if scale == 100 else ''}, 95 % interval", ylim=(len(runs) - 0.5, -0.5))
 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.3))
 plt.show()
 

@@ -62,7 +62,7 @@ ORDER BY number, extractor <> :metric, extractor
 # %% [markdown]
 # ## Best runs
 #
-# The last evaluation of every run, the base model's row among them. *se* is the standard error of the score
+# The last evaluation of every run (of the best 100), the base model's row among them. *se* is the standard error of the
 # over rows; *gain* is the difference to the base model on the same rows and *p* its paired test (McNemar's
 # exact test for one answer a row, a sign-flip test for several, a t test where scores are not 0 or 1).
 # *p (Holm)* is adjusted for having tested all these runs: compare that one with your threshold.
@@ -89,6 +89,7 @@ SELECT s.place, CASE s.kind WHEN 'base' THEN 'base model' ELSE s.run_id END AS r
        nullif(s.budget, 0) AS budget, s.lr, s.seed, nullif(s.step, 0) AS step, s.value AS score,
        s.standard_error AS se, s.gain, s.p_value AS p, h.p AS "p (Holm)", s.n, s.number AS task
 FROM score s LEFT JOIN holm h ON h.run_id = s.run_id AND h.task = s.task
+WHERE s.place <= 100 OR s.kind = 'base'
 ORDER BY s.task, s.place, s.run_id
 """))
 
@@ -269,7 +270,7 @@ SELECT r.run_id AS run, r.method, r.budget, r.lr, r.seed, r.last_step || ' of ' 
 FROM experiment_run m JOIN run r USING (run_id) JOIN metric k USING (run_id)
 WHERE m.experiment = :experiment
 GROUP BY r.run_id
-ORDER BY r.method, r.budget, r.lr, r.seed
+ORDER BY r.method, r.budget, r.lr, r.seed, r.run_id LIMIT 100
 """))
 
 # === failures
@@ -281,7 +282,7 @@ SELECT r.run_id AS run, r.method, r.budget, r.lr, r.seed, r.state, r.last_step |
        r.reason
 FROM experiment_run m JOIN run r USING (run_id)
 WHERE m.experiment = :experiment AND r.state <> 'done'
-ORDER BY r.state, r.run_id
+ORDER BY r.state, r.run_id LIMIT 100
 """))
 # %% [markdown]
 # ## What happened on the way
