@@ -197,7 +197,7 @@ static Status make_json(Text *json, Notebook *notebook, const unsigned char *tem
 static Status write_notebook(Text *files, Notebook *notebook, const unsigned char *template_text,
                              const char *name, Error *error)
 {
-    static const int pixels[] = {800, 500, 300};
+    static const int pixels[] = {700, 450, 300};
     char path[FILE_PATH_MAX];
     Text json = {0};
     Status status = path_join(path, notebook->request->folder, name, error);

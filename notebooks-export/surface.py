@@ -31,7 +31,9 @@ UNION ALL SELECT 'plane through', coalesce('run ' || run_id, 'v = (x, y) itself'
 UNION ALL SELECT 'x', printf('%s from %g to %g, %d points', x_label, x_min, x_max, nx) FROM s
 UNION ALL SELECT 'y', printf('%s from %g to %g, %d points', y_label, y_min, y_max, ny) FROM s
 UNION ALL SELECT 'measured', replace(trim(metrics, '[]'), '"', '') FROM s
-UNION ALL SELECT * FROM (SELECT j.key, substr(CAST(j.value AS TEXT), 1, 80) FROM s, json_each(s.identity) j
+UNION ALL SELECT * FROM (SELECT j.key, CASE WHEN j.type IN ('true', 'false') THEN j.type
+                                            ELSE substr(CAST(j.value AS TEXT), 1, 80) END
+                         FROM s, json_each(s.identity) j
                          WHERE j.value IS NOT NULL AND j.value <> '' ORDER BY j.key)
 """))
 
@@ -80,8 +82,8 @@ surface = read("SELECT * FROM surface WHERE surface_id = :surface").iloc[0]
 marks = read("SELECT * FROM surface_mark WHERE surface_id = :surface ORDER BY kind, name, place")
 UNITS = {"loss": "loss (nats per token)", "entropy": "entropy (nats per token)", "grad_norm": "gradient norm",
          "kl": "KL to the base model (nats per token)", "reward": "mean reward", "accuracy": "accuracy (%)"}
-LOOKS = {"base": ("o", "base model"), "best": ("s", "best grid point"), "minimum": ("*", "minimum"),
-         "run": ("^", "trained run")}
+LOOKS = {"best": ("s", 90, "best grid point"), "base": ("o", 50, "base model"), "run": ("^", 90, "trained run"),
+         "minimum": ("*", 160, "minimum of the loss")}
 
 
 def heat_map(metric):
@@ -90,15 +92,16 @@ def heat_map(metric):
     low, high = np.percentile(z.compressed(), [2, 98])
     picture = ax.pcolormesh(x, y, z, shading="nearest", vmin=low, vmax=max(high, low + 1e-12))
     if min(z.shape) > 2 and not z.mask.mean() > 0.5 and high > low:
-        ax.contour(x, y, z, np.linspace(low, high, 12), colors="white", linewidths=0.6)
+        ax.contour(x, y, z, np.linspace(low, high, 10), colors="white", linewidths=0.6)
     fig.colorbar(picture, label=UNITS.get(metric, metric), extend="both", shrink=0.85)
     for name, path in marks[marks.kind == "path"].groupby("name"):
         ax.plot(path.x, path.y, "-", color="white", lw=2.4)
         ax.plot(path.x, path.y, ".-", color="black", lw=1, ms=3, label=f"training run {name[:8]}")
-    for kind, (mark, label) in LOOKS.items():
-        places = marks[marks.kind == kind].drop_duplicates(["x", "y"])
+    for kind, (mark, size, label) in LOOKS.items():
+        its = (marks.kind == kind) & ((kind != "best") | (marks.metric == metric))
+        places = marks[its].drop_duplicates(["x", "y"])
         if len(places):
-            ax.scatter(places.x, places.y, s=90, marker=mark, c="white", edgecolors="black", zorder=3, label=label)
+            ax.scatter(places.x, places.y, size, "white", mark, edgecolors="black", zorder=3, label=label)
     ax.set(xlabel=plain(surface.x_label), ylabel=plain(surface.y_label), box_aspect=1)
     ax.grid(False)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncol=2)
@@ -140,20 +143,31 @@ plt.show()
 # %% [markdown]
 # ## Places worth naming
 #
-# *se* is the standard error over the rows that were measured, where that place is a point of the grid. *gain* is the
-# difference to the base model; both were measured on the same rows, so their errors go up and down together and the
-# difference is known better than either value: the *se* of one of them is an upper bound in practice, not a test.
+# *se* is the standard error over the rows that were measured. *above base* is the difference to the base model's value.
 # %% table
 show(read("""
-WITH place AS (
-    SELECT m.*, (SELECT p.value FROM surface_point p
-                 WHERE p.surface_id = m.surface_id AND p.x = m.x AND p.y = m.y AND p.metric = m.metric || '_se') AS se
-    FROM surface_mark m WHERE m.surface_id = :surface AND m.kind <> 'path' AND m.metric <> ''
-)
-SELECT kind AS place, nullif(name, kind) AS run, metric, x, y, distance, value, se,
-       value - (SELECT b.value FROM place b WHERE b.kind = 'base' AND b.metric = place.metric) AS gain
-FROM place
-ORDER BY metric <> :metric, metric, kind
+SELECT m.kind AS place, nullif(m.name, '') AS run, m.metric, m.x, m.y, m.distance, m.value,
+       coalesce(e.value, p.value) AS se, m.value - b.value AS "above base"
+FROM surface s JOIN surface_mark m USING (surface_id) JOIN json_each(s.metrics) j ON j.value = m.metric
+LEFT JOIN surface_mark b ON b.surface_id = m.surface_id AND b.kind = 'base' AND b.metric = m.metric
+LEFT JOIN surface_mark e ON e.surface_id = m.surface_id AND e.kind = m.kind AND e.name = m.name
+                            AND e.place = m.place AND e.metric = m.metric || '_se'
+LEFT JOIN surface_point p ON p.surface_id = m.surface_id AND p.x = m.x AND p.y = m.y AND p.metric = m.metric || '_se'
+WHERE s.surface_id = :surface AND m.kind <> 'path'
+ORDER BY j.key, m.kind, m.name, m.place
+"""))
+# %% [markdown]
+# Is the minimum below the base model by more than chance? *gain* is the base model's loss minus the minimum's, with the
+# standard error of that difference: both were measured on the same rows, so it is smaller than the errors of the two
+# values would suggest. *p* is the paired t test over rows. It is a test on the rows that the minimum was
+# searched on, and so too kind to it: other rows decide.
+# %% table
+show(read("""
+SELECT m.x, m.y, max(m.value) FILTER (WHERE m.metric = 'gain') AS gain,
+       max(m.value) FILTER (WHERE m.metric = 'gain_se') AS se, max(m.value) FILTER (WHERE m.metric = 'p_value') AS p
+FROM surface_mark m
+WHERE m.surface_id = :surface AND m.kind = 'minimum' AND m.metric IN ('gain', 'gain_se', 'p_value')
+GROUP BY m.x, m.y
 """))
 # %% [markdown]
 # The path of training over the plane: where it began, where it ended, and how far from the plane it went.
@@ -192,15 +206,15 @@ ORDER BY place, k
 # %% table
 show(read("""
 SELECT kind AS event, count(*) AS times, min(message) AS example
-FROM event WHERE surface_id = :surface GROUP BY kind ORDER BY kind
+FROM event WHERE surface_id = :surface AND kind <> 'worker' GROUP BY kind ORDER BY kind
 """))
 
 # === conclusions
 # %% [markdown]
 # ## What may not be concluded
 #
-# - **That the lowest point is a better model.** It is the lowest on the rows that were measured; measure it on rows that
-#   had no part in the search.
+# - **That the lowest point is a better model.** It is the lowest on the rows that were measured; measure it on rows
+#   that had no part in the search.
 # - **That the landscape is as smooth as the picture.** Between the points nothing was measured.
 # - **Anything about other directions** where more than two scalars are trained: a plane can miss every valley, and
 #   what looks like a minimum on it can be a slope beside it.

@@ -62,8 +62,8 @@ ORDER BY number, extractor <> :metric, extractor
 # %% [markdown]
 # ## Best runs
 #
-# The last evaluation of every run (of the best 100), the base model's row among them. *se* is the standard error of the
-# over rows; *gain* is the difference to the base model on the same rows and *p* its paired test (McNemar's
+# The last evaluation of every run (of the best 100), the base model's row among them. *se* is the standard error
+# of the score over rows; *gain* is the difference to the base model on the same rows and *p* its paired test (McNemar's
 # exact test for one answer a row, a sign-flip test for several, a t test where scores are not 0 or 1).
 # *p (Holm)* is adjusted for having tested all these runs: compare that one with your threshold.
 #

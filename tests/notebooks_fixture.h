@@ -201,13 +201,19 @@ static inline void fixture_surface(Store *store)
                                            1e9, &kept, &error),
                       &error);
     }
-    const SurfaceMark marks[] = {{"base", "base", "loss", 0, 0, 0, 0, 1.31},
-                                 {"base", "base", "accuracy", 0, 0, 0, 0, 0.4375},
-                                 {"best", "best", "loss", 0, 0, 0, 0, 1.284},
-                                 {"minimum", "minimum", "loss", 0, 0.003, 0.011, 0, 1.2421},
+    const SurfaceMark marks[] = {{"base", "", "loss", 0, 0, 0, 0, 1.31},
+                                 {"base", "", "accuracy", 0, 0, 0, 0, 0.4375},
+                                 {"best", "", "loss", 0, 0, 0, 0, 1.284},
+                                 {"minimum", "", "loss", 0, 0.003, 0.011, 0, 1.2421},
+                                 {"minimum", "", "loss_se", 0, 0.003, 0.011, 0, 0.031},
+                                 {"minimum", "", "gain", 0, 0.003, 0.011, 0, 0.0679},
+                                 {"minimum", "", "gain_se", 0, 0.003, 0.011, 0, 0.0127},
+                                 {"minimum", "", "p_value", 0, 0.003, 0.011, 0, 3.1e-7},
                                  {"path", "aaaa000000000001", "", 1, 0.01, 0.02, 0.001, NAN},
                                  {"path", "aaaa000000000001", "", 2, 0.02, 0.05, 0.002, NAN}};
-    fixture_check(store_surface_marks(store, FIXTURE_SURFACE, marks, 6, &error), &error);
+    fixture_check(
+        store_surface_marks(store, FIXTURE_SURFACE, marks, sizeof marks / sizeof *marks, &error),
+        &error);
     SurfaceSlice slices[2 * 9];
     for (int k = 0; k < 18; k++) {
         double t = -0.04 + 0.01 * (k % 9);
