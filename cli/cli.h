@@ -54,6 +54,9 @@ Status cli_model_directory(const Cli *cli, char directory[CONFIG_PATH], const ch
                            Error *error);
 /* results.db for reading; it must exist. A signal ends its queries. Errors: STATUS_FAILED. */
 Status cli_open_store(const Cli *cli, Store **store, Error *error);
+/* Is there an experiment of that name? Errors: STATUS_USAGE, with the nearest name that there is.
+ */
+Status cli_check_experiment(Store *store, const char *experiment, Error *error);
 /* A read-only statement, its answer on stdout in the format asked for. */
 Status cli_query(const Cli *cli, const char *sql, const char *const *binds, size_t n_binds,
                  Error *error);

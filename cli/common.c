@@ -1,11 +1,14 @@
 /* What verbs share: writing results, opening a model or results.db, tables. */
 #include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "core/file.h"
 #include "experiments/config.h"
+#include "experiments/nearest.h"
+#include "results/frame.h"
 
 Status cli_write(const char *bytes, size_t n, Error *error)
 {
@@ -50,6 +53,28 @@ Status cli_open_store(const Cli *cli, Store **store, Error *error)
     if (!status) {
         store_interrupt(*store, interrupted, NULL);
     }
+    return status;
+}
+
+Status cli_check_experiment(Store *store, const char *experiment, Error *error)
+{
+    Frame names = {0};
+    Status status =
+        frame_read(&names, store, "SELECT name FROM experiment ORDER BY name", NULL, 0, error);
+    const char **known = calloc(names.n_rows + 1, sizeof *known);
+    bool found = false;
+    for (size_t i = 0; !status && known && i < names.n_rows; i++) {
+        known[i] = frame_text(&names, "name", i);
+        found = found || strcmp(known[i], experiment) == 0;
+    }
+    if (!status && !found) {
+        const char *nearest = known ? nearest_name(experiment, known, names.n_rows) : NULL;
+        status = error_set(error, STATUS_USAGE, "there is no experiment \"%.100s\"%s%.100s%s",
+                           experiment, nearest ? "; the nearest one is \"" : "",
+                           nearest ? nearest : "", nearest ? "\"" : "");
+    }
+    free(known);
+    frame_release(&names);
     return status;
 }
 

@@ -161,27 +161,6 @@ static Status draw_experiment(Export *export, const char *experiment, Error *err
     return status;
 }
 
-/* names: all experiments of results.db. */
-static Status check_experiment(const Frame *names, const char *experiment, Error *error)
-{
-    const char **known = malloc((names->n_rows + 1) * sizeof *known);
-    const char *nearest = NULL;
-    for (size_t row = 0; known && row < names->n_rows; row++) {
-        known[row] = frame_text(names, "name", row);
-        if (strcmp(known[row], experiment) == 0) {
-            free(known);
-            return STATUS_OK;
-        }
-    }
-    nearest = known ? nearest_name(experiment, known, names->n_rows) : NULL;
-    free(known);
-    return nearest
-               ? error_set(error, STATUS_USAGE,
-                           "there is no experiment \"%.100s\"; the nearest one is \"%.100s\"",
-                           experiment, nearest)
-               : error_set(error, STATUS_USAGE, "there is no experiment \"%.100s\"", experiment);
-}
-
 static Status draw_all(Export *export, Error *error)
 {
     Frame names = {0};
@@ -189,7 +168,7 @@ static Status draw_all(Export *export, Error *error)
         frame_read(&names, export->store, "SELECT name FROM experiment ORDER BY created_at, name",
                    NULL, 0, error);
     for (size_t k = 0; k < export->experiments.n && !status; k++) {
-        status = check_experiment(&names, export->experiments.values[k], error);
+        status = cli_check_experiment(export->store, export->experiments.values[k], error);
     }
     for (size_t k = 0; k < export->experiments.n && !status; k++) {
         status = draw_experiment(export, export->experiments.values[k], error);

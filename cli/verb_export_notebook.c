@@ -98,6 +98,12 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (wanted.surface) {
         status = store_find_surface(store, wanted.surface, &surface, error);
     }
+    if (!status && wanted.experiment) {
+        status = cli_check_experiment(store, wanted.experiment, error);
+    }
+    for (size_t i = 0; !status && i < wanted.compare.n; i++) {
+        status = cli_check_experiment(store, wanted.compare.values[i], error);
+    }
     status = status ? status : directory_make(wanted.out, error);
     if (!status) {
         NotebookRequest request = {.store = store, .database = cli->db, .folder = wanted.out};

@@ -87,7 +87,7 @@ static Status run(Cli *cli, int argc, char **argv, OutputFormat format, Error *e
         choice.surface = surface.surface_id;
     }
     if (!status && experiment) {
-        status = directory_make(out, error);
+        status = cli_check_experiment(store, experiment, error);
         status = status ? status : tables_experiment(&files, store, experiment, format, out, error);
     } else if (!status) {
         status = export_one(store, &choice, format, out, &files, error);

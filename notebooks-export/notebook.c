@@ -261,7 +261,7 @@ static Status choose_metric(Frame *frame, Store *store, const char *experiment, 
         "extractor LIMIT 1) AS metric FROM experiment e WHERE e.name = ?1",
         &experiment, 1, error);
     if (!status && frame->n_rows == 0) {
-        status = error_set(error, STATUS_USAGE, "no experiment \"%s\"", experiment);
+        status = error_set(error, STATUS_USAGE, "there is no experiment \"%s\"", experiment);
     }
     *metric = status ? NULL : frame_text(frame, "metric", 0);
     return status;

@@ -181,7 +181,7 @@ Status tables_experiment(Text *files, Store *store, const char *experiment, Outp
         "FROM experiment e WHERE e.name = ?1",
         &experiment, 1, error);
     if (!status && what.n_rows == 0) {
-        status = error_set(error, STATUS_USAGE, "no experiment \"%s\"", experiment);
+        status = error_set(error, STATUS_USAGE, "there is no experiment \"%s\"", experiment);
     }
     status = status ? status : directory_make(folder, error);
     for (int i = 0; !status && i < N_SUBJECTS; i++) {

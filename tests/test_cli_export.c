@@ -44,10 +44,10 @@ static void tables_go_to_stdout_or_to_a_file_or_into_a_folder(void **state)
     assert_int_equal(count_lines(r.out), 1 + 9 * 9 * 3); /* loss, its standard error, entropy */
     assert_int_equal(strncmp(r.out, "experiment,surface_id,metric,i,j,x,y,value\r\n", 44), 0);
     run_free(&r);
-    r = expect("export jsonl --sql \"SELECT lr, NULL AS nothing FROM run WHERE kind = 'run' ORDER "
+    r = expect("export jsonl --sql \"SELECT lr, NULL AS empty FROM run WHERE kind = 'run' ORDER "
                "BY lr LIMIT 1\"",
                0);
-    assert_string_equal(r.out, "{\"lr\": 0.01, \"nothing\": null}\n");
+    assert_string_equal(r.out, "{\"lr\": 0.01, \"empty\": null}\n");
     run_free(&r);
     r = expect("export csv --view best_runs --out best.csv", 0);
     assert_string_equal(r.out, "best.csv\n");
@@ -149,17 +149,18 @@ static void wrong_requests_are_refused_before_anything_is_written(void **state)
         {"export csv", "one of --table, --view, --surface, --experiment and --sql is wanted"},
         {"export csv --table run --view run_list", "one of --table, --view, --surface"},
         {"export csv --experiment hill", "name a folder for them with --out"},
-        {"export csv --experiment none --out none", "no experiment \"none\""},
+        {"export csv --experiment none --out none", "there is no experiment \"none\""},
         {"export jsonl --table runs", "no table \"runs\"; there are artifact, attempt,"},
         {"export csv --sql \"DROP TABLE run\"", "must only read"},
         {"export hdf5 none.h5", "--surface: a surface is missing"},
         {"export hdf5 --surface hill", "an argument is missing"},
         {"export npy --surface vale none", "vale"},
         {"export notebook", "--experiment: an experiment is missing"},
-        {"export notebook --experiment none --out none", "no experiment \"none\""},
+        {"export notebook --experiment none --out none", "there is no experiment \"none\""},
         {"export notebook --surface hill --compare vale", "--compare: with which --experiment?"},
         {"export notebook hill", "did you mean --experiment \"hill\"?"},
-        {"export notebook --experiment hill --compare none --out none", "no experiment \"none\""},
+        {"export notebook --experiment hill --compare none --out none",
+         "there is no experiment \"none\""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         expect_refused(cases[i].arguments, 2, cases[i].message);

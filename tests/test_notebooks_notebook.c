@@ -107,12 +107,12 @@ static void what_is_not_there_is_said_and_nothing_is_written(void **state)
     NotebookRequest request = {.store = store, .database = "results.db", .folder = "empty"};
     mkdir("empty", 0777);
     assert_int_equal(notebook_sweep(&files, &request, "none", &error), STATUS_USAGE);
-    assert_string_equal(error.message, "no experiment \"none\"");
+    assert_string_equal(error.message, "there is no experiment \"none\"");
     assert_int_equal(notebook_surface(&files, &request, "ffff", &error), STATUS_USAGE);
     assert_string_equal(error.message, "no surface \"ffff\"");
     const char *one[] = {FIXTURE_SWEEP, "none"};
     assert_int_equal(notebook_comparison(&files, &request, one, 2, &error), STATUS_USAGE);
-    assert_string_equal(error.message, "no experiment \"none\"");
+    assert_string_equal(error.message, "there is no experiment \"none\"");
     request.gnuplot = "no-such-gnuplot";
     assert_int_equal(notebook_sweep(&files, &request, FIXTURE_SWEEP, &error), STATUS_FAILED);
     assert_non_null(strstr(error.message, "no-such-gnuplot"));

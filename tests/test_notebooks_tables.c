@@ -101,7 +101,7 @@ static void an_experiment_without_surfaces_has_no_files_of_them(void **state)
     text_clear(&files);
     assert_int_equal(tables_experiment(&files, store, "none", FORMAT_CSV, "none", &error),
                      STATUS_USAGE);
-    assert_string_equal(error.message, "no experiment \"none\"");
+    assert_string_equal(error.message, "there is no experiment \"none\"");
     assert_int_not_equal(access("none", F_OK), 0);
     FILE *file = fopen("in-the-way", "w");
     fclose(file);
