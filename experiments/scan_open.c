@@ -85,9 +85,9 @@ static Status adopt_adapter(Scan *scan, Error *error)
                          runs[1].run_id, key);
     }
     scan->spec.adapter = runs[0].spec.adapter;
-    snprintf(scan->spec.scan.run, sizeof scan->spec.scan.run, "%s", runs[0].run_id);
+    memcpy(scan->spec.scan.run, runs[0].run_id, sizeof runs[0].run_id);
     if (scan->n_runs == 2) {
-        snprintf(scan->spec.scan.run_2, sizeof scan->spec.scan.run_2, "%s", runs[1].run_id);
+        memcpy(scan->spec.scan.run_2, runs[1].run_id, sizeof runs[1].run_id);
     }
     return STATUS_OK;
 }
