@@ -133,7 +133,7 @@ static char *series_title(const RunTable *table, size_t row)
     } else {
         const char *unit = budget < 1e6 ? "k" : budget < 1e9 ? "M" : "G";
         double size = budget < 1e6 ? 1e3 : budget < 1e9 ? 1e6 : 1e9;
-        text_printf(&title, ", %.3g%s scalars", budget / size, unit);
+        text_printf(&title, ", %.3g%s", budget / size, unit);
     }
     text_release(&upper);
     return title.bytes;

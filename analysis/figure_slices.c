@@ -175,8 +175,8 @@ static void draw(FigureDraft *draft, const Frame *info, const Frame *slices, con
     t_high = t_high > t_low ? t_high : t_low + 1;
     size_t n_entries = n;
     if (any_parabola) {
-        entries[n_entries++] =
-            (LegendEntry){.title = "curvature at 0", .color = 0x808080, .line_width = 1, .dash = 3};
+        entries[n_entries++] = (LegendEntry){
+            .title = "by the curvature", .color = 0x808080, .line_width = 1, .dash = 3};
     }
     draft_string(draft, "y_label", figure_metric_axis(metric));
     draft_number(draft, "scale", scale);

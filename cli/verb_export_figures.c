@@ -92,11 +92,15 @@ static void keep(Export *export, const FigureKind *kind, const char *experiment,
 static Status draw(Export *export, const FigureKind *kind, const char *experiment,
                    const char *surface_id, const char *metric, Error *error)
 {
+    bool first = export->experiments.n && experiment == export->experiments.values[0];
     const FigureRequest request = {.store = export->store,
                                    .experiment = kind->of_surface ? NULL : experiment,
                                    .surface_id = surface_id,
                                    .metric = metric,
                                    .folder = export->folder,
+                                   .others = export->experiments.values + 1,
+                                   .n_others =
+                                       first && !kind->of_surface ? export->experiments.n - 1 : 0,
                                    .formats = export->formats};
     Text files = {0};
     Error why = {0};
@@ -282,8 +286,10 @@ const Verb verb_export_figures = {
         "named.\n\n"
         "  --experiment E   its runs and its surfaces (may come again)\n"
         "  --surface ID     a surface_id, the start of one, or an experiment that has one surface\n"
-        "  --kind NAME      lr-accuracy, learning-curves, parameters-accuracy, rewards, lengths;\n"
-        "                   surface, surface-3d, slices; all that apply unless given\n"
+        "  --kind NAME      lr-accuracy, learning-curves, parameters-accuracy, rewards, lengths,\n"
+        "                   comparison (of several --experiment); surface, surface-3d, slices; "
+        "all that\n"
+        "                   apply unless given\n"
         "  --metric M       of runs an extractor, as in `best`, or for learning-curves a metric "
         "(kl,\n"
         "                   completions/mean_length, ...); of surfaces loss, accuracy, ...\n"
