@@ -1,6 +1,7 @@
 /* Opening results.db: what is created, who may write, what is refused, damage, full disks, readers.
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -355,6 +356,32 @@ static void a_reader_never_checkpoints(void **state)
     assert_int_equal(stat(wal, &after), -1);
 }
 
+static void a_close_without_the_lock_keeps_the_log(void **state)
+{
+    (void)state;
+    Store *store = NULL;
+    char name[128];
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    assert_ok(store_open(&store, path, STORE_SHARED, 0, error));
+    assert_ok(store_experiment(store, "e", "{}", 1.0, error));
+    snprintf(name, sizeof name, "%s-lock", path);
+    int file = open(name, O_RDWR);
+    assert_int_equal(fcntl(file, F_OFD_SETLK, &lock), 0); /* someone who is about to write */
+    Text holder = {0};
+    assert_true(store_has_writer(store, &holder));
+    assert_non_null(strstr(holder.bytes, "pid "));
+    text_release(&holder);
+    store_close(store);
+    snprintf(name, sizeof name, "%s-wal", path);
+    assert_int_equal(access(name, F_OK), 0);
+    close(file);
+    assert_ok(store_open(&store, path, STORE_SHARED, 0, error));
+    assert_false(store_has_writer(store, &holder));
+    assert_string_equal(ask(store, "SELECT count(*) FROM experiment"), "1\r\n");
+    store_close(store);
+    assert_int_not_equal(access(name, F_OK), 0);
+}
+
 static void network_file_systems_are_known_by_their_magic(void **state)
 {
     (void)state;
@@ -379,6 +406,7 @@ int main(void)
         TEST(a_file_size_limit_loses_only_the_step_in_flight),
         TEST(a_database_that_nobody_may_write_can_be_read),
         TEST(a_reader_never_checkpoints),
+        TEST(a_close_without_the_lock_keeps_the_log),
         TEST(network_file_systems_are_known_by_their_magic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
