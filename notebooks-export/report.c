@@ -106,7 +106,7 @@ static Status no_experiment(const char *name, Store *store, Error *error)
     Status status = frame_read(&all, store, all_sql, NULL, 0, error);
     if (!status) {
         for (size_t i = 0; i < all.n_rows && i < 10; i++) {
-            text_printf(&known, "%s\"%.60s\"", i ? ", " : "", frame_text(&all, "name", i));
+            text_printf(&known, "%s\"%.60s\"", i ? ", " : "", text_at(&all, "name", i));
         }
         text_add(&known, all.n_rows > 10 ? ", ..." : "");
         status =
@@ -169,7 +169,7 @@ static Status add_experiments(Contents *contents, const ReportRequest *request, 
     Frame all = {0};
     Status status = frame_read(&all, request->store, all_sql, NULL, 0, error);
     for (size_t i = 0; !status && i < all.n_rows; i++) {
-        names_add(&contents->experiments, frame_text(&all, "name", i));
+        names_add(&contents->experiments, text_at(&all, "name", i));
     }
     frame_release(&all);
     return status;
@@ -185,7 +185,7 @@ static Status find_contents(Contents *contents, const ReportRequest *request, Er
                                  request->n_experiments ? "some" : "all"};
     status = status ? status : frame_read(&surfaces, request->store, surfaces_sql, binds, 2, error);
     for (size_t i = 0; !status && !request->n_surfaces && i < surfaces.n_rows; i++) {
-        add_surface(contents, frame_text(&surfaces, "surface_id", i),
+        add_surface(contents, text_at(&surfaces, "surface_id", i),
                     frame_text(&surfaces, "experiment", i));
     }
     names_json(&contents->surfaces_json, &contents->surfaces);
@@ -204,7 +204,7 @@ static Status add_surfaces(Text *html, Text *summary, const Contents *contents,
             continue;
         }
         text_printf(summary, "%s<a href=\"#s%zu\">surface <code>", experiment ? "<br>" : "<li>", i);
-        html_bytes(summary, contents->surfaces.names[i], 8);
+        html_start(summary, contents->surfaces.names[i], 8);
         text_add(summary, "</code></a>: ");
         status = report_surface_sentence(summary, store, contents->surfaces.names[i], error);
         status = status ? status
@@ -270,8 +270,7 @@ static Status add_experiment(Text *html, Text *summary, size_t *budget, const Co
     status = status ? status : add_surfaces(html, summary, contents, name, store, error);
     text_add(summary, "\n");
     if (!status && report_best(&e) != SIZE_MAX) {
-        status =
-            report_answers(html, store, frame_text(&e.scores, "run_id", report_best(&e)), error);
+        status = report_answers(html, store, text_at(&e.scores, "run_id", report_best(&e)), error);
     }
     status = status ? status : report_events(html, store, name, error);
     status = status ? status : report_reproduce(html, store, &e, error);
@@ -304,7 +303,7 @@ static Status add_lead(Text *html, const Contents *contents, Store *store, Error
                     contents->surfaces.n == 1 ? "" : "s");
         for (size_t i = 0; i < models.n_rows; i++) {
             text_add(html, i ? ", " : models.n_rows == 1 ? "Model " : "Models ");
-            html_text(html, frame_text(&models, "model", i));
+            html_text(html, text_at(&models, "model", i));
             text_add(html, i + 1 == models.n_rows ? ". " : "");
         }
         const char *when = newest.n_rows ? frame_text(&newest, "newest", 0) : NULL;

@@ -188,17 +188,24 @@ static Status add_run(Curves *curves, Store *store, const char *run_id, size_t r
     Frame frame = {0};
     const char *const binds[] = {run_id, keys};
     Status status = frame_read(&frame, store, curve_sql, binds, 2, error);
-    const FrameColumn *step = frame_column(&frame, "step"), *value = frame_column(&frame, "value");
+    const double *step = numbers_at(&frame, "step"), *value = numbers_at(&frame, "value");
+    if (!status && (!step || !value)) {
+        status = error_set(error, STATUS_REFUSED, "run %s: text among its metrics", run_id);
+    }
     for (size_t from = 0, to; !status && from < frame.n_rows; from = to) {
-        const char *name = frame_text(&frame, "key", from);
-        for (to = from; to < frame.n_rows && strcmp(frame_text(&frame, "key", to), name) == 0;) {
+        const char *name = text_at(&frame, "key", from);
+        for (to = from; to < frame.n_rows && strcmp(text_at(&frame, "key", to), name) == 0;) {
             to++;
         }
-        Key *key = curves->key;
-        while (strcmp(key->name, name) != 0) {
-            key++;
+        size_t place = 0;
+        while (place < curves->n_keys && strcmp(curves->key[place].name, name) != 0) {
+            place++;
         }
-        const double *x = step->numbers + from, *y = value->numbers + from;
+        if (place == curves->n_keys) {
+            continue; /* names that only broken UTF-8 tells apart */
+        }
+        Key *key = &curves->key[place];
+        const double *x = step + from, *y = value + from;
         text_printf(&key->lines, "%s[%zu,", key->lines.n ? ",\n" : "", run);
         curves->n_points += add_curve(&key->lines, x, &y, 1, to - from, curves->points);
         text_add(&key->lines, "]");
@@ -222,7 +229,7 @@ static void plan(Curves *curves, Text *keys, const Frame *names, const ReportExp
     size_t n_runs = 0, cell_size = 0, n_curves = 1;
     double last_step = 0;
     for (size_t i = 0; i < e->runs.n_rows; i++) {
-        if (strcmp(frame_text(&e->runs, "kind", i), "run") == 0) {
+        if (strcmp(text_at(&e->runs, "kind", i), "run") == 0) {
             cell_size = i && e->cell[i] == e->cell[i - 1] ? cell_size + 1 : 1;
             n_runs++;
             n_curves += 1 + 3 * (cell_size == 2); /* a band has three values a point */
@@ -242,7 +249,7 @@ static void plan(Curves *curves, Text *keys, const Frame *names, const ReportExp
     text_add(keys, "[");
     for (size_t i = 0; i < curves->n_keys; i++) {
         Key *key = &curves->key[i];
-        *key = (Key){.name = frame_text(names, "key", i), .low = INFINITY, .high = -INFINITY};
+        *key = (Key){.name = text_at(names, "key", i), .low = INFINITY, .high = -INFINITY};
         key->count = allocate(curves->n_steps, sizeof *key->count);
         key->mean = allocate(curves->n_steps, sizeof *key->mean);
         key->spread = allocate(curves->n_steps, sizeof *key->spread);
@@ -277,7 +284,7 @@ static void finish(Text *json, const Curves *curves, const Frame *names)
     text_printf(json, "],\"flat\":[%s],\"left\":[", text_string(&flat));
     for (size_t i = curves->n_keys; i < names->n_rows; i++) {
         text_add(json, i > curves->n_keys ? "," : "");
-        json_text(json, frame_text(names, "key", i));
+        json_text(json, text_at(names, "key", i));
     }
     text_add(json, "]}");
     text_release(&flat);
@@ -296,8 +303,8 @@ Status report_curves_json(Text *json, size_t *n_points, Store *store, const Repo
     for (size_t i = 0; !status && curves->n_keys && i < e->runs.n_rows; i++) {
         bool next_in_cell = i + 1 < e->runs.n_rows && e->cell[i + 1] == e->cell[i];
         bool band = curves->n_steps && (next_in_cell || (i && e->cell[i - 1] == e->cell[i]));
-        if (strcmp(frame_text(&e->runs, "kind", i), "run") == 0) {
-            status = add_run(curves, store, frame_text(&e->runs, "run_id", i), i, band,
+        if (strcmp(text_at(&e->runs, "kind", i), "run") == 0) {
+            status = add_run(curves, store, text_at(&e->runs, "run_id", i), i, band,
                              text_string(&keys), error);
             if (!status && band && !next_in_cell) {
                 flush_band(curves, e->cell[i]);

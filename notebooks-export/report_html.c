@@ -68,6 +68,11 @@ void html_text(Text *out, const char *s)
     }
 }
 
+void html_start(Text *out, const char *s, size_t n)
+{
+    html_bytes(out, s, strnlen(s, n));
+}
+
 void html_shell_word(Text *out, const char *s)
 {
     static const char plain[] =
@@ -149,6 +154,18 @@ void html_json(Text *out, const Text *json)
     if (json->n) {
         text_append(out, json->bytes + from, json->n - from);
     }
+}
+
+const char *text_at(const Frame *frame, const char *column, size_t row)
+{
+    const char *text = frame_text(frame, column, row);
+    return text ? text : "";
+}
+
+const double *numbers_at(const Frame *frame, const char *column)
+{
+    const FrameColumn *found = frame_column(frame, column);
+    return found && found->numeric ? found->numbers : NULL;
 }
 
 void html_fill(Text *out, const char *text, const Slot *slots, size_t n_slots)

@@ -13,6 +13,7 @@ void html_visible(Text *out, const char *s, size_t n);
 /* The same, fit for HTML text and quoted attributes. NULL: nothing. */
 void html_text(Text *out, const char *s);
 void html_bytes(Text *out, const char *s, size_t n);
+void html_start(Text *out, const char *s, size_t n); /* at most n bytes of a string */
 /* A word of a shell's command line. */
 void html_shell_word(Text *out, const char *s);
 /* A number to `digits` significant digits; NaN: a dash. */
@@ -32,6 +33,11 @@ typedef struct {
 } Slot;
 /* text with each {{name}} replaced, unescaped. Every name must be there. */
 void html_fill(Text *out, const char *text, const Slot *slots, size_t n_slots);
+
+/* Text of a frame; "" for NULL and for what is no text, which a file of strangers may hold. */
+const char *text_at(const Frame *frame, const char *column, size_t row);
+/* The numbers of a column; NULL when it has text in it. */
+const double *numbers_at(const Frame *frame, const char *column);
 
 /* --- report_runs.c: an experiment's runs and their scores ----------------------------------------
  */

@@ -45,12 +45,12 @@ static void find_runs(ReportExperiment *e)
 {
     Named *named = allocate(e->runs.n_rows, sizeof *named);
     for (size_t i = 0; i < e->runs.n_rows; i++) {
-        named[i] = (Named){frame_text(&e->runs, "run_id", i), i};
+        named[i] = (Named){text_at(&e->runs, "run_id", i), i};
     }
     qsort(named, e->runs.n_rows, sizeof *named, by_id);
     e->run_of = allocate(e->scores.n_rows, sizeof *e->run_of);
     for (size_t i = 0; i < e->scores.n_rows; i++) {
-        Named key = {frame_text(&e->scores, "run_id", i), 0};
+        Named key = {text_at(&e->scores, "run_id", i), 0};
         const Named *found = bsearch(&key, named, e->runs.n_rows, sizeof *named, by_id);
         e->run_of[i] = found ? found->row : SIZE_MAX;
     }
@@ -59,7 +59,7 @@ static void find_runs(ReportExperiment *e)
 
 static bool same_text(const Frame *frame, const char *column, size_t a, size_t b)
 {
-    const char *x = frame_text(frame, column, a), *y = frame_text(frame, column, b);
+    const char *x = text_at(frame, column, a), *y = text_at(frame, column, b);
     return x && y && strcmp(x, y) == 0;
 }
 
@@ -85,7 +85,7 @@ static void number_cells(ReportExperiment *e)
 
 static bool is_run(const ReportExperiment *e, size_t score_row)
 {
-    return strcmp(frame_text(&e->scores, "kind", score_row), "run") == 0;
+    return strcmp(text_at(&e->scores, "kind", score_row), "run") == 0;
 }
 
 /* Scores of one task and extractor lie together; their p-values are adjusted together. */
@@ -99,8 +99,8 @@ static void split_scores(ReportExperiment *e)
         if (i == 0 || !same_text(&e->scores, "task", i, i - 1) ||
             !same_text(&e->scores, "extractor", i, i - 1)) {
             ReportScore *score = &e->score[e->n_scores++];
-            score->task = frame_text(&e->scores, "task", i);
-            score->extractor = frame_text(&e->scores, "extractor", i);
+            score->task = text_at(&e->scores, "task", i);
+            score->extractor = text_at(&e->scores, "extractor", i);
             score->less = strcmp(score->extractor, "nll") == 0;
             score->first = i;
         }
@@ -240,10 +240,10 @@ static void add_counts(Text *html, const Frame *runs)
     static const char *const states[] = {"done", "running", "waiting", "failed", "cancelled"};
     size_t n_runs = 0, count[5] = {0};
     for (size_t i = 0; i < runs->n_rows; i++) {
-        bool run = strcmp(frame_text(runs, "kind", i), "run") == 0;
+        bool run = strcmp(text_at(runs, "kind", i), "run") == 0;
         n_runs += run;
         for (int j = 0; run && j < 5; j++) {
-            count[j] += strcmp(frame_text(runs, "state", i), states[j]) == 0;
+            count[j] += strcmp(text_at(runs, "state", i), states[j]) == 0;
         }
     }
     text_printf(html, "%zu run%s", n_runs, n_runs == 1 ? "" : "s");
@@ -267,14 +267,14 @@ void report_sentence(Text *html, const ReportExperiment *e)
     }
     const ReportScore *score = &e->score[e->main];
     text_add(html, "The best is <code>");
-    html_text(html, frame_text(&e->runs, "run_id", run));
+    html_text(html, text_at(&e->runs, "run_id", run));
     text_add(html, "</code> (");
-    html_text(html, frame_text(&e->runs, "method", run));
+    html_text(html, text_at(&e->runs, "method", run));
     text_add(html, ", ");
-    html_text(html, frame_text(&e->runs, "adapter", run));
+    html_text(html, text_at(&e->runs, "adapter", run));
     text_printf(html, ", %.0f scalars, learning rate %g, seed ",
                 frame_number(&e->runs, "budget", run), frame_number(&e->runs, "lr", run));
-    html_text(html, frame_text(&e->runs, "seed", run));
+    html_text(html, text_at(&e->runs, "seed", run));
     text_add(html, "): ");
     html_text(html, score->extractor);
     text_add(html, " ");

@@ -44,10 +44,10 @@ static double mark_value(const Frame *marks, const char *kind, const char *name,
                          const char *suffix)
 {
     for (size_t i = 0; i < marks->n_rows; i++) {
-        const char *other = frame_text(marks, "metric", i);
+        const char *other = text_at(marks, "metric", i);
         size_t n = strlen(metric);
-        if (strcmp(frame_text(marks, "kind", i), kind) == 0 &&
-            (!name || strcmp(frame_text(marks, "name", i), name) == 0) &&
+        if (strcmp(text_at(marks, "kind", i), kind) == 0 &&
+            (!name || strcmp(text_at(marks, "name", i), name) == 0) &&
             strncmp(other, metric, n) == 0 && strcmp(other + n, suffix) == 0) {
             return frame_number(marks, "value", i);
         }
@@ -65,11 +65,11 @@ static void marks_table(Text *html, const Frame *marks)
 {
     bool any = false;
     for (size_t i = 0; i < marks->n_rows; i++) {
-        if (strcmp(frame_text(marks, "kind", i), "path") == 0) {
+        if (strcmp(text_at(marks, "kind", i), "path") == 0) {
             continue;
         }
-        const char *kind = frame_text(marks, "kind", i), *name = frame_text(marks, "name", i);
-        const char *metric = frame_text(marks, "metric", i);
+        const char *kind = text_at(marks, "kind", i), *name = text_at(marks, "name", i);
+        const char *metric = text_at(marks, "metric", i);
         if (is_beside(metric)) {
             continue;
         }
@@ -121,7 +121,7 @@ static void hessian_table(Text *html, const Frame *hessian)
             continue;
         }
         text_add(html, "<tr><th scope=\"row\">");
-        html_text(html, frame_text(hessian, "place", i));
+        html_text(html, text_at(hessian, "place", i));
         text_printf(html, "</th><td class=\"n\">%.0f<td class=\"n\">", k + 1);
         html_number(html, frame_number(hessian, "eigenvalue", i), 6);
         text_add(html, "</tr>\n");
@@ -132,13 +132,13 @@ static void hessian_table(Text *html, const Frame *hessian)
 static void add_heading(Text *html, const Frame *surface, size_t number)
 {
     text_printf(html, "<section class=\"surface\" id=\"s%zu\"><h3>Surface <code>", number);
-    html_text(html, frame_text(surface, "surface_id", 0));
-    const char *state = frame_text(surface, "state", 0), *run = frame_text(surface, "run_id", 0);
+    html_text(html, text_at(surface, "surface_id", 0));
+    const char *state = text_at(surface, "state", 0), *run = frame_text(surface, "run_id", 0);
     const char *reason = frame_text(surface, "reason", 0);
     double nx = frame_number(surface, "nx", 0), done = frame_number(surface, "rows_done", 0);
     text_printf(html, "</code></h3>\n<p>%.0f \xc3\x97 %.0f points, model ", nx,
                 frame_number(surface, "ny", 0));
-    html_text(html, frame_text(surface, "model", 0));
+    html_text(html, text_at(surface, "model", 0));
     if (run) {
         text_add(html, ", a plane through run <code>");
         html_text(html, run);
@@ -148,7 +148,9 @@ static void add_heading(Text *html, const Frame *surface, size_t number)
     if (strcmp(state, "done") == 0) {
         text_add(html, "done");
     } else {
-        text_printf(html, "<strong>%s, %.0f of %.0f rows done</strong>", state, done, nx);
+        text_add(html, "<strong>");
+        html_text(html, state);
+        text_printf(html, ", %.0f of %.0f rows done</strong>", done, nx);
     }
     if (reason) {
         text_add(html, " (");
@@ -164,11 +166,11 @@ static void add_mark(Text *html, const Frame *marks, const char *metric, const c
 {
     for (size_t i = 0; i < marks->n_rows; i++) {
         double value = frame_number(marks, "value", i);
-        if (strcmp(frame_text(marks, "kind", i), kind) != 0 ||
-            strcmp(frame_text(marks, "metric", i), metric) != 0 || !isfinite(value)) {
+        if (strcmp(text_at(marks, "kind", i), kind) != 0 ||
+            strcmp(text_at(marks, "metric", i), metric) != 0 || !isfinite(value)) {
             continue;
         }
-        double error = mark_value(marks, kind, frame_text(marks, "name", i), metric, "_se");
+        double error = mark_value(marks, kind, text_at(marks, "name", i), metric, "_se");
         html_number(html, value, 5);
         if (isfinite(error)) {
             text_add(html, " \xc2\xb1 ");
@@ -217,9 +219,10 @@ Status report_surface_sentence(Text *html, Store *store, const char *surface_id,
     Status status = frame_read(&list, store, sql, &surface_id, 1, error);
     status = status ? status : frame_read(&marks, store, marks_sql, &surface_id, 1, error);
     if (!status && list.n_rows) {
-        const char *state = frame_text(&list, "state", 0), *metric = frame_text(&list, "metric", 0);
-        html_text(html, frame_text(&list, "grid", 0));
-        text_printf(html, " points, %s", state);
+        const char *state = text_at(&list, "state", 0), *metric = frame_text(&list, "metric", 0);
+        html_text(html, text_at(&list, "grid", 0));
+        text_add(html, " points, ");
+        html_text(html, state);
         if (strcmp(state, "done") != 0) {
             text_printf(html, ", %.0f of %.0f rows", frame_number(&list, "rows_done", 0),
                         frame_number(&list, "rows", 0));
@@ -248,7 +251,7 @@ Status report_surface_sentence(Text *html, Store *store, const char *surface_id,
 static void add_command(Text *html, const Frame *surface)
 {
     char file[64];
-    snprintf(file, sizeof file, "surface-%.8s.json", frame_text(surface, "surface_id", 0));
+    snprintf(file, sizeof file, "surface-%.8s.json", text_at(surface, "surface_id", 0));
     text_add(html, "<details><summary>Configuration of this surface</summary>\n<p>Saved as <code>");
     html_shell_word(html, file);
     text_add(
@@ -256,7 +259,7 @@ static void add_command(Text *html, const Frame *surface)
         "</code>, it is computed, or gone on with, by</p>\n<pre class=\"code\">tinylora scan ");
     html_shell_word(html, file);
     text_add(html, "</pre>\n<pre class=\"code\">");
-    html_text(html, frame_text(surface, "config", 0));
+    html_text(html, text_at(surface, "config", 0));
     text_add(html, "</pre></details>\n");
 }
 

@@ -11,8 +11,9 @@
 
 enum {
     METRICS_MOST = 16,
-    CELLS_LEAST = 441, /* of a metric */
-    PATH_MOST = 400    /* points of a path on the page */
+    SIDE_MOST = 1000000, /* points of a side: far above what a scan takes */
+    CELLS_LEAST = 441,   /* of a metric */
+    PATH_MOST = 400      /* points of a path on the page */
 };
 
 /* Every ?2-th row and ?3-th column, and the last of each. */
@@ -105,7 +106,7 @@ static void fill_layers(Layer *layers, size_t n_layers, Lattice *lattice, const 
         }
         size_t at_x = place_of(i, lattice->stride_x), at_y = place_of(j, lattice->stride_y);
         size_t at = at_x * lattice->kept_y + at_y;
-        const char *metric = frame_text(points, "metric", row);
+        const char *metric = text_at(points, "metric", row);
         double value = frame_number(points, "value", row);
         lattice->x[at_x] = frame_number(points, "x", row);
         lattice->y[at_y] = frame_number(points, "y", row);
@@ -156,24 +157,23 @@ static void add_marks(Text *json, const Frame *marks)
 {
     size_t n_path = 0, n = 0;
     for (size_t i = 0; i < marks->n_rows; i++) {
-        n_path += strcmp(frame_text(marks, "kind", i), "path") == 0;
+        n_path += strcmp(text_at(marks, "kind", i), "path") == 0;
     }
     size_t stride = (n_path + PATH_MOST - 1) / PATH_MOST;
     text_printf(json, ",\"path_stride\":%zu,\"marks\":[", stride ? stride : 1);
     for (size_t i = 0; i < marks->n_rows; i++) {
         bool last = i + 1 == marks->n_rows;
-        bool path = strcmp(frame_text(marks, "kind", i), "path") == 0;
-        last |=
-            !last && strcmp(frame_text(marks, "name", i), frame_text(marks, "name", i + 1)) != 0;
+        bool path = strcmp(text_at(marks, "kind", i), "path") == 0;
+        last |= !last && strcmp(text_at(marks, "name", i), text_at(marks, "name", i + 1)) != 0;
         if (path && i % stride != 0 && !last) {
             continue;
         }
         text_add(json, n++ ? ",\n{\"kind\":" : "\n{\"kind\":");
-        json_text(json, frame_text(marks, "kind", i));
+        json_text(json, text_at(marks, "kind", i));
         text_add(json, ",\"name\":");
-        json_text(json, frame_text(marks, "name", i));
+        json_text(json, text_at(marks, "name", i));
         text_add(json, ",\"metric\":");
-        json_text(json, frame_text(marks, "metric", i));
+        json_text(json, text_at(marks, "metric", i));
         static const char *const numbers[] = {"place", "x", "y", "distance", "value"};
         for (int k = 0; k < 5; k++) {
             text_printf(json, ",\"%s\":", numbers[k]);
@@ -188,10 +188,10 @@ static void add_slices(Text *json, const Frame *slices)
 {
     text_add(json, ",\"slices\":[");
     for (size_t from = 0, to; from < slices->n_rows; from = to) {
-        const char *name = frame_text(slices, "name", from);
-        const char *metric = frame_text(slices, "metric", from);
-        for (to = from; to < slices->n_rows && strcmp(frame_text(slices, "name", to), name) == 0 &&
-                        strcmp(frame_text(slices, "metric", to), metric) == 0;) {
+        const char *name = text_at(slices, "name", from);
+        const char *metric = text_at(slices, "metric", from);
+        for (to = from; to < slices->n_rows && strcmp(text_at(slices, "name", to), name) == 0 &&
+                        strcmp(text_at(slices, "metric", to), metric) == 0;) {
             to++;
         }
         text_add(json, from ? ",\n{\"name\":" : "\n{\"name\":");
@@ -200,8 +200,8 @@ static void add_slices(Text *json, const Frame *slices)
         json_text(json, metric);
         static const char *const numbers[] = {"t", "x", "y", "value"};
         for (int k = 0; k < 4; k++) {
-            add_numbers(json, numbers[k], frame_column(slices, numbers[k])->numbers + from,
-                        to - from, 7);
+            const double *values = numbers_at(slices, numbers[k]);
+            add_numbers(json, numbers[k], values ? values + from : NULL, values ? to - from : 0, 7);
         }
         text_add(json, "}");
     }
@@ -212,15 +212,15 @@ static void add_hessian(Text *json, const Frame *hessian)
 {
     text_add(json, ",\"hessian\":[");
     for (size_t from = 0, to; from < hessian->n_rows; from = to) {
-        const char *place = frame_text(hessian, "place", from);
+        const char *place = text_at(hessian, "place", from);
         for (to = from;
-             to < hessian->n_rows && strcmp(frame_text(hessian, "place", to), place) == 0;) {
+             to < hessian->n_rows && strcmp(text_at(hessian, "place", to), place) == 0;) {
             to++;
         }
         text_add(json, from ? ",{\"place\":" : "{\"place\":");
         json_text(json, place);
-        add_numbers(json, "values", frame_column(hessian, "eigenvalue")->numbers + from, to - from,
-                    6);
+        const double *values = numbers_at(hessian, "eigenvalue");
+        add_numbers(json, "values", values ? values + from : NULL, values ? to - from : 0, 6);
         text_add(json, "}");
     }
     text_add(json, "]");
@@ -265,7 +265,7 @@ static void add_grid(Text *json, const Frame *surface, const Lattice *lattice, c
         {"{\"id\":", "surface_id"}, {",\"x_label\":", "x_label"}, {",\"y_label\":", "y_label"}};
     for (int k = 0; k < 3; k++) {
         text_add(json, texts[k][0]);
-        json_text(json, frame_text(surface, texts[k][1], 0));
+        json_text(json, text_at(surface, texts[k][1], 0));
     }
     text_printf(json, ",\"nx\":%zu,\"ny\":%zu,\"stride\":[%zu,%zu]", lattice->nx, lattice->ny,
                 lattice->stride_x, lattice->stride_y);
@@ -282,8 +282,8 @@ static void add_grid(Text *json, const Frame *surface, const Lattice *lattice, c
 Status report_surface_json(Text *json, Store *store, const Frame *surface, const Frame *marks,
                            const Frame *hessian, size_t budget, Error *error)
 {
-    const char *surface_id = frame_text(surface, "surface_id", 0);
-    const char *metrics = frame_text(surface, "metrics", 0);
+    const char *surface_id = text_at(surface, "surface_id", 0);
+    const char *metrics = text_at(surface, "metrics", 0);
     Frame points = {0}, slices = {0};
     Lattice lattice = {0};
     Layer layers[METRICS_MOST];
@@ -292,6 +292,12 @@ Status report_surface_json(Text *json, Store *store, const Frame *surface, const
     Status status = json_parse(&names, metrics, strlen(metrics), error);
     if (status) {
         return error_context(error, status, "surface %s: metrics", surface_id);
+    }
+    double nx = frame_number(surface, "nx", 0), ny = frame_number(surface, "ny", 0);
+    if (!(nx >= 1 && nx <= SIDE_MOST && ny >= 1 && ny <= SIDE_MOST)) {
+        json_free(names);
+        return error_set(error, STATUS_REFUSED, "surface %s: a grid of %g x %g points", surface_id,
+                         nx, ny);
     }
     size_t n_metrics = json_size(json_root(names));
     budget = budget / (n_metrics ? n_metrics : 1);

@@ -50,8 +50,8 @@ static void add_estimate_cell(Text *html, double value, double standard_error)
 static void add_run(Text *html, const ReportExperiment *e, size_t run, size_t score)
 {
     const Frame *runs = &e->runs, *scores = &e->scores;
-    const char *id = frame_text(runs, "run_id", run);
-    bool base = strcmp(frame_text(runs, "kind", run), "base") == 0;
+    const char *id = text_at(runs, "run_id", run);
+    bool base = strcmp(text_at(runs, "kind", run), "base") == 0;
     text_printf(html, "<tr data-r=\"%zu\"%s><th scope=\"row\"><code title=\"", run,
                 base && score == SIZE_MAX && e->n_scores ? " hidden" : "");
     html_text(html, id);
@@ -59,17 +59,19 @@ static void add_run(Text *html, const ReportExperiment *e, size_t run, size_t sc
     if (base) {
         text_add(html, "base model");
     } else {
-        html_bytes(html, id, strnlen(id, 8));
+        html_start(html, id, 8);
     }
     text_add(html, "</code></th>");
-    add_text_cell(html, base ? NULL : frame_text(runs, "method", run));
-    add_text_cell(html, base ? NULL : frame_text(runs, "adapter", run));
+    add_text_cell(html, base ? NULL : text_at(runs, "method", run));
+    add_text_cell(html, base ? NULL : text_at(runs, "adapter", run));
     add_number_cell(html, frame_number(runs, "budget", run), 15);
     add_number_cell(html, frame_number(runs, "lr", run), 6);
     text_add(html, "<td class=\"n\">");
-    html_text(html, frame_text(runs, "seed", run));
-    const char *state = frame_text(runs, "state", run);
-    text_printf(html, "<td class=\"state %s\">", base ? "" : state); /* one of schema.sql's names */
+    html_text(html, text_at(runs, "seed", run));
+    const char *state = text_at(runs, "state", run);
+    text_add(html, "<td class=\"state ");
+    html_text(html, base ? NULL : state);
+    text_add(html, "\">");
     html_text(html, base ? NULL : state);
     text_add(html, "<td class=\"n\">");
     if (!base) {
@@ -112,7 +114,7 @@ void report_runs_table(Text *html, const ReportExperiment *e)
             score_of[e->run_of[row]] = row;
         }
     }
-    for (; run < e->runs.n_rows && strcmp(frame_text(&e->runs, "kind", run), "base") == 0; run++) {
+    for (; run < e->runs.n_rows && strcmp(text_at(&e->runs, "kind", run), "base") == 0; run++) {
         add_run(html, e, run, score_of[run]);
     }
     text_add(html, "</tbody>\n<tbody>\n");
@@ -164,11 +166,11 @@ static void add_task(Text *html, const ReportExperiment *e, size_t from, size_t 
         }
         bool base = row < order->first + order->n_base;
         text_printf(html, "<tr%s><th scope=\"row\"><code>", base ? " class=\"base\"" : "");
-        html_bytes(html, base ? "base model" : frame_text(&e->runs, "run_id", run), base ? 10 : 8);
+        html_start(html, base ? "base model" : text_at(&e->runs, "run_id", run), base ? 10 : 8);
         text_add(html, "</code></th>");
         add_number_cell(html, frame_number(&e->runs, "lr", run), 6);
         text_add(html, "<td class=\"n\">");
-        html_text(html, frame_text(&e->runs, "seed", run));
+        html_text(html, text_at(&e->runs, "seed", run));
         for (size_t i = from; i < to; i++) {
             add_score_cell(html, e, &e->score[i], run);
         }

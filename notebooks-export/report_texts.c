@@ -110,14 +110,14 @@ static void add_answer(Text *html, const Frame *answers, size_t row, bool traine
         html_number(html, frame_number(answers, "advantage", row), 3);
     }
     text_printf(html, ", %.0f tokens", frame_number(answers, "n_tokens", row));
-    if (trained && strcmp(frame_text(answers, "finish", row), "length") == 0) {
+    if (trained && strcmp(text_at(answers, "finish", row), "length") == 0) {
         text_add(html, ", cut off at the limit of length");
     }
     text_printf(html, "</p>\n<p class=\"role\">%s</p><pre dir=\"auto\">",
                 trained ? "prompt" : "reference answer");
-    add_bytes(html, frame_text(answers, "prompt_text", row));
+    add_bytes(html, text_at(answers, "prompt_text", row));
     text_add(html, "</pre>\n<p class=\"role\">answer</p><pre dir=\"auto\">");
-    add_bytes(html, frame_text(answers, "answer_text", row));
+    add_bytes(html, text_at(answers, "answer_text", row));
     text_add(html, "</pre></article>\n");
 }
 
@@ -172,13 +172,13 @@ static void add_failed(Text *html, const Frame *failed)
         "<tbody>\n");
     for (size_t i = 0; i < failed->n_rows; i++) {
         text_add(html, "<tr><th scope=\"row\"><code>");
-        html_text(html, frame_text(failed, "id", i));
+        html_text(html, text_at(failed, "id", i));
         text_add(html, "</code></th><td class=\"state failed\">");
-        html_text(html, frame_text(failed, "state", i));
+        html_text(html, text_at(failed, "state", i));
         text_add(html, "<td class=\"n\">");
         html_number(html, frame_number(failed, "done", i), 15);
         text_add(html, "<td class=\"wide\">");
-        html_text(html, frame_text(failed, "reason", i));
+        html_text(html, text_at(failed, "reason", i));
         text_add(html, "</tr>\n");
     }
     text_add(html, "</tbody></table></div>\n");
@@ -194,15 +194,15 @@ static void add_events(Text *html, const Frame *events)
                 events->n_rows < EVENTS_SHOWN ? events->n_rows : EVENTS_SHOWN);
     for (size_t i = 0; i < events->n_rows && i < EVENTS_SHOWN; i++) {
         text_add(html, "<tr><td>");
-        html_text(html, frame_text(events, "at", i));
+        html_text(html, text_at(events, "at", i));
         text_add(html, "<td>");
-        html_text(html, frame_text(events, "kind", i));
+        html_text(html, text_at(events, "kind", i));
         text_add(html, "<td><code>");
-        html_text(html, frame_text(events, "place", i));
+        html_text(html, text_at(events, "place", i));
         text_add(html, "</code><td class=\"n\">");
         html_number(html, frame_number(events, "step", i), 15);
         text_add(html, "<td class=\"wide\">");
-        html_text(html, frame_text(events, "message", i));
+        html_text(html, text_at(events, "message", i));
         text_add(html, "</tr>\n");
     }
     text_add(html, "</tbody></table></div></details>\n");
@@ -221,7 +221,7 @@ Status report_events(Text *html, Store *store, const char *experiment, Error *er
             text_add(html, "<p>");
             for (size_t i = 0; i < kinds.n_rows; i++) {
                 text_printf(html, "%s%.0f \xc3\x97 ", i ? ", " : "", frame_number(&kinds, "n", i));
-                html_text(html, frame_text(&kinds, "kind", i));
+                html_text(html, text_at(&kinds, "kind", i));
             }
             text_add(html, ".</p>\n");
             add_events(html, &events);
@@ -253,10 +253,10 @@ static void add_best(Text *html, const Frame *best, const char *run_id)
     html_shell_word(html, file);
     text_add(html, "</code>, it is computed by</p>\n<pre class=\"code\">");
     text_add(html, "tinylora ");
-    html_shell_word(html, frame_text(best, "method", 0));
+    html_shell_word(html, text_at(best, "method", 0));
     add_command(html, " ", file, "");
     text_add(html, "</pre>\n<pre class=\"code\">");
-    html_text(html, frame_text(best, "config", 0));
+    html_text(html, text_at(best, "config", 0));
     text_add(html, "</pre></details>\n");
 }
 
@@ -264,7 +264,7 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
 {
     Frame experiment = {0}, environments = {0}, best = {0};
     size_t row = report_best(e);
-    const char *run_id = row == SIZE_MAX ? NULL : frame_text(&e->scores, "run_id", row);
+    const char *run_id = row == SIZE_MAX ? NULL : text_at(&e->scores, "run_id", row);
     Status status = frame_read(&experiment, store, reproduce_sql, &e->name, 1, error);
     status = status ? status : frame_read(&best, store, best_sql, &run_id, 1, error);
     status =
@@ -288,7 +288,7 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
         }
         add_command(html, "tinylora export report --experiment ", e->name, "");
         text_add(html, "</pre>\n<details><summary>Configuration</summary><pre class=\"code\">");
-        html_text(html, frame_text(&experiment, "config", 0));
+        html_text(html, text_at(&experiment, "config", 0));
         text_add(html, "</pre></details>\n");
         if (best.n_rows) {
             add_best(html, &best, run_id);
@@ -296,7 +296,7 @@ Status report_reproduce(Text *html, Store *store, const ReportExperiment *e, Err
         for (size_t i = 0; i < environments.n_rows; i++) {
             text_add(html, i ? "" : "<p class=\"note\">Computed with:</p>\n<ul class=\"note\">\n");
             text_add(html, "<li><code>");
-            html_text(html, frame_text(&environments, "environment", i));
+            html_text(html, text_at(&environments, "environment", i));
             text_add(html, "</code>\n");
             text_add(html, i + 1 == environments.n_rows ? "</ul>\n" : "");
         }
