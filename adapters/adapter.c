@@ -7,23 +7,36 @@
 
 #include "adapters/method.h"
 
-static const AdapterMethod *const METHODS[] = {&adapter_method_tinylora, &adapter_method_full,
+static const AdapterMethod *const METHODS[] = {&adapter_method_tinylora, &adapter_method_lora,
+                                               &adapter_method_lora_xs, &adapter_method_full,
                                                &adapter_method_none};
-const char *const adapter_method_names[] = {"tinylora", "full", "none", NULL};
+const char *const adapter_method_names[] = {"tinylora", "lora", "lora-xs", "full", "none", NULL};
+
+static const AdapterMethod *find_method(const char *name)
+{
+    for (size_t i = 0; i < sizeof METHODS / sizeof *METHODS; i++) {
+        if (strcmp(name, METHODS[i]->name) == 0) {
+            return METHODS[i];
+        }
+    }
+    return NULL;
+}
+
+int64_t adapter_spec_parameters(const AdapterSpec *spec, const ModelConfig *config)
+{
+    const AdapterMethod *method = find_method(spec->method);
+    return method ? method->count(spec, config) : 0;
+}
 
 Status adapter_bank_new(AdapterBank **bank, Model *model, const AdapterSpec *spec, int n_adapters,
                         int n_threads, const char *cache_directory,
                         void (*progress)(void *, int, int), void *progress_context, Error *error)
 {
-    const AdapterMethod *method = NULL;
-    for (size_t i = 0; i < sizeof METHODS / sizeof *METHODS; i++) {
-        if (strcmp(spec->method, METHODS[i]->name) == 0) {
-            method = METHODS[i];
-        }
-    }
+    const AdapterMethod *method = find_method(spec->method);
     if (method == NULL) {
         return error_set(error, STATUS_USAGE,
-                         "adapter method \"%s\": known are tinylora, full, none", spec->method);
+                         "adapter method \"%s\": known are tinylora, lora, lora-xs, full, none",
+                         spec->method);
     }
     if (n_adapters < 1) {
         return error_set(error, STATUS_USAGE, "a bank of %d adapters: at least 1", n_adapters);
@@ -89,7 +102,9 @@ int adapter_shared_layers(const AdapterBank *bank, int a, int b)
 
 void adapter_use_base(AdapterBank *bank, bool base, int n_threads)
 {
-    bank->method->use_base(bank, base, n_threads);
+    if (bank->method->use_base) {
+        bank->method->use_base(bank, base, n_threads);
+    }
 }
 
 const LinearHook *adapter_hook(const AdapterBank *bank)

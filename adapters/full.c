@@ -67,6 +67,19 @@ static Status open_full(AdapterBank *bank, const AdapterSetup *setup, Error *err
     return STATUS_OK;
 }
 
+static int64_t count_full(const AdapterSpec *spec, const ModelConfig *config)
+{
+    (void)spec;
+    TensorSpec *specs;
+    size_t n = model_config_tensors(&specs, config);
+    int64_t sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (int64_t)(specs[i].dims[0] * (specs[i].n_dims > 1 ? specs[i].dims[1] : 1));
+    }
+    free(specs);
+    return sum;
+}
+
 static void initial_full(const AdapterBank *bank, float *v)
 {
     if (!read_pristine(v, bank->model)) {
@@ -129,6 +142,7 @@ const AdapterMethod adapter_method_full = {
     .name = "full",
     .open = open_full,
     .close = close_full,
+    .count = count_full,
     .initial = initial_full,
     .set = set_full,
     .shared_layers = shared_layers_full,

@@ -15,11 +15,13 @@ typedef struct {
      * called. */
     Status (*open)(AdapterBank *bank, const AdapterSetup *setup, Error *error);
     void (*close)(AdapterBank *bank);
+    /* As adapter_spec_parameters. */
+    int64_t (*count)(const AdapterSpec *spec, const ModelConfig *config);
     void (*initial)(const AdapterBank *bank, float *v);
     void (*set)(AdapterBank *bank, int adapter, const float *v, int n_threads);
     /* As adapter_shared_layers, of two different adapters. */
     int (*shared_layers)(const AdapterBank *bank, int a, int b);
-    void (*use_base)(AdapterBank *bank, bool base, int n_threads);
+    void (*use_base)(AdapterBank *bank, bool base, int n_threads); /* NULL: nothing to do */
     void (*clear)(AdapterBank *bank);
     void (*gradient)(const AdapterBank *bank, int adapter, double *gradient);
 } AdapterMethod;
@@ -35,4 +37,5 @@ struct AdapterBank {
     void *state;                      /* the method's own */
 };
 
-extern const AdapterMethod adapter_method_tinylora, adapter_method_full, adapter_method_none;
+extern const AdapterMethod adapter_method_tinylora, adapter_method_lora, adapter_method_lora_xs,
+    adapter_method_full, adapter_method_none;

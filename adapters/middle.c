@@ -1,7 +1,8 @@
 /* 1. Factors are shared by all adapters of the bank; an adapter is its M, one a module.
  * 2. The gradient kept is that of M's cofactor, dM = (U^T dy) (V^T x)^T, a (rank, rank) matrix a
- * module: summed in double over the rows of a sequence in order (`partial`, so that spans may be
- * computed side by side), then over sequences in order by `end`.
+ * module: summed in double over the rows of a sequence in order, then over sequences in order.
+ * Small ones in `partial`, so that spans may be computed side by side, and over sequences by `end`;
+ * large ones (`ordered`) in the backward itself, whose threads share the columns: the same sums.
  * 3. Rows may be computed by any thread, beside any others: nothing of a row enters another row's
  * numbers. */
 #include "adapters/middle.h"
@@ -10,14 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapters/outer.h"
+#include "adapters/rows.h"
 #include "adapters/thin.h"
 #include "core/parallel.h"
 
 enum {
-    TILE_FLOATS = 16384,   /* of U^T dy kept at a time in the backward */
-    BLOCK_FLOATS = 2048,   /* of V^T x kept on the stack in the forward */
-    ROW_BLOCK = 4,         /* threads get whole blocks of rows */
-    PARALLEL_WORK = 200000 /* multiply-adds below which threads cost more than they give */
+    TILE_FLOATS = 16384, /* of U^T dy kept at a time in the backward */
+    BLOCK_FLOATS = 2048, /* of V^T x kept on the stack in the forward */
+    SMALL_RANK = 16      /* up to which dM of every span is kept */
 };
 
 static size_t square(const Middle *m)
@@ -36,26 +38,6 @@ static int saved_width(const void *context, int module)
 {
     const Middle *m = context;
     return m->slot[module] < 0 ? 0 : m->rank;
-}
-
-/* The rows [first, last) that are one share of n_rows, counted over the spans of a call. */
-static void share_of_rows(int *first, int *last, int n_rows, int share, int n_shares)
-{
-    int blocks = (n_rows + ROW_BLOCK - 1) / ROW_BLOCK;
-    *first = (int)((long)blocks * share / n_shares) * ROW_BLOCK;
-    *last = (int)((long)blocks * (share + 1) / n_shares) * ROW_BLOCK;
-    *last = *last < n_rows ? *last : n_rows;
-}
-
-/* Clip a span that starts at count `start` of the call's rows to [first, last); false when nothing
- * is left. */
-static bool clip(RowSpan *span, int start, int first, int last)
-{
-    int from = first > start ? first - start : 0;
-    int to = last - start < span->n_rows ? last - start : span->n_rows;
-    span->first_row += from;
-    span->n_rows = to - from;
-    return to > from;
 }
 
 /* y += U M V^T x of rows under one adapter. h_saved: (n_rows, rank) or NULL. */
@@ -82,18 +64,10 @@ static void forward_rows(const Middle *m, int slot, const float *x, float *y, fl
     }
 }
 
-static int count_rows(const RowSpan *spans, int n_spans)
+static int share_count(const Middle *m, int slot, int n_rows, int n_threads)
 {
-    int n_rows = 0;
-    for (int i = 0; i < n_spans; i++) {
-        n_rows += spans[i].n_rows;
-    }
-    return n_rows;
-}
-
-static bool worth_threads(const Factors *f, int n_rows)
-{
-    return (double)n_rows * f->rank * (f->n_in + f->n_out) > PARALLEL_WORK;
+    const Factors *f = &m->factors[slot];
+    return rows_threads(n_rows, f->rank, f->n_in, f->n_out, n_threads);
 }
 
 /* A call of the hook, cut into shares of its rows. */
@@ -114,10 +88,10 @@ static void forward_share(void *context, int share, int thread)
     const Work *w = context;
     const Factors *f = &w->m->factors[w->slot];
     int first, last;
-    share_of_rows(&first, &last, w->n_rows, share, w->n_shares);
+    rows_share(&first, &last, w->n_rows, share, w->n_shares);
     for (int i = 0, start = 0; i < w->n_spans; start += w->spans[i].n_rows, i++) {
         RowSpan span = w->spans[i];
-        if (span.adapter == 0 || !clip(&span, start, first, last)) {
+        if (span.adapter == 0 || !rows_clip(&span, start, first, last)) {
             continue;
         }
         const HookForward *call = w->forward;
@@ -135,10 +109,10 @@ static void forward(void *context, int module, const HookForward *call, const Ro
     if (slot < 0) {
         return;
     }
-    int n_rows = count_rows(spans, n_spans);
+    int n_rows = rows_count(spans, n_spans);
     Work work = {.m = m,
                  .slot = slot,
-                 .n_shares = worth_threads(&m->factors[slot], n_rows) ? n_threads : 1,
+                 .n_shares = share_count(m, slot, n_rows, n_threads),
                  .forward = call,
                  .spans = spans,
                  .n_spans = n_spans,
@@ -168,19 +142,36 @@ static void backward_rows(const Middle *m, int slot, float *g, float *dx, const 
     }
 }
 
+static Status no_memory(double bytes, Error *error)
+{
+    return error_set(error, STATUS_FAILED, "no memory for the adapter's gradients: %.1f GiB",
+                     bytes / 0x1p30);
+}
+
+static Status begin_ordered(Middle *m, const RowSpan *spans, int n_spans, Error *error)
+{
+    size_t n = (size_t)rows_count(spans, n_spans) * (size_t)m->rank;
+    if (n > m->n_rows) {
+        free(m->rows);
+        m->rows = malloc(n * sizeof *m->rows);
+        m->n_rows = m->rows ? n : 0;
+    }
+    return n > m->n_rows ? no_memory((double)n * sizeof(float), error) : STATUS_OK;
+}
+
 static Status begin(void *context, const RowSpan *spans, int n_spans, Error *error)
 {
-    (void)spans;
     Middle *m = context;
+    if (m->ordered) {
+        return begin_ordered(m, spans, n_spans, error);
+    }
     size_t n = (size_t)n_spans * (size_t)m->n_modules * square(m);
     if (n > m->n_partial) {
         free(m->partial);
         m->partial = malloc(n * sizeof *m->partial);
         m->n_partial = m->partial ? n : 0;
         if (!m->partial) {
-            return error_set(error, STATUS_FAILED,
-                             "no memory for the adapter's gradients: %.1f GiB",
-                             (double)n * sizeof(double) / 0x1p30);
+            return no_memory((double)n * sizeof(double), error);
         }
     }
     memset(m->partial, 0, n * sizeof *m->partial);
@@ -191,7 +182,7 @@ static void end(void *context, const RowSpan *spans, int n_spans)
 {
     Middle *m = context;
     size_t n = (size_t)m->n_modules * square(m);
-    for (int i = 0; i < n_spans; i++) {
+    for (int i = 0; i < n_spans && !m->ordered; i++) {
         if (spans[i].adapter == 0) {
             continue;
         }
@@ -209,10 +200,10 @@ static void backward_share(void *context, int share, int thread)
     const Work *w = context;
     const Factors *f = &w->m->factors[w->slot];
     int first, last;
-    share_of_rows(&first, &last, w->n_rows, share, w->n_shares);
+    rows_share(&first, &last, w->n_rows, share, w->n_shares);
     for (int i = 0, start = -w->first; i < w->n_spans; start += w->spans[i].n_rows, i++) {
         RowSpan span = w->spans[i];
-        if (span.adapter == 0 || !clip(&span, start, first, last)) {
+        if (span.adapter == 0 || !rows_clip(&span, start, first, last)) {
             continue;
         }
         const HookBackward *call = w->backward;
@@ -230,7 +221,7 @@ static void sum_tile(Middle *m, const Work *w)
     int rank = m->rank;
     for (int i = 0, start = -w->first; i < w->n_spans; start += w->spans[i].n_rows, i++) {
         RowSpan span = w->spans[i];
-        if (span.adapter == 0 || !clip(&span, start, 0, w->n_rows)) {
+        if (span.adapter == 0 || !rows_clip(&span, start, 0, w->n_rows)) {
             continue;
         }
         int at = start + span.first_row - w->spans[i].first_row;
@@ -238,6 +229,32 @@ static void sum_tile(Middle *m, const Work *w)
         thin_outer(m->partial + cell * square(m), w->g + (size_t)at * rank,
                    w->backward->saved + (size_t)span.first_row * rank, span.n_rows, rank);
     }
+}
+
+static void sum_columns(void *context, int task, int thread)
+{
+    (void)thread;
+    const Work *w = context;
+    const Middle *m = w->m;
+    for (int i = 0; i < w->n_spans; i++) {
+        const RowSpan *span = &w->spans[i];
+        if (span->adapter > 0) {
+            outer_add(m->sum + place(m, span->adapter, w->slot) * square(m), m->rows, m->rank,
+                      w->backward->saved, m->rank, (OuterMask){0}, span, task);
+        }
+    }
+}
+
+/* All spans at once. */
+static void backward_ordered(Work *work, int n_threads)
+{
+    const Middle *m = work->m;
+    work->g = m->rows;
+    work->n_rows = rows_count(work->spans, work->n_spans);
+    work->n_shares = share_count(m, work->slot, work->n_rows, n_threads);
+    parallel_for(work->n_shares, n_threads, backward_share, work);
+    parallel_for(outer_tasks(m->rank, m->rank), work->n_shares == 1 ? 1 : n_threads, sum_columns,
+                 work);
 }
 
 static void backward(void *context, int module, const HookBackward *call, const RowSpan *spans,
@@ -248,13 +265,17 @@ static void backward(void *context, int module, const HookBackward *call, const 
     if (slot < 0) {
         return;
     }
-    int n_rows = count_rows(spans, n_spans), tile = TILE_FLOATS / m->rank;
+    int n_rows = rows_count(spans, n_spans), tile = TILE_FLOATS / m->rank;
     float g[TILE_FLOATS];
     Work work = {
         .m = m, .slot = slot, .backward = call, .spans = spans, .n_spans = n_spans, .g = g};
+    if (m->ordered) {
+        backward_ordered(&work, n_threads);
+        return;
+    }
     for (; work.first < n_rows; work.first += tile) {
         work.n_rows = n_rows - work.first < tile ? n_rows - work.first : tile;
-        work.n_shares = worth_threads(&m->factors[slot], work.n_rows) ? n_threads : 1;
+        work.n_shares = share_count(m, slot, work.n_rows, n_threads);
         parallel_for(work.n_shares, n_threads, backward_share, &work);
         sum_tile(m, &work);
     }
@@ -274,6 +295,7 @@ void middle_release(Middle *m)
     free(m->active);
     free(m->sum);
     free(m->partial);
+    free(m->rows);
     *m = (Middle){0};
 }
 
@@ -302,7 +324,8 @@ Status middle_open(Middle *m, LinearHook *hook, const Model *model, const Module
                   .n_modules = n_modules,
                   .n_slots = config->n_layers * N_ROLES,
                   .n_layers = config->n_layers,
-                  .modules = modules};
+                  .modules = modules,
+                  .ordered = rank > SMALL_RANK};
     Status status = allocate(m, error);
     if (status == STATUS_OK) {
         status =
@@ -321,6 +344,7 @@ Status middle_open(Middle *m, LinearHook *hook, const Model *model, const Module
         lowest = modules[i].layer < lowest ? modules[i].layer : lowest;
     }
     *hook = (LinearHook){.context = m,
+                         .ordered = m->ordered,
                          .lowest_layer = lowest,
                          .saved_width = saved_width,
                          .forward = forward,

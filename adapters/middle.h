@@ -14,8 +14,12 @@ typedef struct {
     float *turned;         /* M^T, the same shape */
     bool *active;          /* (n_adapters, n_modules): M has a nonzero */
     double *sum;           /* dM over sequences: (n_adapters, n_modules, rank, rank) */
-    double *partial;       /* dM of each span of a backward: (n_spans, n_modules, rank, rank) */
+    bool ordered;          /* the hook's: gradients are summed in the backward itself */
+    double *partial;       /* not ordered: dM of each span of a backward: (n_spans, n_modules, rank,
+                            * rank) */
     size_t n_partial;      /* doubles it can hold */
+    float *rows;           /* ordered: U^T dy of all rows of a backward: (rows, rank) */
+    size_t n_rows;         /* floats it can hold */
 } Middle;
 
 /* Factors of the modules, found or computed; all M are 0. hook: filled in; its context is m, which

@@ -15,6 +15,13 @@ static void close_none(AdapterBank *bank)
     (void)bank;
 }
 
+static int64_t count_none(const AdapterSpec *spec, const ModelConfig *config)
+{
+    (void)spec;
+    (void)config;
+    return 0;
+}
+
 static void initial_none(const AdapterBank *bank, float *v)
 {
     (void)bank;
@@ -36,13 +43,6 @@ static int shared_layers_none(const AdapterBank *bank, int a, int b)
     return bank->model->config.n_layers;
 }
 
-static void use_base_none(AdapterBank *bank, bool base, int n_threads)
-{
-    (void)bank;
-    (void)base;
-    (void)n_threads;
-}
-
 static void gradient_none(const AdapterBank *bank, int adapter, double *gradient)
 {
     (void)bank;
@@ -54,10 +54,10 @@ const AdapterMethod adapter_method_none = {
     .name = "none",
     .open = open_none,
     .close = close_none,
+    .count = count_none,
     .initial = initial_none,
     .set = set_none,
     .shared_layers = shared_layers_none,
-    .use_base = use_base_none,
     .clear = close_none,
     .gradient = gradient_none,
 };

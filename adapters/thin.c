@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { LANES = 16, ROWS = 4 };
+enum { LANES = 16, ROWS = 4, MAX_RANK = 256, DOUBLES = 8, OUTER_RANKS = 8 };
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
 typedef float LooseLanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
@@ -35,8 +35,8 @@ INLINE float add_lanes(const Lanes *sum)
 }
 
 /* `rows` rows times `ranks` factors, both constants where this is inlined. */
-INLINE void project_block(float *h, const float *x, const float *f, int n, int rank, int rows,
-                          int ranks)
+INLINE void project_block(float *h, const float *x, int ld, const float *f, int ld_f, int n,
+                          int rank, int rows, int ranks)
 {
     Lanes sum[ROWS][2];
     for (int t = 0; t < rows; t++) {
@@ -48,20 +48,20 @@ INLINE void project_block(float *h, const float *x, const float *f, int n, int r
     for (; i + LANES <= n; i += LANES) {
 #pragma GCC unroll 2
         for (int j = 0; j < ranks; j++) {
-            Lanes factor = *(const LooseLanes *)(f + (size_t)j * n + i);
+            Lanes factor = *(const LooseLanes *)(f + (size_t)j * ld_f + i);
 #pragma GCC unroll 4
             for (int t = 0; t < rows; t++) {
-                sum[t][j] += *(const LooseLanes *)(x + (size_t)t * n + i) * factor;
+                sum[t][j] += *(const LooseLanes *)(x + (size_t)t * ld + i) * factor;
             }
         }
     }
     if (i + LANES / 2 <= n) { /* the first half of the lanes goes on */
         for (int j = 0; j < ranks; j++) {
-            Half factor = *(const LooseHalf *)(f + (size_t)j * n + i);
+            Half factor = *(const LooseHalf *)(f + (size_t)j * ld_f + i);
             for (int t = 0; t < rows; t++) {
                 Half part;
                 memcpy(&part, &sum[t][j], sizeof part);
-                part += *(const LooseHalf *)(x + (size_t)t * n + i) * factor;
+                part += *(const LooseHalf *)(x + (size_t)t * ld + i) * factor;
                 memcpy(&sum[t][j], &part, sizeof part);
             }
         }
@@ -73,7 +73,7 @@ INLINE void project_block(float *h, const float *x, const float *f, int n, int r
                 float lane[LANES];
                 memcpy(lane, &sum[t][j], sizeof lane);
                 for (int e = i; e < n; e++) {
-                    lane[e % LANES] += x[(size_t)t * n + e] * f[(size_t)j * n + e];
+                    lane[e % LANES] += x[(size_t)t * ld + e] * f[(size_t)j * ld_f + e];
                 }
                 memcpy(&sum[t][j], lane, sizeof lane);
             }
@@ -82,14 +82,15 @@ INLINE void project_block(float *h, const float *x, const float *f, int n, int r
     }
 }
 
-INLINE void project_rows(float *h, const float *x, const float *f, int n, int rank, int rows)
+INLINE void project_rows(float *h, const float *x, int ld, const float *f, int ld_f, int n,
+                         int rank, int rows)
 {
     int j = 0;
     for (; j + 2 <= rank; j += 2) {
-        project_block(h + j, x, f + (size_t)j * n, n, rank, rows, 2);
+        project_block(h + j, x, ld, f + (size_t)j * ld_f, ld_f, n, rank, rows, 2);
     }
     if (j < rank) {
-        project_block(h + j, x, f + (size_t)j * n, n, rank, rows, 1);
+        project_block(h + j, x, ld, f + (size_t)j * ld_f, ld_f, n, rank, rows, 1);
     }
 }
 
@@ -97,14 +98,32 @@ FOR_EACH_CPU void thin_project(float *h, const float *x, const float *f, int row
 {
     int t = 0;
     for (; t + ROWS <= rows; t += ROWS) {
-        project_rows(h + (size_t)t * rank, x + (size_t)t * n, f, n, rank, ROWS);
+        project_rows(h + (size_t)t * rank, x + (size_t)t * n, n, f, n, n, rank, ROWS);
     }
     for (; t < rows; t++) {
-        project_rows(h + (size_t)t * rank, x + (size_t)t * n, f, n, rank, 1);
+        project_rows(h + (size_t)t * rank, x + (size_t)t * n, n, f, n, n, rank, 1);
     }
 }
 
-/* y[t][i ..] += sum_j z[t][j] f[j][i ..] for as many columns as the type is wide. */
+FOR_EACH_CPU void thin_project_columns(float *h, const float *x, int ld, const float *f, int ld_f,
+                                       int rows, int n, int rank)
+{
+    float part[ROWS * MAX_RANK];
+    for (int t = 0; t < rows; t += ROWS) {
+        int some = rows - t < ROWS ? rows - t : ROWS;
+        if (some == ROWS) {
+            project_rows(part, x + (size_t)t * ld, ld, f, ld_f, n, rank, ROWS);
+        }
+        for (int r = 0; some < ROWS && r < some; r++) {
+            project_rows(part + r * rank, x + (size_t)(t + r) * ld, ld, f, ld_f, n, rank, 1);
+        }
+        for (int e = 0; e < some * rank; e++) {
+            h[(size_t)t * rank + e] += part[e];
+        }
+    }
+}
+
+/* y[t][i ..] += sum_j z[t][j] f[j][i ..] for as many columns as the type is wide; `add` 0: = */
 #define EXPAND(Wide, Loose)                                                                        \
     do {                                                                                           \
         Wide total[ROWS], factor = *(const Loose *)(f + i);                                        \
@@ -113,7 +132,7 @@ FOR_EACH_CPU void thin_project(float *h, const float *x, const float *f, int row
             total[t] = z[(size_t)t * rank] * factor;                                               \
         }                                                                                          \
         for (int j = 1; j < rank; j++) {                                                           \
-            factor = *(const Loose *)(f + (size_t)j * n + i);                                      \
+            factor = *(const Loose *)(f + (size_t)j * ld_f + i);                                   \
             _Pragma("GCC unroll 4") for (int t = 0; t < rows; t++)                                 \
             {                                                                                      \
                 total[t] += z[(size_t)t * rank + j] * factor;                                      \
@@ -121,11 +140,17 @@ FOR_EACH_CPU void thin_project(float *h, const float *x, const float *f, int row
         }                                                                                          \
         _Pragma("GCC unroll 4") for (int t = 0; t < rows; t++)                                     \
         {                                                                                          \
-            *(Loose *)(y + (size_t)t * n + i) += total[t];                                         \
+            Loose *out = (Loose *)(y + (size_t)t * n + i);                                         \
+            if (add) {                                                                             \
+                *out += total[t];                                                                  \
+            } else {                                                                               \
+                *out = total[t];                                                                   \
+            }                                                                                      \
         }                                                                                          \
     } while (0)
 
-INLINE void expand_rows(float *y, const float *z, const float *f, int n, int rank, int rows)
+INLINE void expand_rows(float *y, const float *z, const float *f, int ld_f, int n, int rank,
+                        int rows, int add)
 {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -144,10 +169,22 @@ FOR_EACH_CPU void thin_expand(float *y, const float *z, const float *f, int rows
 {
     int t = 0;
     for (; t + ROWS <= rows; t += ROWS) {
-        expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, n, rank, ROWS);
+        expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, n, n, rank, ROWS, 1);
     }
     for (; t < rows; t++) {
-        expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, n, rank, 1);
+        expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, n, n, rank, 1, 1);
+    }
+}
+
+FOR_EACH_CPU void thin_expand_columns(float *y, const float *z, const float *f, int ld_f, int rows,
+                                      int n, int rank)
+{
+    int t = 0;
+    for (; t + ROWS <= rows; t += ROWS) {
+        expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, ld_f, n, rank, ROWS, 0);
+    }
+    for (; t < rows; t++) {
+        expand_rows(y + (size_t)t * n, z + (size_t)t * rank, f, ld_f, n, rank, 1, 0);
     }
 }
 
@@ -217,5 +254,54 @@ FOR_EACH_CPU void thin_outer(double *sum, const float *g, const float *h, int ro
         break;
     default:
         outer_rows(sum, g, h, rows, rank);
+    }
+}
+
+typedef double Doubles __attribute__((vector_size(DOUBLES * sizeof(double))));
+typedef double LooseDoubles
+    __attribute__((vector_size(DOUBLES * sizeof(double)), aligned(8), may_alias));
+
+/* `ranks` rows of the sum, a constant where this is inlined, stay in registers over all rows. */
+INLINE void outer_block(double *sum, const double *g, const float *x, int ld, int rows, int n,
+                        int rank, int ranks)
+{
+    int i = 0;
+    for (; i + DOUBLES <= n; i += DOUBLES) {
+        Doubles total[OUTER_RANKS];
+        for (int j = 0; j < ranks; j++) {
+            total[j] = *(const LooseDoubles *)(sum + (size_t)j * n + i);
+        }
+        for (int t = 0; t < rows; t++) {
+            Half narrow = *(const LooseHalf *)(x + (size_t)t * ld + i);
+            Doubles wide = __builtin_convertvector(narrow, Doubles);
+#pragma GCC unroll 8
+            for (int j = 0; j < ranks; j++) {
+                total[j] += g[(size_t)t * rank + j] * wide;
+            }
+        }
+        for (int j = 0; j < ranks; j++) {
+            *(LooseDoubles *)(sum + (size_t)j * n + i) = total[j];
+        }
+    }
+    for (; i < n; i++) {
+        for (int j = 0; j < ranks; j++) {
+            double total = sum[(size_t)j * n + i];
+            for (int t = 0; t < rows; t++) {
+                total += g[(size_t)t * rank + j] * (double)x[(size_t)t * ld + i];
+            }
+            sum[(size_t)j * n + i] = total;
+        }
+    }
+}
+
+FOR_EACH_CPU void thin_outer_columns(double *sum, const double *g, const float *x, int ld, int rows,
+                                     int n, int rank)
+{
+    int j = 0;
+    for (; j + OUTER_RANKS <= rank; j += OUTER_RANKS) {
+        outer_block(sum + (size_t)j * n, g + j, x, ld, rows, n, rank, OUTER_RANKS);
+    }
+    for (; j < rank; j++) {
+        outer_block(sum + (size_t)j * n, g + j, x, ld, rows, n, rank, 1);
     }
 }

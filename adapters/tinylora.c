@@ -161,6 +161,12 @@ static Status open_tinylora(AdapterBank *bank, const AdapterSetup *setup, Error 
     return status;
 }
 
+static int64_t count_tinylora(const AdapterSpec *spec, const ModelConfig *config)
+{
+    (void)config;
+    return spec->plan.parameters;
+}
+
 static void initial_tinylora(const AdapterBank *bank, float *v)
 {
     const AdapterSpec *spec = &bank->spec;
@@ -224,13 +230,6 @@ static int shared_layers_tinylora(const AdapterBank *bank, int a, int b)
     return middle_shared_layers(&t->middle, a, b);
 }
 
-static void use_base_tinylora(AdapterBank *bank, bool base, int n_threads)
-{
-    (void)bank; /* adapter 0 is the base at any time */
-    (void)base;
-    (void)n_threads;
-}
-
 static void clear_tinylora(AdapterBank *bank)
 {
     TinyLora *t = bank->state;
@@ -262,10 +261,10 @@ const AdapterMethod adapter_method_tinylora = {
     .name = "tinylora",
     .open = open_tinylora,
     .close = close_tinylora,
+    .count = count_tinylora,
     .initial = initial_tinylora,
     .set = set_tinylora,
     .shared_layers = shared_layers_tinylora,
-    .use_base = use_base_tinylora,
     .clear = clear_tinylora,
     .gradient = gradient_tinylora,
 };

@@ -220,7 +220,12 @@ static void cut_spans(Chunk *chunk, Workspace *w, const Arrangement *a, int32_t 
         }
         span->keys = workspace_take(w, 2 * n * layers * sizeof(float));
         span->values = span->keys + n;
-        pass->hook_spans[k] = (RowSpan){item->sequence, s->adapter, row, s->n_tokens, k};
+        pass->hook_spans[k] = (RowSpan){.sequence = item->sequence,
+                                         .adapter = s->adapter,
+                                         .first_row = row,
+                                         .n_rows = s->n_tokens,
+                                         .index = k,
+                                         .key = s->key};
         memcpy(tokens + row, s->tokens, (size_t)s->n_tokens * sizeof *tokens);
         row += s->n_tokens;
     }

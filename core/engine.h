@@ -22,6 +22,8 @@ typedef struct {
                             * sequence without parent has no log p. */
     double *logprobs;  /* (n_tokens) out: log p at scored tokens, others untouched; NULL when only weigh wants it */
     double *entropies; /* (n_tokens) out, nats; may be NULL (then not computed) */
+    uint64_t key;      /* what the adapter's dropout is a function of, with module and token; 0: no dropout. Each
+                        * sequence has its own, also a parent's child; keys are for passes with backward. */
 
     /* Sharing, for the same text under many adapters (a surface). Zeroed fields mean none. Batches may be in any
      * order: relatives are computed side by side. A tree starts as late as all its sequences allow. */

@@ -279,7 +279,11 @@ static void add_span(Generation *g, int slot, int adapter, const int32_t *tokens
                                         .values = memory + half,
                                         .layer_stride = 2 * half};
     pass->hook_spans[pass->n_spans] =
-        (RowSpan){g->slots[slot].request, adapter, pass->n_rows, n, pass->n_spans};
+        (RowSpan){.sequence = g->slots[slot].request,
+                  .adapter = adapter,
+                  .first_row = pass->n_rows,
+                  .n_rows = n,
+                  .index = pass->n_spans};
     pass->n_spans++;
     memcpy(g->tokens + pass->n_rows, tokens, (size_t)n * sizeof *tokens);
     pass->n_rows += n;

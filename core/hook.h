@@ -3,6 +3,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/status.h"
 
@@ -13,6 +14,7 @@ typedef struct {
     int first_row; /* in x, y, saved */
     int n_rows;
     int index;     /* among the spans of the whole backward: those that begin is told of */
+    uint64_t key;  /* the sequence's, of dropout; 0: none */
 } RowSpan;
 
 typedef struct {
@@ -34,6 +36,7 @@ typedef struct {
 typedef struct {
     void *context;
     bool needs_input;
+    bool ordered; /* backward wants all spans of a module in one call, so that it can add up sequences itself */
     int lowest_layer; /* the backward stops below this layer */
     int (*saved_width)(const void *context, int module); /* floats kept a row; 0 when the module is not adapted */
     void (*forward)(void *context, int module, const HookForward *call, const RowSpan *spans, int n_spans,

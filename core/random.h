@@ -14,7 +14,8 @@ typedef enum {
     RANDOM_INIT = 7,       /* start values of v */
     RANDOM_DATA = 8,       /* synthetic data */
     RANDOM_BOOTSTRAP = 9,
-    RANDOM_DIRECTION = 10 /* random planes: (direction, index, 0, 0) */
+    RANDOM_DIRECTION = 10, /* random planes: (direction, index, 0, 0) */
+    RANDOM_DROPOUT = 11    /* a sequence's key: (step, row, sample, pass); its masks: dropout.h */
 } RandomPurpose;
 
 typedef struct {

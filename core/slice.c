@@ -187,7 +187,7 @@ Status pass_backward(Pass *pass, Error *error)
             return status;
         }
     }
-    int n = cut_slices(pass);
+    int n = hook && hook->ordered ? 1 : cut_slices(pass);
     if (n == 1) {
         int n_threads = pass->n_threads;
         pass->n_threads = is_tiny(pass->model, pass->n_rows) ? 1 : n_threads;

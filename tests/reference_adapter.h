@@ -1,7 +1,7 @@
 /* TinyLoRA inside the double-precision reference: W' = W + s U S (sum_i v_i P_i) V^T, or with
- * sqrt(S) on both sides, with v in double, so that central differences by v are exact to 1e-9. The
- * factors are the ones the product computes (single precision, taken as given); P is derived anew
- * from its law. */
+ * sqrt(S) on both sides, or LoRA-XS, whose v are R itself, with v in double, so that central
+ * differences by v are exact to 1e-9. The factors are the ones the product computes (single
+ * precision, taken as given); P is derived anew from its law. */
 #pragma once
 #include "adapters/adapter.h"
 #include "adapters/factors.h"
@@ -35,7 +35,8 @@ static inline ReferenceAdapter reference_adapter(const Model *model, const Adapt
     a.group = malloc(most * sizeof *a.group);
     a.factors = calloc(most, sizeof *a.factors);
     a.n_modules = plan_modules(a.modules, &model->config, spec->targets);
-    if (plan_groups(a.group, &spec->plan, a.modules, &error) != STATUS_OK ||
+    bool tied = strcmp(spec->method, "tinylora") == 0;
+    if ((tied && plan_groups(a.group, &spec->plan, a.modules, &error) != STATUS_OK) ||
         factors_open(a.factors, model, a.modules, a.n_modules, spec->plan.rank, 1, NULL, NULL, NULL,
                      &error) != STATUS_OK) {
         fprintf(stderr, "reference adapter: %s\n", error.message);
@@ -97,11 +98,14 @@ static inline void reference_adapt(Reference *r, const ReferenceAdapter *a, cons
         snprintf(full, sizeof full, "%s.weight", name);
         double *w = reference_tensor(r, full, NULL);
         double *p = malloc((size_t)a->spec.plan.u * f->rank * f->rank * sizeof *p);
-        reference_projection(p, &a->spec.plan.projection, name, a->spec.plan.u, f->rank);
+        bool tied = strcmp(a->spec.method, "tinylora") == 0;
+        if (tied) {
+            reference_projection(p, &a->spec.plan.projection, name, a->spec.plan.u, f->rank);
+        }
         for (int j = 0; j < f->rank; j++) {
             for (int k = 0; k < f->rank; k++) {
-                double sum = 0;
-                for (int i = 0; i < a->spec.plan.u; i++) {
+                double sum = tied ? 0 : v[((size_t)m * f->rank + j) * f->rank + k];
+                for (int i = 0; tied && i < a->spec.plan.u; i++) {
                     sum += v[a->group[m] * a->spec.plan.u + i] *
                            p[((size_t)i * f->rank + j) * f->rank + k];
                 }

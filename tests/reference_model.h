@@ -17,13 +17,20 @@
 
 #include "core/model.h"
 
-typedef struct {
+typedef struct Reference {
     ModelConfig config;
     TensorSpec *specs; /* (n) */
     double **values;   /* (n) the weights in use, row-major, n_values[i] each */
     double **pristine; /* (n) as in the file */
     size_t *n_values;
     size_t n;
+    /* Adds an adapter to a layer's output for the token at t, which no change of the weights can
+     * express (dropout); NULL: none. What the token is: its sequence's key, the first n_before
+     * tokens are its parent's. */
+    void (*add)(const struct Reference *r, int layer, Role role, int t, double *y, const double *x);
+    void *context;
+    uint64_t key, parent_key;
+    int n_before;
 } Reference;
 
 static inline Reference *reference_open(const Model *model)
@@ -110,7 +117,7 @@ static inline void reference_linear(double *y, const double *w, const double *bi
     }
 }
 
-static inline void reference_module(const Reference *r, int layer, Role role, double *y,
+static inline void reference_module(const Reference *r, int layer, Role role, int t, double *y,
                                     const double *x)
 {
     char name[96], full[128];
@@ -121,6 +128,9 @@ static inline void reference_module(const Reference *r, int layer, Role role, do
     const double *w = reference_tensor(r, full, NULL);
     snprintf(full, sizeof full, "%s.bias", name);
     reference_linear(y, w, reference_tensor(r, full, NULL), x, n_out, n_in);
+    if (r->add) {
+        r->add(r, layer, role, t, y, x);
+    }
 }
 
 static inline void reference_norm(double *y, const double *x, const double *g, int n, double eps)
@@ -193,9 +203,9 @@ static inline void reference_layer(const Reference *r, int layer, double *x, int
         double *q_row = q + (size_t)t * Q, *k_row = k + (size_t)t * K;
         reference_norm(normed, x + (size_t)t * D,
                        reference_layer_tensor(r, layer, "input_layernorm.weight"), D, c->rms_eps);
-        reference_module(r, layer, ROLE_Q, q_row, normed);
-        reference_module(r, layer, ROLE_K, k_row, normed);
-        reference_module(r, layer, ROLE_V, v + (size_t)t * K, normed);
+        reference_module(r, layer, ROLE_Q, t, q_row, normed);
+        reference_module(r, layer, ROLE_K, t, k_row, normed);
+        reference_module(r, layer, ROLE_V, t, v + (size_t)t * K, normed);
         for (int h = 0; h < c->n_heads; h++) {
             reference_rotate(q_row + h * c->head_dim, c->head_dim, t, c->rope_theta);
         }
@@ -206,19 +216,19 @@ static inline void reference_layer(const Reference *r, int layer, double *x, int
     reference_attention(mixed, q, k, v, c, T);
     for (int t = 0; t < T; t++) {
         double *row = x + (size_t)t * D;
-        reference_module(r, layer, ROLE_O, out, mixed + (size_t)t * Q);
+        reference_module(r, layer, ROLE_O, t, out, mixed + (size_t)t * Q);
         for (int i = 0; i < D; i++) {
             row[i] += out[i];
         }
         reference_norm(normed, row,
                        reference_layer_tensor(r, layer, "post_attention_layernorm.weight"), D,
                        c->rms_eps);
-        reference_module(r, layer, ROLE_GATE, gate, normed);
-        reference_module(r, layer, ROLE_UP, up, normed);
+        reference_module(r, layer, ROLE_GATE, t, gate, normed);
+        reference_module(r, layer, ROLE_UP, t, up, normed);
         for (int i = 0; i < F; i++) {
             gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i];
         }
-        reference_module(r, layer, ROLE_DOWN, out, gate);
+        reference_module(r, layer, ROLE_DOWN, t, out, gate);
         for (int i = 0; i < D; i++) {
             row[i] += out[i];
         }

@@ -77,7 +77,7 @@ static void call_init(Call *c, const AdapterBank *bank, int module, const int *r
     *c = (Call){.module = module, .n_spans = n_spans};
     role_shape(&model->config, (Role)(module % N_ROLES), &c->n_out, &c->n_in);
     for (int i = 0; i < n_spans; i++) {
-        c->spans[i] = (RowSpan){i, adapters[i], c->n_rows, rows[i], i};
+        c->spans[i] = (RowSpan){i, adapters[i], c->n_rows, rows[i], i, 0};
         c->n_rows += rows[i];
     }
     c->width = adapter_hook(bank)->saved_width(adapter_hook(bank)->context, module);
@@ -401,7 +401,7 @@ static void bits_are_the_same_for_any_threads_and_neighbours(void **state)
                 size_t row = (size_t)all.spans[s].first_row + r;
                 HookForward forward = {alone.x + row * all.n_in, alone.y + row * all.n_out,
                                        alone.saved + row * all.width};
-                RowSpan one = {0, ADAPTERS[s], 0, 1, 0};
+                RowSpan one = {0, ADAPTERS[s], 0, 1, 0, 0};
                 hook->forward(hook->context, module, &forward, &one, 1, 3);
             }
             HookBackward backward = {alone.dx, alone.dy, NULL, alone.saved};
@@ -415,8 +415,8 @@ static void bits_are_the_same_for_any_threads_and_neighbours(void **state)
         adapter_clear_gradients(bank);
         RowSpan parts[N_SPANS + 1];
         memcpy(parts, all.spans, 3 * sizeof *parts);
-        parts[3] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row, 101, 3};
-        parts[4] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row + 101, ROWS[3] - 101, 3};
+        parts[3] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row, 101, 3, 0};
+        parts[4] = (RowSpan){3, ADAPTERS[3], all.spans[3].first_row + 101, ROWS[3] - 101, 3, 0};
         memcpy(parts + 5, all.spans + 4, 2 * sizeof *parts);
         HookBackward backward = {NULL, alone.dy, NULL, alone.saved};
         whole_backward(hook, module, &backward, parts, N_SPANS + 1, all.spans, N_SPANS, 2);
@@ -507,8 +507,8 @@ static void specs_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
     AdapterSpec spec = spec_of(2, 1, 1, TIE_ALL);
-    spec.method = "lora";
-    refuses(spec, 1, "adapter method \"lora\": known are tinylora, full, none");
+    spec.method = "dora";
+    refuses(spec, 1, "adapter method \"dora\": known are tinylora, lora, lora-xs, full, none");
     refuses(spec_of(2, 1, 1, TIE_ALL), 0, "a bank of 0 adapters: at least 1");
     refuses(spec_of(9, 1, 1, TIE_ALL), 1,
             "adapter \"tinylora\": module \"model.layers.0.self_attn.k_proj\" (8 x 24): rank 9, at "
