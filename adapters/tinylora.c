@@ -48,18 +48,38 @@ static void close_tinylora(AdapterBank *bank)
     bank->state = NULL;
 }
 
-/* P of every module, of all of them once where it is shared. */
-static Status fill_projection(TinyLora *t, Error *error)
+/* Modules divided among threads; status: (n_modules). */
+typedef struct {
+    TinyLora *t;
+    Status *status;
+} FillWork;
+
+static void fill_module(void *context, int m, int thread)
 {
-    Status status = STATUS_OK;
-    size_t n = (size_t)t->plan.u * square(t);
-    for (int m = 0; m < (t->plan.projection.shared ? 1 : t->n_modules) && !status; m++) {
-        char name[96];
-        module_name(name, t->modules[m].layer, t->modules[m].role);
-        status = projection_fill(t->projection + (size_t)m * n, &t->plan.projection, name,
-                                 t->plan.u, t->plan.rank, error);
+    (void)thread;
+    const FillWork *w = context;
+    TinyLora *t = w->t;
+    char name[96];
+    module_name(name, t->modules[m].layer, t->modules[m].role);
+    w->status[m] = projection_fill(t->projection + (size_t)m * t->plan.u * square(t),
+                                   &t->plan.projection, name, t->plan.u, t->plan.rank, NULL);
+}
+
+/* P of every module, or of all of them once where it is shared. */
+static Status fill_projection(TinyLora *t, int n_threads, Error *error)
+{
+    int n = t->plan.projection.shared ? 1 : t->n_modules;
+    FillWork work = {t, calloc((size_t)n, sizeof *work.status)};
+    bool filled = work.status != NULL;
+    if (filled) {
+        parallel_for(n, n_threads, fill_module, &work);
     }
-    return status;
+    for (int m = 0; m < n && filled; m++) {
+        filled = work.status[m] == STATUS_OK;
+    }
+    free(work.status);
+    return filled ? STATUS_OK
+                  : error_set(error, STATUS_FAILED, "no memory for a P of rank %d", t->plan.rank);
 }
 
 /* P of a module: (u, rank, rank). */
@@ -153,7 +173,7 @@ static Status open_tinylora(AdapterBank *bank, const AdapterSetup *setup, Error 
     status = status ? status : allocate(t, error);
     status = status ? status : plan_groups(t->group, plan, t->modules, error);
     status = status ? status : check_types(t, bank->model, error);
-    status = status ? status : fill_projection(t, error);
+    status = status ? status : fill_projection(t, setup->n_threads, error);
     status = status ? status
                     : middle_open(&t->middle, &bank->hook, bank->model, t->modules, t->n_modules,
                                   plan->rank, bank->n_adapters, setup, error);

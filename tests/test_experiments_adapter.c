@@ -71,7 +71,7 @@ static Status settle(RunSpec *spec, const char *adapter)
         *spec = config->base;
         status = config_settle(config, spec, &error);
     }
-    config_free(status ? NULL : config);
+    config_free(config);
     return status;
 }
 
