@@ -13,7 +13,8 @@
 #include "tests/notebooks_fixture.h"
 
 #define HOSTILE                                                                                    \
-    "../../up'; system('touch hacked') \n`touch hacked` $(touch hacked) \"%s%n\" @a {/Bold b_c^d}" \
+    "../../up'; system('touch ../hacked') \n`touch ../hacked` $(touch ../hacked) \"%s%n\" @a "     \
+    "{/Bold b_c^d}"                                                                                \
     "\xff \\"
 
 static Store *open_store(StoreMode mode)
@@ -347,7 +348,7 @@ static void previewed_cells_cover_the_whole_picture(void **state)
                         .plane = plane,
                         .metrics = "[\"loss\"]",
                         .x_label = "v_1",
-                        .y_label = "`touch hacked`@x {/Bold v}",
+                        .y_label = "`touch ../hacked`@x {/Bold v}",
                         .nx = N,
                         .ny = N,
                         .x_min = 0,
@@ -394,8 +395,8 @@ static void previewed_cells_cover_the_whole_picture(void **state)
         char *script = fixture_slurp(file_of(&files, 1), NULL);
         assert_true(variable_of(script, "more_above") == 1);
         assert_true(variable_of(script, "z_high") < 50);
-        assert_non_null(strstr(script, "y_label = '`touch hacked`\\@x \\{/Bold v\\}'"));
-        assert_true(access("hacked", F_OK) != 0);
+        assert_non_null(strstr(script, "y_label = '`touch ../hacked`\\@x \\{/Bold v\\}'"));
+        assert_true(access("out/hacked", F_OK) != 0);
         free(script);
         free(data);
     }
@@ -410,7 +411,7 @@ static void hostile_names_run_nothing_and_stay_in_the_folder(void **state)
     Error error = {0};
     Store *store = open_store(STORE_WRITE);
     fixture_check(store_experiment(store, HOSTILE, "{}", 1e9, &error), &error);
-    fixture_run(store, HOSTILE, "dddd000000000000", "grpo`touch hacked`'\n", 3, 0.01, 1, 0.4,
+    fixture_run(store, HOSTILE, "dddd000000000000", "grpo`touch ../hacked`'\n", 3, 0.01, 1, 0.4,
                 false);
     fixture_evaluate(store, "dddd000000000000", FIXTURE_STEPS, 0.4, "base:c50c:0000");
     store_close(store);
@@ -427,6 +428,22 @@ static void hostile_names_run_nothing_and_stay_in_the_folder(void **state)
         for (const char *line = text_string(&files); *line; line += strcspn(line, "\n") + 1) {
             assert_memory_equal(line, "deep/er/out/_._.._up__", 22);
         }
+    }
+    text_release(&files);
+}
+
+static void a_users_own_settings_of_gnuplot_are_not_read(void **state)
+{
+    (void)state;
+    Text files = {0};
+    FILE *file = fopen(".gnuplot", "w");
+    assert_non_null(file);
+    fprintf(file, "system \"touch '%s/hacked'\"\n", fixture_folder);
+    fclose(file);
+    setenv("HOME", fixture_folder, 1);
+    if (has_gnuplot()) {
+        must_draw("lr-accuracy", of_sweep(), &files);
+        assert_true(access("hacked", F_OK) != 0);
     }
     text_release(&files);
 }
@@ -624,6 +641,7 @@ int main(void)
         cmocka_unit_test(parabolas_have_the_curvature_of_the_hessian),
         cmocka_unit_test(previewed_cells_cover_the_whole_picture),
         cmocka_unit_test(hostile_names_run_nothing_and_stay_in_the_folder),
+        cmocka_unit_test(a_users_own_settings_of_gnuplot_are_not_read),
         cmocka_unit_test(names_that_become_alike_get_different_files),
         cmocka_unit_test(text_is_shown_as_it_is),
         cmocka_unit_test(colours_of_a_surface_rise_in_lightness),

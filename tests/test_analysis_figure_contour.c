@@ -122,6 +122,28 @@ static void a_saddle_has_two_branches_that_do_not_cross(void **state)
     text_release(&text);
 }
 
+static void at_a_saddle_the_middle_says_what_hangs_together(void **state)
+{
+    (void)state;
+    double places[] = {0, 1}, corners[] = {1, 0, 0, 1}; /* (0, 0) and (1, 1) are high */
+    const SmoothGrid cell = {.nx = 2, .ny = 2, .x = places, .y = places, .z = corners};
+    const double levels[] = {0.4, 0.6}; /* the middle, 0.5, is above the one and below the other */
+    for (int k = 0; k < 2; k++) {
+        Text text = {0};
+        bool any;
+        double a[2], b[2], level;
+        Error error = {{0}};
+        assert_int_equal(contour_add(&text, &any, &cell, &levels[k], 1, &error), STATUS_OK);
+        assert_int_equal(
+            sscanf(text_string(&text), "%lf %lf %lf %lf %lf", &a[0], &a[1], &level, &b[0], &b[1]),
+            5);
+        /* A line cuts a low corner off where the high ones hang together, else a high one. */
+        bool cuts_low = (a[0] > a[1]) == (b[0] > b[1]);
+        assert_true(cuts_low == (k == 0));
+        text_release(&text);
+    }
+}
+
 static void holes_have_no_lines(void **state)
 {
     (void)state;
@@ -168,6 +190,7 @@ int main(void)
         cmocka_unit_test(a_bowl_has_one_closed_ring_a_level),
         cmocka_unit_test(lines_end_at_the_edge_of_the_grid),
         cmocka_unit_test(a_saddle_has_two_branches_that_do_not_cross),
+        cmocka_unit_test(at_a_saddle_the_middle_says_what_hangs_together),
         cmocka_unit_test(holes_have_no_lines),
         cmocka_unit_test(levels_at_values_of_the_grid_and_beyond_are_no_trouble),
     };
