@@ -67,8 +67,8 @@ Status watch_read(Watched *watched, Store *store, const Worker *here, double now
                                  error);
     watched->run_pulse = calloc(watched->runs.n_rows + 1, sizeof *watched->run_pulse);
     watched->n_processes = calloc(watched->surfaces.n_rows + 1, sizeof *watched->n_processes);
-    if (!status && (!watched->run_pulse || !watched->n_processes)) {
-        status = error_set(error, STATUS_FAILED, "out of memory");
+    if (!watched->run_pulse || !watched->n_processes) {
+        return error_set(error, STATUS_FAILED, "out of memory");
     }
     status = status ? status : count_processes(watched, store, here, error);
     if (status) {

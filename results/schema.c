@@ -1,6 +1,7 @@
 /* Creating, recognising and upgrading the schema. The SQL is embedded by cmake/embed.cmake. */
 #include "results/schema.h"
 
+#include <assert.h>
 #include <inttypes.h>
 
 #include "core/text.h"
@@ -96,6 +97,7 @@ Status schema_upgrade(Database *database, Error *error)
     if (status == STATUS_OK) { /* under the lock of the transaction */
         status = database_number(database, "PRAGMA user_version", &version, error);
     }
+    assert(status != STATUS_OK || version >= 1); /* schema_check came before */
     if (status == STATUS_OK && version < SCHEMA_VERSION) {
         for (int64_t v = version; status == STATUS_OK && v < SCHEMA_VERSION; v++) {
             status = database_execute(database, rooms[v - 1], error);

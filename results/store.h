@@ -1,7 +1,8 @@
-/* results.db: the one writer (INTERFACE, results.db). A step is one transaction with its metrics,
- * completions and whole checkpoint; what was committed is never lost, doubled or half there. All
- * SQL of writing lives in store.c and store_evaluation.c, opening and checking in store_open.c,
- * reading for people in query.c. Nothing above this folder sees SQLite. */
+/* results.db and who writes to it (INTERFACE, results.db). A step is one transaction with its
+ * metrics, completions and whole checkpoint; what was committed is never lost, doubled or half
+ * there. SQL of runs is in store.c and store_evaluation.c, of surfaces (store_surface.h) in
+ * store_surface*.c; store_open.c opens, store_lock.c holds the writer's lock, store_check.c checks,
+ * query.c and frame.c read for people and figures. Nothing above this folder sees SQLite. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
