@@ -111,10 +111,14 @@ static Status take_settings(RunSpec *spec, const PlanOptions *options, Error *er
 
 /* -- the list --------------------------------------------------------------------------------- */
 
-static bool same(const Plan *a, const Plan *b)
+/* Is it the same sharing, whatever it is called? group: scratch (2 * n_modules). */
+static bool same(const Plan *a, const Plan *b, const Module *modules, int *group)
 {
-    return a->u == b->u && a->groups == b->groups && a->tie == b->tie &&
-           a->grouping == b->grouping && a->tie_factor == b->tie_factor;
+    size_t n = (size_t)a->n_modules;
+    return a->u == b->u && a->groups == b->groups &&
+           plan_groups(group, a, modules, NULL) == STATUS_OK &&
+           plan_groups(group + n, b, modules, NULL) == STATUS_OK &&
+           memcmp(group, group + n, n * sizeof *group) == 0;
 }
 
 /* Modules of each group in order: [16,16,4] in JSON, "2 x 16 + 1 x 4" for people. group: of each
@@ -179,7 +183,10 @@ static Status list_plans(Table *table, const Plan *chosen, const RunSpec *spec,
                   ? (int)chosen->tie
                   : -1;
     Module *modules = malloc(((size_t)model->n_layers * N_ROLES + 1) * sizeof *modules);
-    if (!modules) {
+    int *scratch = malloc((size_t)chosen->n_modules * 2 * sizeof *scratch);
+    if (!modules || !scratch) {
+        free(modules);
+        free(scratch);
         return error_set(error, STATUS_FAILED, "out of memory");
     }
     int n_modules = plan_modules(modules, model, spec->adapter.targets);
@@ -189,12 +196,13 @@ static Status list_plans(Table *table, const Plan *chosen, const RunSpec *spec,
         n_plans = 0; /* the chosen one is the only one: the planner has no other way */
     }
     for (int i = 0; i < n_plans && !status; i++) {
-        if (!same(&plans[i], chosen)) {
+        if (!same(&plans[i], chosen, modules, scratch)) {
             status = add_plan(table, &plans[i], modules, json, error);
         }
     }
     free(plans);
     free(modules);
+    free(scratch);
     return status;
 }
 
