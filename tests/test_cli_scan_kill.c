@@ -24,7 +24,7 @@ static int make_reference(void **state)
     }
     run_write("scan.json", SCAN_CONFIG(SMALL_GRID));
     double began = seconds();
-    Run r = run("--db whole.db scan scan.json --no-figures --threads 2");
+    Run r = run("--db whole.db scan scan.json --no-figures --set scan.rows=20 --threads 2");
     reference_s = seconds() - began;
     if (r.code != 0) {
         print_error("%s\n", r.err);
@@ -65,7 +65,7 @@ static void assert_none_vanished(const char *before, const char *after)
 
 static void finish_and_compare(int n_kills, int n_processes)
 {
-    expect_ok("--db killed.db scan scan.json --no-figures --threads 1");
+    expect_ok("--db killed.db scan scan.json --no-figures --set scan.rows=20 --threads 1");
     char *all = dump_surface("killed.db");
     assert_same_surface(reference, all);
     free(all);
@@ -73,6 +73,7 @@ static void finish_and_compare(int n_kills, int n_processes)
      * over it. */
     long again = ask_number("killed.db", "SELECT sum(lease) - count(*) - sum(previewed) FROM "
                                          "surface_row");
+    print_message("%d kills, %ld rows or previews begun again\n", n_kills, again);
     assert_in_range(again, 0, n_kills * n_processes);
     expect_ok("--db killed.db db check");
     forget("killed.db");
@@ -89,9 +90,10 @@ static void kill_at_random_moments(int n_processes)
         pid_t pids[MAX_PROCESSES];
         bool killed = true;
         for (int i = 0; i < n_processes; i++) {
-            pids[i] = run_start("", "--db killed.db scan scan.json --no-figures --threads 1");
+            pids[i] = run_start(
+                "", "--db killed.db scan scan.json --no-figures --set scan.rows=20 --threads 1");
         }
-        usleep((useconds_t)(1e6 * reference_s * 0.5 * rand() / RAND_MAX) + 1000);
+        usleep((useconds_t)(1e6 * reference_s * 0.4 * rand() / RAND_MAX) + 1000);
         for (int i = 0; i < n_processes; i++) {
             kill(pids[i], SIGKILL);
         }
@@ -135,7 +137,8 @@ static void three_processes_share_the_rows_and_each_is_done_once(void **state)
     (void)state;
     pid_t pids[MAX_PROCESSES];
     for (int i = 0; i < MAX_PROCESSES; i++) {
-        pids[i] = run_start("", "--db shared.db scan scan.json --no-figures --threads 1");
+        pids[i] = run_start(
+            "", "--db shared.db scan scan.json --no-figures --set scan.rows=20 --threads 1");
     }
     for (int i = 0; i < MAX_PROCESSES; i++) {
         Run r = run_wait(pids[i]);
@@ -155,7 +158,8 @@ static void one_of_three_is_killed_and_the_others_take_its_row_over(void **state
     (void)state;
     pid_t pids[MAX_PROCESSES];
     for (int i = 0; i < MAX_PROCESSES; i++) {
-        pids[i] = run_start("", "--db orphan.db scan scan.json --no-figures --threads 1");
+        pids[i] = run_start(
+            "", "--db orphan.db scan scan.json --no-figures --set scan.rows=20 --threads 1");
     }
     usleep((useconds_t)(1e6 * reference_s * 0.5));
     kill(pids[0], SIGKILL);
@@ -164,7 +168,9 @@ static void one_of_three_is_killed_and_the_others_take_its_row_over(void **state
         assert_true(r.code == 0 || (i == 0 && r.code == 1000 + SIGKILL));
         run_free(&r);
     }
-    expect_ok("--db orphan.db scan scan.json --no-figures"); /* where the dead one was to finish */
+    expect_ok(
+        "--db orphan.db scan scan.json --no-figures --set scan.rows=20"); /* where the dead one was
+                                                                             to finish */
     char *all = dump_surface("orphan.db");
     assert_same_surface(reference, all);
     free(all);
