@@ -13,20 +13,30 @@
 /* A run tells of itself at each step, a row of a surface every few seconds. */
 static const double RUN_SILENT_S = 1800, ROW_SILENT_S = 300;
 
+static const char *or_empty(const char *text)
+{
+    return text ? text : "";
+}
+
+/* 0 where it is none. */
+static int64_t whole(double number)
+{
+    return fabs(number) < 0x1p53 ? (int64_t)number : 0;
+}
+
 static Pulse pulse(const Frame *frame, size_t row, const Worker *here, double now_s,
                    double silent_s)
 {
     const char *host = frame_text(frame, "host", row);
     const char *boot_id = frame_text(frame, "boot_id", row);
-    double born = frame_number(frame, "born", row);
+    double silence_s = now_s - frame_number(frame, "heartbeat_at", row);
     if (!host || !boot_id || isfinite(frame_number(frame, "ended_at", row)) ||
-        process_is_gone(here, host, (int64_t)frame_number(frame, "pid", row), boot_id,
-                        isfinite(born) ? (int64_t)born : 0)) {
+        process_is_gone(here, host, whole(frame_number(frame, "pid", row)), boot_id,
+                        whole(frame_number(frame, "born", row)), silence_s)) {
         return PULSE_LOST;
     }
-    bool elsewhere = strcmp(host, here->host) != 0;
-    return elsewhere && now_s - frame_number(frame, "heartbeat_at", row) > silent_s ? PULSE_SILENT
-                                                                                    : PULSE_ALIVE;
+    bool elsewhere = strcmp(host, here->host) != 0 || strcmp(boot_id, here->boot_id) != 0;
+    return elsewhere && silence_s > silent_s ? PULSE_SILENT : PULSE_ALIVE;
 }
 
 static Status count_processes(Watched *watched, Store *store, const Worker *here, Error *error)
@@ -39,8 +49,9 @@ static Status count_processes(Watched *watched, Store *store, const Worker *here
     for (size_t k = 0; !status && k < processes.n_rows; k++) {
         bool alive = pulse(&processes, k, here, watched->at_s, ROW_SILENT_S) == PULSE_ALIVE;
         for (size_t i = 0; alive && i < watched->surfaces.n_rows; i++) {
-            watched->n_processes[i] += strcmp(frame_text(&watched->surfaces, "surface_id", i),
-                                              frame_text(&processes, "surface_id", k)) == 0;
+            watched->n_processes[i] +=
+                strcmp(or_empty(frame_text(&watched->surfaces, "surface_id", i)),
+                       or_empty(frame_text(&processes, "surface_id", k))) == 0;
         }
     }
     frame_release(&processes);
@@ -154,11 +165,6 @@ static void print_json(const Watched *watched, Text *out)
         text_add(out, "}");
     }
     text_add(out, "]}\n");
-}
-
-static const char *or_empty(const char *text)
-{
-    return text ? text : "";
 }
 
 /* A number for people, or nothing. */

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/sysinfo.h>
 
 /* State letter and start of a process (proc_pid_stat(5), fields 3 and 22); false: no such file. */
 static bool look(int64_t pid, char *state, int64_t *born)
@@ -35,7 +36,7 @@ int64_t process_born(int64_t pid)
 }
 
 bool process_is_gone(const Worker *here, const char *host, int64_t pid, const char *boot_id,
-                     int64_t born)
+                     int64_t born, double silence_s)
 {
     char state = 'R';
     int64_t found = 0;
@@ -43,7 +44,8 @@ bool process_is_gone(const Worker *here, const char *host, int64_t pid, const ch
         return false;
     }
     if (strcmp(here->boot_id, boot_id) != 0) {
-        return true;
+        struct sysinfo info;
+        return sysinfo(&info) == 0 && silence_s > (double)info.uptime + 1;
     }
     if (pid <= 0 || pid > INT32_MAX || (kill((pid_t)pid, 0) != 0 && errno == ESRCH)) {
         return true;

@@ -9,8 +9,10 @@
  * nothing to read it from. */
 int64_t process_born(int64_t pid);
 
-/* Certainly gone, as `here` can tell (its host and boot_id): the host has been booted anew; or in
- * this boot there is no such process, or only a zombie, or a later one under its pid (born: what
- * process_born said then; 0: not known). A process of another host is never certainly gone. */
+/* Certainly gone, as `here` can tell (its host and boot_id). In this boot: there is no such
+ * process, or only a zombie, or a later one under its pid (born: what process_born said then; 0:
+ * not known). In an earlier boot of this host: not heard of since this one began (silence_s: for
+ * how long). A process of another host, or of another one of the same name, is never certainly
+ * gone. */
 bool process_is_gone(const Worker *here, const char *host, int64_t pid, const char *boot_id,
-                     int64_t born);
+                     int64_t born, double silence_s);

@@ -63,8 +63,9 @@ Status store_surface(Store *store, const SurfaceInfo *info, double now_s, RunSta
         status = statement_next(statement, &found, error);
     }
     if (status == STATUS_OK && found) {
+        const char *identity = statement_text(statement, 1);
         stored = run_state_of(statement_text(statement, 0));
-        if (strcmp(statement_text(statement, 1), info->identity) != 0) {
+        if (!identity || strcmp(identity, info->identity) != 0) {
             status = error_set(error, STATUS_FAILED, "surface %s is there with another identity",
                                info->surface_id);
         }
@@ -101,17 +102,18 @@ static Status read_rows(Store *store, const char *surface_id, const Worker *work
     while (status == STATUS_OK && row) {
         status = statement_next(statement, &row, error);
         if (status == STATUS_OK && row && n < nx && statement_integer(statement, 0) == n) {
-            const char *state = statement_text(statement, 1);
+            RunState state = run_state_of(statement_text(statement, 1));
             const char *host = statement_text(statement, 4),
                        *boot_id = statement_text(statement, 6);
-            bool running = strcmp(state, "running") == 0 && host && boot_id;
-            rows[n] = (Row){.done = strcmp(state, "done") == 0,
+            bool running = state == RUN_RUNNING && host && boot_id;
+            rows[n] = (Row){.done = state == RUN_DONE,
                             .previewed = statement_integer(statement, 2) != 0,
                             .lease = statement_integer(statement, 3)};
-            rows[n].free =
-                !rows[n].done && (!running || !(now_s - statement_real(statement, 8) < stale_s) ||
-                                  process_is_gone(worker, host, statement_integer(statement, 5),
-                                                  boot_id, statement_integer(statement, 7)));
+            double silence_s = now_s - statement_real(statement, 8);
+            rows[n].free = !rows[n].done &&
+                           (!running || !(silence_s < stale_s) ||
+                            process_is_gone(worker, host, statement_integer(statement, 5), boot_id,
+                                            statement_integer(statement, 7), silence_s));
         }
         n += row;
     }

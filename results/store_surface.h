@@ -49,9 +49,9 @@ typedef struct {
     bool over;    /* every row is done */
 } SurfaceLease;
 
-/* Claim the first row in `order` that waits, or whose holder is gone: another boot or no such pid
- * on this host, or no heartbeat for stale_s. stride > 1: rows of the lattice (i % stride == 0, and
- * nx - 1) that were not previewed come first, as previews. order: (nx). */
+/* Claim the first row in `order` that waits, or whose holder is gone: an earlier boot or no such
+ * pid on this host, or no heartbeat for stale_s. stride > 1: rows of the lattice (i % stride == 0,
+ * and nx - 1) that were not previewed come first, as previews. order: (nx). */
 Status store_surface_claim(Store *store, const char *surface_id, const Worker *worker,
                            const int *order, int nx, int stride, double now_s, double stale_s,
                            SurfaceLease *lease, Error *error);

@@ -22,8 +22,9 @@ Status store_surface_rival(Store *store, const char *experiment, const char *sur
         status = statement_next(statement, found, error);
     }
     if (status == STATUS_OK && *found) {
+        const char *found_identity = statement_text(statement, 1);
         text_add(id, statement_text(statement, 0));
-        text_add(identity, statement_text(statement, 1));
+        text_add(identity, found_identity ? found_identity : "");
     }
     statement_reset(statement);
     return store_fail(store, status, error);
@@ -44,7 +45,7 @@ static Status list_candidates(Store *store, const char *id, Text *surface_id, Te
     while (status == STATUS_OK && row && !exact) {
         status = statement_next(statement, &row, error);
         if (status == STATUS_OK && row) {
-            const char *found = statement_text(statement, 0);
+            const char *found = statement_text(statement, 0); /* not NULL: it has a beginning */
             const char *experiment = statement_text(statement, 1);
             exact = strcmp(found, id) == 0;
             text_clear(surface_id);
@@ -175,7 +176,8 @@ Status store_surface_row(Store *store, const char *surface_id, int i, SurfaceVal
                                   .value = statement_real(statement, 4)};
             const char *metric = statement_text(statement, 1);
             text_append(&numbers, (const char *)&value, sizeof value);
-            text_append(&names, metric, strlen(metric) + 1);
+            text_add(&names, metric ? metric : "");
+            text_append(&names, "", 1);
         }
     }
     statement_reset(statement);
