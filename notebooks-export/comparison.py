@@ -3,7 +3,7 @@
 # # {{title}}
 #
 # Written by `tinylora export notebook --compare`. Tables and figures are stored in this file; every cell reads
-# `results.db` again and reproduces its own. The score is `{{metric}}`.
+# `results.db` again and reproduces its own. The score is *{{score}}*.
 
 # === setup
 # %% [markdown]
@@ -188,7 +188,7 @@ show(tested)
 # the same.
 # %% table
 show(read("""
-SELECT b.experiment, b.method, b.adapter, b.budget, b.lr, count(*) AS seeds, avg(b.value) AS score,
+SELECT b.experiment, b.method, b.adapter, b.budget, b.lr, count(*) AS runs, avg(b.value) AS score,
        CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(b.value * b.value) - sum(b.value) * avg(b.value)) /
                                        (count(*) * (count(*) - 1.0)))
             ELSE max(b.standard_error) END AS se, b.task

@@ -229,9 +229,11 @@ static void add_names(Text *out, const TemplateValue *values, int n)
     text_add(out, "}");
 }
 
-/* values: (n) and room for two more, the last ones that code is given. */
+/* values: (n), what SQL may bind, and room for three more. score: what runs are ranked by, or NULL.
+ */
 static Status write_values(Text *files, Notebook *notebook, TemplateValue *values, int n,
-                           const unsigned char *template_text, const char *name, Error *error)
+                           const char *score, const unsigned char *template_text, const char *name,
+                           Error *error)
 {
     Text names = {0}, database = {0};
     Status status =
@@ -241,7 +243,8 @@ static Status write_values(Text *files, Notebook *notebook, TemplateValue *value
         values[n] = (TemplateValue){"names", NULL, names.bytes};
         values[n + 1] = (TemplateValue){"database", database.bytes, NULL};
         notebook->values = values;
-        notebook->n_values = n + 2;
+        values[n + 2] = (TemplateValue){"score", score ? score : "objective", NULL};
+        notebook->n_values = n + 3;
         status = write_notebook(files, notebook, template_text, name, error);
     }
     text_release(&names);
@@ -275,11 +278,11 @@ Status notebook_sweep(Text *files, const NotebookRequest *request, const char *e
     const char *metric;
     Status status = choose_metric(&score, request->store, experiment, &metric, error);
     if (!status) {
-        TemplateValue values[4] = {{"experiment", experiment, NULL}, {"metric", metric, NULL}};
+        TemplateValue values[5] = {{"experiment", experiment, NULL}, {"metric", metric, NULL}};
         Notebook notebook = {.request = request, .subject = experiment, .experiment = experiment};
         add_file_name(&name, experiment);
         text_add(&name, "-sweep.ipynb");
-        status = write_values(files, &notebook, values, 2, sweep_py, name.bytes, error);
+        status = write_values(files, &notebook, values, 2, metric, sweep_py, name.bytes, error);
     }
     frame_release(&score);
     text_release(&name);
@@ -304,7 +307,7 @@ Status notebook_surface(Text *files, const NotebookRequest *request, const char 
             metrics[i] = frame_text(&surface, "metric", i);
         }
         const char *experiment = frame_text(&surface, "experiment", 0);
-        TemplateValue values[5] = {{"experiment", experiment, NULL},
+        TemplateValue values[6] = {{"experiment", experiment, NULL},
                                    {"surface", surface_id, NULL},
                                    {"metric", metrics[0], NULL}};
         Notebook notebook = {.request = request,
@@ -314,7 +317,8 @@ Status notebook_surface(Text *files, const NotebookRequest *request, const char 
                              .n_metrics = (int)surface.n_rows};
         add_file_name(&name, experiment);
         text_printf(&name, "-surface-%.8s.ipynb", surface_id);
-        status = write_values(files, &notebook, values, 3, surface_py, name.bytes, error);
+        status =
+            write_values(files, &notebook, values, 3, metrics[0], surface_py, name.bytes, error);
     }
     free(metrics);
     frame_release(&surface);
@@ -351,14 +355,15 @@ Status notebook_comparison(Text *files, const NotebookRequest *request,
                            n);
     }
     if (!status) {
-        TemplateValue values[5] = {{"experiments", list.bytes, NULL}, {"metric", metric, NULL}};
+        TemplateValue values[6] = {{"experiments", list.bytes, NULL}, {"metric", metric, NULL}};
         values[2] = (TemplateValue){"title", title.bytes, NULL};
         Notebook notebook = {.request = request,
                              .subject = title.bytes,
                              .experiment = experiments[0],
                              .others = experiments + 1,
                              .n_others = n - 1};
-        status = write_values(files, &notebook, values, 3, comparison_py, names.bytes, error);
+        status =
+            write_values(files, &notebook, values, 3, metric, comparison_py, names.bytes, error);
     }
     frame_release(&score);
     text_release(&names);

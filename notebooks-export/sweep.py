@@ -4,7 +4,7 @@
 #
 # Written by `tinylora export notebook`. Tables and figures are stored in this file; every cell reads
 # `results.db` again and reproduces its own, so edit the SQL and run it (pandas and matplotlib are all it
-# needs). The score is `{{metric}}`, measured by evaluation on held-out rows.
+# needs). The score is *{{score}}*, measured by evaluation on held-out rows.
 
 # === setup
 # %% [markdown]
@@ -97,13 +97,14 @@ ORDER BY s.task, s.place, s.run_id
 # %% [markdown]
 # ## Learning rate and score
 #
-# A point is the mean over seeds. Its bar is the standard error over seeds where a rate ran with several, else that
-# of the one evaluation over its rows; the band is the base model with its own. Seeds tell what a second
-# training would give; rows tell what a second test set would give.
+# A point is the mean over the runs of a rate: its seeds, and whatever else the table of settings says that they differ
+# in. Its bar is the standard error over them where there are several, else that of the one evaluation over its rows;
+# the band is the base model with its own. Seeds tell what a second training would give; rows tell what a
+# second test set would give.
 # %% table
 rates = read("""
 WITH task AS (SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_runs WHERE experiment = :experiment)
-SELECT number AS task, method, adapter, budget, lr, count(*) AS seeds, avg(value) AS score,
+SELECT number AS task, method, adapter, budget, lr, count(*) AS runs, avg(value) AS score,
        CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(value * value) - sum(value) * avg(value)) /
                                        (count(*) * (count(*) - 1.0)))
             ELSE max(standard_error) END AS se, min(value) AS lowest, max(value) AS highest
@@ -122,7 +123,7 @@ rewards = read("""
 SELECT DISTINCT p.value FROM experiment_run m JOIN param p USING (run_id)
 WHERE m.experiment = :experiment AND p.key = 'reward.name'
 """).value.tolist()
-METRIC = NAMES["metric"]
+METRIC = NAMES["metric"] or "reward"
 if METRIC == "nll":
     SCALE, LABEL = 1, "loss (nats per token)"
 elif METRIC == "reward" and rewards != ['"exact_match"']:
@@ -150,29 +151,29 @@ plt.show()
 # %% [markdown]
 # ## Learning curves
 #
-# The mean reward of a step's sampled answers (of SFT: the loss), its mean over seeds with one standard error to each
-# side. Each step asks other prompts, so a curve is rough even where nothing is learned: look at its trend, and trust
-# the table of best runs for scores.
+# The mean reward of a step's sampled answers (of SFT: the loss): its mean over the runs of a rate, with one standard
+# error to each side. Each step asks other prompts, so a curve is rough even where nothing is learned: look at its
+# trend, and trust the table of best runs for scores.
 # %% figure learning-curves
 curves = read("""
-SELECT r.method, r.adapter, r.budget, r.lr, r.seed, k.step, k.value
+SELECT r.method, r.adapter, r.budget, r.lr, r.run_id, k.step, k.value
 FROM experiment_run m JOIN run r USING (run_id) JOIN metric k USING (run_id)
 WHERE m.experiment = :experiment AND k.value IS NOT NULL
       AND k.key = CASE r.method WHEN 'grpo' THEN 'reward' ELSE 'loss' END
-ORDER BY r.method, r.adapter, r.budget, r.lr, r.seed, k.step
+ORDER BY r.method, r.adapter, r.budget, r.lr, r.seed, r.run_id, k.step
 """)
 for (method, adapter, budget), of in curves.groupby(["method", "adapter", "budget"]):
     fig, ax = plt.subplots()
     window = 1 if of.step.nunique() < 24 else of.step.nunique() // 12 | 1  # steps that are averaged
     rates_of = sorted(of.lr.unique())
     for k, lr in enumerate(rates_of):
-        seeds = of[of.lr == lr].pivot(index="step", columns="seed", values="value")
-        seeds = seeds.rolling(window, min_periods=1, center=True).mean()
-        mean, se, color = seeds.mean(axis=1), seeds.sem(axis=1), plt.cm.viridis(0.9 * k / max(1, len(rates_of) - 1))
+        runs = of[of.lr == lr].pivot(index="step", columns="run_id", values="value")
+        runs = runs.rolling(window, min_periods=1, center=True).mean()
+        mean, se, color = runs.mean(axis=1), runs.sem(axis=1), plt.cm.viridis(0.9 * k / max(1, len(rates_of) - 1))
         ax.plot(mean.index, mean, color=color, ls=DASHES[k % 4], label=f"rate {lr:g}")
         ax.fill_between(mean.index, mean - se, mean + se, color=color, alpha=0.2, lw=0)
     ax.set(xlabel="step", ylabel="reward" if method == "grpo" else "loss (nats per token)",
-           title=f"{method}, {budget} scalars; mean of {window} steps, ± 1 SE over seeds")
+           title=f"{method}, {budget} scalars; mean of {window} steps, ± 1 SE over runs")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=4)
     plt.show()
 
@@ -188,7 +189,7 @@ WITH task AS (
     SELECT b.*, r.objective, dense_rank() OVER (ORDER BY b.task) AS number
     FROM best_runs b JOIN run r USING (run_id) WHERE b.experiment = :experiment
 ), cell AS (
-    SELECT number, method, adapter, budget, lr, count(*) AS seeds, avg(value) AS score, avg(objective) AS objective,
+    SELECT number, method, adapter, budget, lr, count(*) AS runs, avg(value) AS score, avg(objective) AS objective,
            CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(value * value) - sum(value) * avg(value)) /
                                            (count(*) * (count(*) - 1.0)))
                 ELSE max(standard_error) END AS se
@@ -199,7 +200,7 @@ WITH task AS (
                                  ORDER BY coalesce(objective, score) DESC, lr) AS k
     FROM cell
 )
-SELECT number AS task, method, adapter, budget, lr AS "best rate", seeds, score, se
+SELECT number AS task, method, adapter, budget, lr AS "best rate", runs, score, se
 FROM ranked WHERE k = 1 AND (SELECT count(DISTINCT budget) FROM cell) > 1
 ORDER BY number, method, adapter, budget
 """)
