@@ -9,6 +9,7 @@
 #include <cmocka.h>
 #include <sys/stat.h>
 
+#include "notebooks-export/comparison.h"
 #include "notebooks-export/notebook.h"
 #include "notebooks-export/template.h"
 #include "tests/notebooks_fixture.h"
@@ -147,6 +148,43 @@ static void values_fill_templates_as_literals_and_as_text(void **state)
     template_release(&template);
 }
 
+/* Rows as comparison.py's SQL gives them; a of the pair's rows are +1, b are -1, the rest 0. */
+static void read_pair(Frame *rows, int a, int b, const char *difference, int verdict)
+{
+    Error error = {0};
+    char sql[600];
+    snprintf(sql, sizeof sql,
+             "WITH RECURSIVE i(row) AS (SELECT 0 UNION ALL SELECT row + 1 FROM i WHERE row < 19) "
+             "SELECT 't' AS task, f.column1 AS first, f.column2 AS second, row, "
+             "CASE WHEN row < %d THEN 1 WHEN row < %d THEN -1 ELSE 0 END %s AS difference, "
+             "1 AS samples, %d AS verdict FROM (VALUES ('A', 'B'), ('A', 'C')) f, i "
+             "ORDER BY first, second, row",
+             a, a + b, difference, verdict);
+    fixture_check(frame_read(rows, store, sql, NULL, 0, &error), &error);
+    comparison_pairs(rows);
+}
+
+static void pairs_are_tested_exactly_and_adjusted(void **state)
+{
+    (void)state;
+    Frame rows = {0};
+    read_pair(&rows, 10, 2, "", 1);
+    assert_int_equal(rows.n_rows, 2);
+    assert_string_equal(frame_text(&rows, "second", 1), "C");
+    assert_true(frame_number(&rows, "rows", 0) == 20);
+    assert_true(frame_number(&rows, "difference", 0) == 0.4);
+    assert_true(frame_number(&rows, "only_first", 0) == 10);
+    assert_true(frame_number(&rows, "only_second", 0) == 2);
+    /* McNemar by hand: 2 (1 + 12 + 66) / 2^12, sums of halves: exact but for one rounding each. */
+    assert_true(fabs(frame_number(&rows, "p", 0) - 158.0 / 4096) < 1e-14);
+    assert_true(fabs(frame_number(&rows, "p (Holm)", 1) - 316.0 / 4096) < 1e-14);
+    frame_release(&rows);
+    read_pair(&rows, 10, 2, "* 0.37 + 0.011 * row", 0);
+    /* Student's density integrated numerically for the same 20 numbers, to ten digits. */
+    assert_true(fabs(frame_number(&rows, "p", 0) - 4.069676994e-05) < 1e-8);
+    frame_release(&rows);
+}
+
 static void jupyter_runs_them_and_gets_what_they_show(void **state)
 {
     (void)state;
@@ -170,6 +208,7 @@ int main(void)
         cmocka_unit_test(names_stay_text_in_code_in_markdown_and_in_tables),
         cmocka_unit_test(what_is_not_there_is_said_and_nothing_is_written),
         cmocka_unit_test(values_fill_templates_as_literals_and_as_text),
+        cmocka_unit_test(pairs_are_tested_exactly_and_adjusted),
         cmocka_unit_test(jupyter_runs_them_and_gets_what_they_show),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
