@@ -170,7 +170,8 @@ for (method, adapter, budget), of in curves.groupby(["method", "adapter", "budge
         runs = of[of.lr == lr].pivot(index="step", columns="run_id", values="value")
         runs = runs.rolling(window, min_periods=1, center=True).mean()
         mean, se, color = runs.mean(axis=1), runs.sem(axis=1), plt.cm.viridis(0.9 * k / max(1, len(rates_of) - 1))
-        ax.plot(mean.index, mean, color=color, ls=DASHES[k % 4], label=f"rate {lr:g}")
+        named = k % (1 + len(rates_of) // 13) == 0  # of very many, some
+        ax.plot(mean.index, mean, color=color, ls=DASHES[k % 4], label=f"rate {lr:g}" if named else None)
         ax.fill_between(mean.index, mean - se, mean + se, color=color, alpha=0.2, lw=0)
     ax.set(xlabel="step", ylabel="reward" if method == "grpo" else "loss (nats per token)",
            title=f"{method}, {budget} scalars; mean of {window} steps, ± 1 SE over runs")
