@@ -23,6 +23,14 @@ static const char *units_of(const char *metric)
     return "";
 }
 
+/* Names become names of files and datasets: a database of somebody else is not trusted with that.
+ */
+static bool is_plain_name(const char *name)
+{
+    size_t n = strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_");
+    return n > 0 && n < 64 && !name[n];
+}
+
 static double *coordinates(double min, double max, int n)
 {
     PlaneRange range = {.min = min, .max = max, .n = n};
@@ -43,6 +51,11 @@ static Status fill(Grid *grid, Error *error)
         const char *name = frame_text(&grid->points, "metric", row);
         if (strcmp(name, metric) != 0) {
             metric = name;
+            if (!is_plain_name(name)) {
+                return error_set(error, STATUS_REFUSED,
+                                 "surface %s: \"%.60s\" is no name of a metric",
+                                 surface->surface_id, name);
+            }
             double *z = malloc(n_cells * sizeof *z);
             GridMetric *more =
                 realloc(grid->metrics, (grid->n_metrics + 1) * sizeof *grid->metrics);
@@ -79,6 +92,10 @@ Status grid_read(Grid *grid, Store *store, const char *id, Error *error)
         "ORDER BY m.key NULLS LAST, p.metric, p.i, p.j";
     Status status = store_find_surface(store, id, &grid->surface, error);
     const StoredSurface *surface = &grid->surface;
+    if (!status && surface->nx > GRID_MAX_POINTS / surface->ny) {
+        status = error_set(error, STATUS_REFUSED, "surface %s has %d x %d points, more than %d",
+                           surface->surface_id, surface->nx, surface->ny, GRID_MAX_POINTS);
+    }
     if (!status) {
         status = frame_read(&grid->points, store, points, &surface->surface_id, 1, error);
     }

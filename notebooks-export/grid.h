@@ -4,6 +4,8 @@
 #include "results/frame.h"
 #include "results/store_surface.h"
 
+enum { GRID_MAX_POINTS = 100000000 };
+
 typedef struct {
     const char *name;  /* loss, accuracy, ..., loss_se, ...: in `points` */
     const char *units; /* "nats per token" */
@@ -20,8 +22,9 @@ typedef struct {
 } Grid;
 
 /* id: as store_find_surface. Metrics without one finite value are left out. Errors: those of
- * store_find_surface; STATUS_FAILED for a surface without a finished row. grid: zeroed; released
- * also after an error. */
+ * store_find_surface; STATUS_FAILED for a surface without a finished row; STATUS_REFUSED for more
+ * than GRID_MAX_POINTS points or a metric that is no plain name (letters, digits and _). grid:
+ * zeroed; released also after an error. */
 Status grid_read(Grid *grid, Store *store, const char *id, Error *error);
 void grid_release(Grid *grid);
 

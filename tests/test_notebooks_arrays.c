@@ -147,6 +147,47 @@ static void npy_files_are_version_1_with_aligned_data(void **state)
     text_release(&files);
 }
 
+/* A copy of results.db that somebody changed; false where there is no Python. */
+static bool change(const char *sql)
+{
+    char command[512];
+    snprintf(command, sizeof command,
+             "cp results.db changed.db && /usr/bin/python3 -c 'import sqlite3, sys; c = "
+             "sqlite3.connect(\"changed.db\"); c.execute(sys.argv[1]); c.commit()' \"%s\"",
+             sql);
+    return system(command) == 0;
+}
+
+static void a_database_of_somebody_else_names_no_files_and_takes_no_memory(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *sql, *message;
+    } cases[] = {
+        {"UPDATE surface_point SET metric = '../../x' WHERE metric = 'accuracy'",
+         "surface " FIXTURE_SURFACE ": \"../../x\" is no name of a metric"},
+        {"UPDATE surface SET nx = 2000000000, ny = 2000000000",
+         "surface " FIXTURE_SURFACE " has 2000000000 x 2000000000 points, more than 100000000"},
+        {"UPDATE surface_point SET value = NULL",
+         "surface " FIXTURE_SURFACE " has no finished row yet"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Error error = {0};
+        Grid other = {0};
+        Store *store;
+        if (!change(cases[i].sql)) {
+            print_message("skipped: no /usr/bin/python3\n");
+            skip();
+        }
+        assert_int_equal(store_open(&store, "changed.db", STORE_READ, 0, &error), STATUS_OK);
+        assert_int_equal(grid_read(&other, store, FIXTURE_SURFACE, &error),
+                         i == 2 ? STATUS_FAILED : STATUS_REFUSED);
+        assert_string_equal(error.message, cases[i].message);
+        grid_release(&other);
+        store_close(store);
+    }
+}
+
 static void python_reads_both(void **state)
 {
     (void)state;
@@ -166,6 +207,7 @@ int main(void)
         cmocka_unit_test(a_lock_on_the_file_keeps_nobody_from_writing_it_anew_to_the_same_bytes),
         cmocka_unit_test(what_cannot_be_written_is_named_and_nothing_appears),
         cmocka_unit_test(npy_files_are_version_1_with_aligned_data),
+        cmocka_unit_test(a_database_of_somebody_else_names_no_files_and_takes_no_memory),
         cmocka_unit_test(python_reads_both),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
