@@ -423,8 +423,7 @@ static void hostile_names_run_nothing_and_stay_in_the_folder(void **state)
         request.stem = HOSTILE;
         must_draw("parameters-accuracy", request, &files);
         assert_int_equal(n_entries("deep/er/out"), 9);
-        assert_int_equal(system("find . .. -maxdepth 4 -name hacked 2> /dev/null | grep -q ."),
-                         256);
+        assert_int_equal(system("find . -name hacked | grep -q ."), 256);
         for (const char *line = text_string(&files); *line; line += strcspn(line, "\n") + 1) {
             assert_memory_equal(line, "deep/er/out/_._.._up__", 22);
         }
