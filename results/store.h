@@ -31,8 +31,8 @@ typedef enum {
  * else. */
 Status store_open(Store **store, const char *path, StoreMode mode, int wait_ms, Error *error);
 void store_close(Store *store);
-/* Does another process hold the writer's lock now? holder, appended: "pid 12 on host". Takes
- * nothing. */
+/* Does another process hold the writer's lock now? holder, appended: "pid 12 on host"; may be
+ * NULL. Takes nothing. */
 bool store_has_writer(const Store *store, Text *holder);
 /* The schema version that the file had when it was opened, and the one it has now. */
 void store_versions(const Store *store, int *opened, int *current);

@@ -97,7 +97,9 @@ bool store_has_writer(const Store *store, Text *holder)
     if (file >= 0) {
         close(file);
     }
-    text_append(holder, told, n > 0 ? (size_t)n : 0);
+    if (holder) {
+        text_append(holder, told, n > 0 ? (size_t)n : 0);
+    }
     return held;
 }
 
