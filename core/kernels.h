@@ -15,7 +15,7 @@ typedef struct {
 } PackedMatrix;
 
 /* floats of scratch that matmul calls need per thread: widened weights, packed rows */
-#define KERNEL_SCRATCH (256 * 32 + 384 * 256 + 16)
+#define KERNEL_SCRATCH (256 * 32 + 144 * 1024 + 16)
 
 typedef struct Kernels {
     const char *name; /* "avx512", "avx2", "portable" */

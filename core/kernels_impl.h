@@ -7,7 +7,8 @@
 
 #define PANEL 32
 #define K_BLOCK 256      /* reduction steps whose weights sit in scratch (32 KB) */
-#define ROW_BLOCK 384    /* rows of x that stay in the second-level cache meanwhile */
+#define K_OUTER 1024     /* and those of packed x */
+#define ROW_BLOCK 144    /* rows of x that stay in the second-level cache meanwhile */
 #define FEW_FLOATS 12288 /* of x, when the weights stream by once */
 
 /* ---- tiles: `rows` x (vectors * 16) accumulators in registers ---- */
@@ -246,6 +247,24 @@ static void matmul_few(float *y, size_t ldy, const float *x, size_t ldx, const P
     }
 }
 
+/* The f32 columns of reduction steps k0 .. k0 + n_k of a panel: its own, or widened in scratch. */
+SIMD_INLINE const float *widen(float *scratch, const char *weights, TensorType type, int k0,
+                               int n_k)
+{
+    if (type == TENSOR_F32) {
+        return (const float *)(const void *)weights + (size_t)k0 * PANEL;
+    }
+    for (int k = 0; k < n_k; k++) {
+        V16 column[2];
+        load_packed(column, weights, type, (size_t)(k0 + k));
+        v16_store(scratch + (size_t)k * PANEL, column[0]);
+        v16_store(scratch + (size_t)k * PANEL + LANES, column[1]);
+    }
+    return scratch;
+}
+
+/* Rows and reduction steps in blocks whose packed x stays in the second-level cache; a panel goes
+ * through all steps of a block before the next one, so that its part of y stays there too. */
 static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const PackedMatrix *w,
                         const float *bias, int rows, int first_panel, int last_panel,
                         float *scratch)
@@ -255,30 +274,28 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
     for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
         int block = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
         int n_tiles = (block + TILE_ROWS - 1) / TILE_ROWS;
-        for (int k0 = 0; k0 < w->n_in; k0 += K_BLOCK) {
-            int n_k = w->n_in - k0 < K_BLOCK ? w->n_in - k0 : K_BLOCK;
-            int final = k0 + n_k == w->n_in;
-            pack_tiles(packed, x + row0 * ldx + k0, ldx, block, n_tiles, n_k);
+        for (int outer = 0; outer < w->n_in; outer += K_OUTER) {
+            int end = w->n_in - outer < K_OUTER ? w->n_in : outer + K_OUTER;
+            for (int k0 = outer; k0 < end; k0 += K_BLOCK) {
+                int n_k = end - k0 < K_BLOCK ? end - k0 : K_BLOCK;
+                pack_tiles(packed + (size_t)(k0 - outer) * (size_t)block, x + row0 * ldx + k0, ldx,
+                           block, n_tiles, n_k);
+            }
             for (int panel = first_panel; panel < last_panel; panel++) {
                 const char *weights = (const char *)w->packed + (size_t)panel * panel_bytes;
-                const float *columns = scratch;
-                if (w->type == TENSOR_F32) {
-                    columns = (const float *)(const void *)weights + (size_t)k0 * PANEL;
-                } else {
-                    for (int k = 0; k < n_k; k++) {
-                        V16 column[2];
-                        load_packed(column, weights, w->type, (size_t)(k0 + k));
-                        v16_store(scratch + (size_t)k * PANEL, column[0]);
-                        v16_store(scratch + (size_t)k * PANEL + LANES, column[1]);
-                    }
-                }
                 int column0 = panel * PANEL;
-                for (int i = 0; i < n_tiles; i++) {
-                    int row = tile_start(block, n_tiles, i);
-                    int n = tile_start(block, n_tiles, i + 1) - row;
-                    tile_functions[n](y + (row0 + row) * ldy + column0, ldy,
-                                      packed + (size_t)row * (size_t)n_k, columns, n_k, k0 == 0,
-                                      w->n_out - column0, bias && final ? bias + column0 : NULL);
+                for (int k0 = outer; k0 < end; k0 += K_BLOCK) {
+                    int n_k = end - k0 < K_BLOCK ? end - k0 : K_BLOCK, final = k0 + n_k == w->n_in;
+                    const float *columns = widen(scratch, weights, w->type, k0, n_k);
+                    const float *x_block = packed + (size_t)(k0 - outer) * (size_t)block;
+                    for (int i = 0; i < n_tiles; i++) {
+                        int row = tile_start(block, n_tiles, i);
+                        int n = tile_start(block, n_tiles, i + 1) - row;
+                        tile_functions[n](y + (row0 + row) * ldy + column0, ldy,
+                                          x_block + (size_t)row * (size_t)n_k, columns, n_k,
+                                          k0 == 0, w->n_out - column0,
+                                          bias && final ? bias + column0 : NULL);
+                    }
                 }
             }
         }
@@ -321,18 +338,26 @@ static void matmul_transposed(float *dx, size_t ldx, const float *dy, size_t ldy
     for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
         int block_rows = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
         int n_tiles = (block_rows + TILE_ROWS - 1) / TILE_ROWS;
-        for (int n0 = 0; n0 < w->n_out; n0 += K_BLOCK) {
-            int n_n = w->n_out - n0 < K_BLOCK ? w->n_out - n0 : K_BLOCK;
-            pack_tiles(packed, dy + row0 * ldy + n0, ldy, block_rows, n_tiles, n_n);
+        for (int outer = 0; outer < w->n_out; outer += K_OUTER) {
+            int end = w->n_out - outer < K_OUTER ? w->n_out : outer + K_OUTER;
+            for (int n0 = outer; n0 < end; n0 += K_BLOCK) {
+                int n_n = end - n0 < K_BLOCK ? end - n0 : K_BLOCK;
+                pack_tiles(packed + (size_t)(n0 - outer) * (size_t)block_rows, dy + row0 * ldy + n0,
+                           ldy, block_rows, n_tiles, n_n);
+            }
             for (int block = first_block; block < last_block; block++) {
-                unpack_transposed(scratch, w, block, n0, n_n);
                 int column0 = block * PANEL;
-                for (int i = 0; i < n_tiles; i++) {
-                    int row = tile_start(block_rows, n_tiles, i);
-                    int n = tile_start(block_rows, n_tiles, i + 1) - row;
-                    tile_functions[n](dx + (row0 + row) * ldx + column0, ldx,
-                                      packed + (size_t)row * (size_t)n_n, scratch, n_n,
-                                      n0 == 0 && !accumulate, w->n_in - column0, NULL);
+                for (int n0 = outer; n0 < end; n0 += K_BLOCK) {
+                    int n_n = end - n0 < K_BLOCK ? end - n0 : K_BLOCK;
+                    unpack_transposed(scratch, w, block, n0, n_n);
+                    const float *dy_block = packed + (size_t)(n0 - outer) * (size_t)block_rows;
+                    for (int i = 0; i < n_tiles; i++) {
+                        int row = tile_start(block_rows, n_tiles, i);
+                        int n = tile_start(block_rows, n_tiles, i + 1) - row;
+                        tile_functions[n](dx + (row0 + row) * ldx + column0, ldx,
+                                          dy_block + (size_t)row * (size_t)n_n, scratch, n_n,
+                                          n0 == 0 && !accumulate, w->n_in - column0, NULL);
+                    }
                 }
             }
         }
