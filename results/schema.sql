@@ -414,13 +414,19 @@ LEFT JOIN attempt a ON a.run_id = r.run_id AND a.n = (SELECT max(b.n) FROM attem
 WHERE r.kind = 'run'
 ORDER BY r.experiment, r.created_at, r.run_id;
 
--- `watch`: how far a surface is. Seconds a row: mean of the rows done, by one process.
+-- `watch`: how far a surface is. Seconds a row: mean of the rows done, by one process; before there is one, what the
+-- previews promise.
 CREATE VIEW IF NOT EXISTS surface_progress AS
 SELECT l.experiment, l.surface_id, l.state, l.grid, l.rows_done, l.rows, r.rows_held, r.rows_previewed,
-       r.seconds_per_row, l.metric, l.base_value, l.best_value, l.best_x, l.best_y, r.heartbeat_at
-FROM surface_list l
+       coalesce(r.seconds_per_row,
+                r.seconds_per_preview * s.ny * r.rows_previewed /
+                (SELECT count(*) FROM surface_preview p WHERE p.surface_id = l.surface_id AND p.metric = l.metric))
+           AS seconds_per_row,
+       l.metric, l.base_value, l.best_value, l.best_x, l.best_y, r.heartbeat_at
+FROM surface_list l JOIN surface s USING (surface_id)
 JOIN (SELECT surface_id, sum(state = 'running') AS rows_held, sum(previewed) AS rows_previewed,
              avg(ended_at - started_at) FILTER (WHERE state = 'done') AS seconds_per_row,
+             avg(ended_at - started_at) FILTER (WHERE state = 'waiting' AND previewed) AS seconds_per_preview,
              max(heartbeat_at) AS heartbeat_at
       FROM surface_row GROUP BY surface_id) r USING (surface_id);
 

@@ -139,6 +139,10 @@ static void views_tell_how_far_a_surface_is_and_what_is_known(void **state)
     assert_string_equal(ask(store, "SELECT metric, printf('%.1f %.1f %.6f', x, y, value) FROM "
                                    "surface_mark WHERE kind = 'best'"),
                         "accuracy,-0.3 0.2 0.925296\r\nloss,-0.3 0.2 -0.933189\r\n");
+    /* a preview of 3 of 5 points took a second */
+    assert_string_equal(ask(store, "SELECT rows_done, rows_previewed, printf('%.3f', "
+                                   "seconds_per_row) FROM surface_progress"),
+                        "0,1,1.667\r\n");
     lease = claim(store, &here, in_order, 6, 12.0);
     commit(store, &lease, 13.0); /* the loss is lower at (6, 2), the accuracy not higher */
     lease = claim(store, &here, in_order, 6, 14.0);
