@@ -92,7 +92,11 @@ static Status name_draft(FigureDraft *draft, Error *error)
         const char *experiment = frame_text(&surface, "experiment", 0);
         const char *metric = frame_text(&surface, "metric", 0);
         add_to_name(&name, experiment ? experiment : "surface", false);
-        text_printf(&name, "-%.8s-", request->surface_id);
+        char id[9];
+        snprintf(id, sizeof id, "%.8s", request->surface_id);
+        text_add(&name, "-");
+        add_to_name(&name, id, false);
+        text_add(&name, "-");
         add_to_name(&name, metric ? metric : "-", true);
         add_words(&name, strncmp(kind, "surface", 7) ? kind : kind[7] == '-' ? kind + 8 : "");
     } else {

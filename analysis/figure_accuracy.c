@@ -95,6 +95,11 @@ static size_t distinct(double *values, size_t n)
 
 /* --- learning rate --- */
 
+static bool has_rate(const RunCell *cell)
+{
+    return cell->lr > 0 && isfinite(cell->lr);
+}
+
 static void add_runs(FigureDraft *draft, const RunTable *table, const RunSeries *series,
                      const char *name)
 {
@@ -121,7 +126,7 @@ static bool add_rate_series(FigureDraft *draft, const RunTable *table, const Run
     char name[32];
     bool any = false;
     for (size_t c = series->from; c < series->to; c++) {
-        any = any || (table->cells[c].lr > 0 && table->cells[c].n);
+        any = any || (has_rate(&table->cells[c]) && table->cells[c].n);
     }
     if (!any) {
         return false;
@@ -130,7 +135,7 @@ static bool add_rate_series(FigureDraft *draft, const RunTable *table, const Run
     draft_block(draft, name, "learning_rate mean standard_error runs");
     for (size_t c = series->from; c < series->to; c++) {
         const RunCell *cell = &table->cells[c];
-        if (cell->n && cell->lr > 0) {
+        if (cell->n && has_rate(cell)) {
             draft_value(draft, cell->lr);
             draft_value(draft, cell->mean);
             draft_value(draft, isnan(cell->error) ? 0 : cell->error);
@@ -144,7 +149,7 @@ static bool add_rate_series(FigureDraft *draft, const RunTable *table, const Run
     for (size_t c = series->from; c < series->to; c++) {
         for (size_t k = table->cells[c].from; k < table->cells[c].to; k++) {
             double value = run_table_value(table, k);
-            if (!isnan(value) && table->cells[c].lr > 0) {
+            if (!isnan(value) && has_rate(&table->cells[c])) {
                 hold(extent, table->cells[c].lr, value, 0);
             }
         }
@@ -157,7 +162,7 @@ static size_t add_failed(FigureDraft *draft, const RunTable *table)
     size_t n = 0;
     draft_block(draft, "failed", "learning_rate failed_runs");
     for (size_t c = 0; c < table->n_cells; c++) {
-        if (table->cells[c].n_failed && table->cells[c].lr > 0) {
+        if (table->cells[c].n_failed && has_rate(&table->cells[c])) {
             draft_value(draft, table->cells[c].lr);
             text_printf(&draft->data, " %zu\n", table->cells[c].n_failed);
             n++;
@@ -227,7 +232,7 @@ Status figure_build_lr_accuracy(FigureDraft *draft, bool *drawn, Error *error)
     double *rates = status ? NULL : malloc((table.n_cells + 1) * sizeof *rates);
     bool any = false;
     for (size_t c = 0; c < table.n_cells; c++) {
-        any = any || (table.cells[c].n && table.cells[c].lr > 0);
+        any = any || (table.cells[c].n && has_rate(&table.cells[c]));
     }
     if (!status && !rates) {
         status = error_set(error, STATUS_FAILED, "no memory for %zu learning rates", table.n_cells);

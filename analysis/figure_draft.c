@@ -345,7 +345,9 @@ void draft_ticks(FigureDraft *draft, const char *name, double low, double high, 
     Text ticks = {0};
     int exponent = (int)floor(log10(fmax(fabs(low), fabs(high))) + 1e-9);
     *power = exponent < -3 || exponent > 4 ? exponent : 0;
-    for (double k = ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) {
+    double first = ceil(low / step - 1e-9);
+    for (int n = 0; n < 40 && (first + n) * step <= high + 1e-9 * step; n++) {
+        double k = first + n;
         double at = fabs(k) < 0.5 ? 0 : k * step;
         text_printf(&ticks, "%s'%.6g' %.12g", ticks.n ? ", " : "", at / pow(10, *power), at);
     }

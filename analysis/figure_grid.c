@@ -8,6 +8,8 @@
 
 #include "analysis/landscape.h"
 
+enum { SIDE_MAX = 100000000 }; /* of a surface in results.db */
+
 static const char info_sql[] =
     "SELECT s.*, coalesce(?2, s.metrics ->> 0) AS metric,"
     " EXISTS (SELECT 1 FROM json_each(s.metrics) m WHERE m.value = coalesce(?2, s.metrics ->> 0))"
@@ -88,7 +90,16 @@ static Status read_info(FigureGrid *grid, const FigureRequest *request, Error *e
         return error_set(error, STATUS_USAGE, "there is no surface \"%.60s\"", request->surface_id);
     }
     grid->metric = frame_text(&grid->info, "metric", 0);
-    if (frame_number(&grid->info, "known", 0) != 1) {
+    double nx = frame_number(&grid->info, "nx", 0), ny = frame_number(&grid->info, "ny", 0);
+    double width = frame_number(&grid->info, "x_max", 0) - frame_number(&grid->info, "x_min", 0);
+    double height = frame_number(&grid->info, "y_max", 0) - frame_number(&grid->info, "y_min", 0);
+    if (!(nx >= 1 && ny >= 1 && nx <= SIDE_MAX && ny <= SIDE_MAX && isfinite(width) &&
+          isfinite(height) && (width > 0 || nx == 1) && (height > 0 || ny == 1))) {
+        return error_set(error, STATUS_REFUSED,
+                         "surface %.16s is none: %.6g x %.6g points, %.6g wide and %.6g high",
+                         request->surface_id, nx, ny, width, height);
+    }
+    if (!grid->metric || frame_number(&grid->info, "known", 0) != 1) {
         return error_set(error, STATUS_USAGE, "surface %s has no metric \"%.60s\"; it has %.200s",
                          request->surface_id, grid->metric ? grid->metric : "",
                          frame_text(&grid->info, "all_metrics", 0));
@@ -120,10 +131,10 @@ double figure_grid_y(const FigureGrid *grid, double j)
 static void find_lattice(FigureGrid *grid)
 {
     for (size_t k = 1; k < grid->points.n_rows && !grid->lattice; k++) {
-        int apart =
-            (int)(frame_number(&grid->points, "j", k) - frame_number(&grid->points, "j", k - 1));
+        double apart =
+            frame_number(&grid->points, "j", k) - frame_number(&grid->points, "j", k - 1);
         if (frame_number(&grid->points, "preview", k) == 1 && apart > 0) {
-            grid->lattice = apart / grid->step_j;
+            grid->lattice = apart < SIDE_MAX ? (int)apart / grid->step_j : 0;
         }
     }
 }
@@ -160,11 +171,12 @@ Status figure_grid_read(FigureGrid *grid, const FigureRequest *request, Error *e
         grid->z[k] = NAN;
     }
     for (size_t k = 0; k < grid->points.n_rows; k++) { /* points come after the preview */
-        int i = (int)frame_number(&grid->points, "i", k) / grid->step_i;
-        int j = (int)frame_number(&grid->points, "j", k) / grid->step_j;
-        if (i < 0 || j < 0 || i >= grid->nx || j >= grid->ny) {
-            continue; /* no row of ours */
+        double place_i = frame_number(&grid->points, "i", k);
+        double place_j = frame_number(&grid->points, "j", k);
+        if (!(place_i >= 0 && place_j >= 0 && place_i < nx && place_j < ny)) {
+            continue; /* no point of ours */
         }
+        int i = (int)place_i / grid->step_i, j = (int)place_j / grid->step_j;
         bool preview = frame_number(&grid->points, "preview", k) == 1;
         grid->z[(size_t)i * grid->ny + j] = grid->scale * frame_number(&grid->points, "value", k);
         grid->state[(size_t)i * grid->ny + j] = preview ? CELL_PREVIEW : CELL_POINT;

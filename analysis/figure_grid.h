@@ -29,7 +29,8 @@ typedef struct {
 const char *figure_metric_axis(const char *metric);
 double figure_metric_scale(const char *metric); /* 100 for accuracy, which is shown in % */
 
-/* Errors: STATUS_USAGE: no such surface or metric; frame_read's. grid: zeroed. */
+/* Errors: STATUS_USAGE: no such surface or metric; STATUS_REFUSED: no
+ * grid at all; frame_read's. grid: zeroed. */
 Status figure_grid_read(FigureGrid *grid, const FigureRequest *request, Error *error);
 void figure_grid_release(FigureGrid *grid);
 double figure_grid_x(const FigureGrid *grid, double i);

@@ -28,7 +28,8 @@ enum { VALUES_MAX = 12, BINS_MAX = 64 }; /* more distinct values are put into bi
     " SELECT p.last, c." column " AS value, count(*) AS n, sum(c.finish = 'length') AS cut,"       \
     " min(p.step) AS low, max(p.step) AS high FROM phases p JOIN completion c USING (run_id, "     \
     "step)"                                                                                        \
-    " WHERE c." column " IS NOT NULL GROUP BY p.last, c." column " ORDER BY c." column
+    " WHERE c." column " BETWEEN -1e300 AND 1e300 GROUP BY p.last, c." column                      \
+    " ORDER BY c." column
 
 typedef struct {
     double center[BINS_MAX], n[2][BINS_MAX]; /* first, last */

@@ -270,8 +270,9 @@ void run_log_ticks(Text *out, const double *values, size_t n, double low, double
         }
         return;
     }
-    int every = 1 + (int)(decades / 6.5);
-    for (int e = (int)ceil(log10(low) - 1e-9); e <= log10(high) + 1e-9; e += every) {
+    int every = 1 + (int)(fmin(decades, 640) / 6.5);
+    double end = fmin(log10(high) + 1e-9, 320);
+    for (int e = (int)fmax(ceil(log10(low) - 1e-9), -320); e <= end; e += every) {
         text_printf(out, out->n ? ", '10^{%d}' 1e%d" : "'10^{%d}' 1e%d", e, e);
     }
 }

@@ -23,53 +23,63 @@ static const char curvature_sql[] =
     " JOIN surface s USING (surface_id) WHERE h.surface_id = ?1 AND h.place = 'minimum'"
     " ORDER BY h.k";
 
-/* Number `place` of the little-endian doubles whose hex this is; NaN past its end. */
-static double hex_double(const char *hex, size_t place)
+/* n little-endian doubles from number `from` on of those whose hex this is. */
+static bool hex_doubles(double *out, const char *hex, size_t from, size_t n)
 {
-    uint64_t bits = 0;
-    if (!hex || strlen(hex) < (place + 1) * 16) {
-        return NAN;
+    if (!hex || strlen(hex) < (from + n) * 16) {
+        return false;
     }
-    for (int byte = 7; byte >= 0; byte--) {
-        char two[3] = {hex[place * 16 + 2 * byte], hex[place * 16 + 2 * byte + 1], 0};
-        bits = bits << 8 | strtoul(two, NULL, 16);
+    for (size_t k = 0; k < n; k++) {
+        uint64_t bits = 0;
+        for (int byte = 7; byte >= 0; byte--) {
+            const char *at = hex + (from + k) * 16 + 2 * byte;
+            bits = bits << 8 | strtoul((char[]){at[0], at[1], 0}, NULL, 16);
+        }
+        memcpy(&out[k], &bits, sizeof bits);
     }
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
+    return true;
 }
 
-/* Second derivative along the slice in rows [from, to): of eigenvector k its eigenvalue, else
- * sum_k eigenvalue_k (eigenvector_k . d)^2 with d the direction of t in v. NaN: not known. */
+/* sum_k eigenvalue_k (eigenvector_k . d)^2 with d = a * direction_x + b * direction_y. */
+static double quadratic_form(const Frame *hessian, double a, double b)
+{
+    size_t n = hessian->n_rows;
+    double sum = 0, *x = malloc(3 * n * sizeof *x), *y = x + n, *vector = y + n;
+    const char *plane = frame_text(hessian, "plane", 0);
+    bool known = x && hex_doubles(x, plane, n, n) && hex_doubles(y, plane, 2 * n, n);
+    for (size_t k = 0; k < n && known; k++) {
+        double along = 0;
+        known = hex_doubles(vector, frame_text(hessian, "eigenvector", k), 0, n);
+        for (size_t i = 0; i < n && known; i++) {
+            along += (a * x[i] + b * y[i]) * vector[i];
+        }
+        sum += frame_number(hessian, "eigenvalue", k) * along * along;
+    }
+    free(x);
+    return known ? sum : NAN;
+}
+
+/* Second derivative along the slice in rows [from, to): of eigenvector k its eigenvalue, else from
+ * the direction of t in v. NaN: not known. */
 static double curvature(const Frame *hessian, const Frame *slices, size_t from, size_t to)
 {
     int number;
     if (sscanf(frame_text(slices, "name", from), "eigenvector %d", &number) == 1) {
         for (size_t k = 0; k < hessian->n_rows; k++) {
-            if (frame_number(hessian, "k", k) == number - 1) {
+            if (frame_number(hessian, "k", k) == number - 1.0) {
                 return frame_number(hessian, "eigenvalue", k);
             }
         }
         return NAN;
     }
-    size_t n = hessian->n_rows ? (size_t)frame_number(hessian, "n_parameters", 0) : 0;
     double dt = frame_number(slices, "t", to - 1) - frame_number(slices, "t", from);
-    if (n == 0 || hessian->n_rows != n || !(dt > 0)) {
-        return NAN;
+    if (hessian->n_rows == 0 || !(dt > 0) ||
+        frame_number(hessian, "n_parameters", 0) != (double)hessian->n_rows) {
+        return NAN; /* not all eigenpairs are there */
     }
     double a = (frame_number(slices, "x", to - 1) - frame_number(slices, "x", from)) / dt;
     double b = (frame_number(slices, "y", to - 1) - frame_number(slices, "y", from)) / dt;
-    double sum = 0;
-    for (size_t k = 0; k < n; k++) {
-        double along = 0;
-        for (size_t i = 0; i < n; i++) {
-            const char *plane = frame_text(hessian, "plane", k);
-            double d = a * hex_double(plane, n + i) + b * hex_double(plane, 2 * n + i);
-            along += d * hex_double(frame_text(hessian, "eigenvector", k), i);
-        }
-        sum += frame_number(hessian, "eigenvalue", k) * along * along;
-    }
-    return sum;
+    return quadratic_form(hessian, a, b);
 }
 
 static int by_value(const void *a, const void *b)

@@ -562,6 +562,59 @@ static void unknown_surfaces_and_metrics_are_refused(void **state)
                                        " has no metric \"perplexity\"; it has loss, accuracy");
 }
 
+static void a_foreign_surface_stays_in_the_folder_or_is_refused(void **state)
+{
+    (void)state;
+    static const double plane[] = {0, 0, 1, 0, 0, 1};
+    SurfaceInfo info = {.surface_id = "../../up",
+                        .experiment = FIXTURE_OTHER,
+                        .identity = "{\"b\": 1}",
+                        .config = "{}",
+                        .model = "m",
+                        .n_parameters = 2,
+                        .plane = plane,
+                        .metrics = "[\"loss\"]",
+                        .x_label = "",
+                        .y_label = "",
+                        .nx = 1,
+                        .ny = 1,
+                        .x_max = 1,
+                        .y_max = 1};
+    const int order[] = {0};
+    const SurfaceValue value = {0, "loss", 0, 0, 1.31};
+    Error error = {0};
+    Text files = {0};
+    RunState surface_state;
+    SurfaceLease lease;
+    Worker worker = {"host", 1, "boot", "{}"};
+    bool kept, drawn;
+    Store *store = open_store(STORE_WRITE);
+    fixture_check(store_surface(store, &info, 1e9, &surface_state, &error), &error);
+    fixture_check(
+        store_surface_claim(store, info.surface_id, &worker, order, 1, 1, 1e9, 60, &lease, &error),
+        &error);
+    fixture_check(
+        store_surface_commit(store, info.surface_id, &lease, &value, 1, 1e9, &kept, &error),
+        &error);
+    info.surface_id = "00000000000000bb";
+    info.identity = "{\"c\": 1}";
+    info.nx = 2;
+    info.x_max = 0;
+    fixture_check(store_surface(store, &info, 1e9, &surface_state, &error), &error);
+    store_close(store);
+    if (has_gnuplot()) {
+        FigureRequest request = {.surface_id = "../../up", .folder = "deep/foreign"};
+        must_draw("surface", request, &files);
+        assert_string_equal(file_of(&files, 2), "deep/foreign/plain-sft-_._.._up-loss.png");
+        assert_int_equal(n_entries("deep/foreign"), 3);
+    }
+    FigureRequest request = {.surface_id = info.surface_id};
+    assert_int_equal(draw("surface", request, &drawn, &files, &error), STATUS_REFUSED);
+    assert_string_equal(error.message,
+                        "surface 00000000000000bb is none: 2 x 1 points, 0 wide and 1 high");
+    text_release(&files);
+}
+
 static void without_gnuplot_data_and_script_are_there(void **state)
 {
     (void)state;
@@ -647,6 +700,7 @@ int main(void)
         cmocka_unit_test(steps_and_ticks_are_round),
         cmocka_unit_test(what_is_not_there_is_not_drawn),
         cmocka_unit_test(unknown_surfaces_and_metrics_are_refused),
+        cmocka_unit_test(a_foreign_surface_stays_in_the_folder_or_is_refused),
         cmocka_unit_test(without_gnuplot_data_and_script_are_there),
         cmocka_unit_test(gnuplots_own_words_are_told),
         cmocka_unit_test(a_folder_that_cannot_be_made_is_named),
