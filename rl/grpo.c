@@ -116,30 +116,41 @@ static void member_list_init(MemberList *list, int capacity, StepArena *scratch)
     list->work = arena_alloc(scratch, (size_t)capacity, sizeof *list->work);
 }
 
-/* A group as a tree: the prompt, its completions. base: under adapter 0, filling Member.base. */
-static void add_group(MemberList *list, Work *work, int group, bool base, bool entropies,
+/* Of dropout, in training passes alone: update -1 is another one. */
+static uint64_t key_of(const Work *work, int row, int sample, int update)
+{
+    return update < 0 ? 0 : candidate_key(work->candidate, row, sample, update);
+}
+
+/* A group as a tree: the prompt, its completions. base: under adapter 0, filling Member.base.
+ * update: as key_of. */
+static void add_group(MemberList *list, Work *work, int group, bool base, int update,
                       const uint8_t *ones)
 {
-    const Prompt *prompt = &work->task->prompts[work->rows[group]];
+    int row = work->rows[group];
+    bool entropies = update == 0 || (update < 0 && !base);
+    const Prompt *prompt = &work->task->prompts[row];
     float temperature = (float)work->settings->sampling.temperature;
     int adapter = base ? 0 : work->candidate->adapter;
     int parent = sequence_add(&list->list, (Sequence){.tokens = prompt->ids,
                                                       .n_tokens = prompt->n,
                                                       .parent = -1,
                                                       .adapter = adapter,
-                                                      .temperature = temperature});
+                                                      .temperature = temperature,
+                                                      .key = key_of(work, row, 0, update)});
     list->member[parent] = NULL;
     for (int i = 0; i < work->settings->group_size; i++) {
         Member *member = &work->members[group * work->settings->group_size + i];
-        int child = sequence_add(&list->list,
-                                 (Sequence){.tokens = member->rollout->completion.ids,
-                                            .n_tokens = member->rollout->completion.n,
-                                            .parent = parent,
-                                            .adapter = adapter,
-                                            .temperature = temperature,
-                                            .scored = ones,
-                                            .logprobs = base ? member->base : member->logprobs,
-                                            .entropies = entropies ? member->entropies : NULL});
+        int child =
+            sequence_add(&list->list, (Sequence){.tokens = member->rollout->completion.ids,
+                                                 .n_tokens = member->rollout->completion.n,
+                                                 .parent = parent,
+                                                 .adapter = adapter,
+                                                 .temperature = temperature,
+                                                 .scored = ones,
+                                                 .logprobs = base ? member->base : member->logprobs,
+                                                 .entropies = entropies ? member->entropies : NULL,
+                                                 .key = key_of(work, row, 1 + i, update)});
         list->member[child] = member;
         list->work[child] = work;
     }
@@ -160,7 +171,7 @@ static Status score_base(const Trainer *trainer, Work *works, int n, int capacit
             work->members[m].base = arena_alloc(scratch, length, sizeof(double));
         }
         for (int group = 0; group < work->n_groups; group++) {
-            add_group(&list, work, group, true, false, ones);
+            add_group(&list, work, group, true, -1, ones);
         }
     }
     if (!list.list.n) {
@@ -246,9 +257,9 @@ static Status run_pass(const Trainer *trainer, Work *works, int n, int pass, int
         }
         for (int group = 0; group < work->n_groups; group++) {
             if (work->live[group] && trains) {
-                add_group(&live, work, group, false, pass == 0, ones);
+                add_group(&live, work, group, false, pass, ones);
             } else if (pass == 0) {
-                add_group(&dead, work, group, false, true, ones);
+                add_group(&dead, work, group, false, -1, ones);
             }
         }
     }

@@ -41,7 +41,8 @@ static void add_example(SequenceList *list, Example *example, const Task *task, 
                                   .temperature = 1,
                                   .scored = scored,
                                   .logprobs = example->logprobs,
-                                  .entropies = example->entropies});
+                                  .entropies = example->entropies,
+                                  .key = candidate_key(example->candidate, row, 0, 0)});
 }
 
 static void finish(Candidate *candidate, const Trainer *trainer, const Example *examples, int rows,

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/random.h"
 #include "rl/checkpoint.h"
 
 #define BLOCK_BYTES ((size_t)1 << 18)
@@ -174,6 +175,15 @@ void candidate_update(Candidate *candidate, const Trainer *trainer, double loss)
             return;
         }
     }
+}
+
+uint64_t candidate_key(const Candidate *candidate, int row, int sample, int update)
+{
+    uint32_t words[4];
+    random_words(words, (RandomKey){candidate->learner->settings.seed, RANDOM_DROPOUT},
+                 (uint32_t)candidate->step, (uint32_t)row, (uint32_t)sample, (uint32_t)update);
+    uint64_t key = (uint64_t)words[1] << 32 | words[0];
+    return key ? key : 1;
 }
 
 void candidates_commit(Candidate *candidates, int n, const long *new_tokens, const int *rows)

@@ -50,6 +50,11 @@ void candidates_commit(Candidate *candidates, int n, const long *new_tokens, con
 /* After the step, done or not: adapter i + 1 holds learner i's values. */
 void candidates_restore(Candidate *candidates, int n, const Trainer *trainer);
 
+/* What the dropout of a training pass is a function of (Sequence.key): the run's seed, the step,
+ * the data row, which of its samples (0: the prompt they share, or the one row of SFT), which
+ * update of the step. Never 0. */
+uint64_t candidate_key(const Candidate *candidate, int row, int sample, int update);
+
 /* A list of trees: sequences whose parents are indices in the list. */
 typedef struct {
     Sequence *sequences; /* (capacity) */
