@@ -120,16 +120,9 @@ static Status check_ways(const RunSpec *spec, Error *error)
     return STATUS_OK;
 }
 
+/* Of the methods that have an s and start values. */
 static Status check_numbers(RunSpec *spec, Error *error)
 {
-    if (given(spec, "adapter.u") && spec->adapter.u == 0) {
-        return rule("adapter.u", error,
-                    "0: a group has at least 1 scalar; without it the planner chooses");
-    }
-    if (given(spec, "adapter.groups") && spec->adapter.groups == 0) {
-        return rule("adapter.groups", error,
-                    "0: there is at least 1 group; without it the planner chooses");
-    }
     if (spec->adapter.alpha > 0 && spec->adapter.scale != 1) {
         return rule("adapter.alpha", error, "it and adapter.scale both give s; give one of them");
     }
@@ -139,6 +132,19 @@ static Status check_numbers(RunSpec *spec, Error *error)
     }
     if (!zeros && spec->adapter.init_size == 0) {
         spec->adapter.init_size = is(spec->adapter.init, "normal") ? 0.001 : 0.02;
+    }
+    return STATUS_OK;
+}
+
+static Status check_counts(const RunSpec *spec, Error *error)
+{
+    if (given(spec, "adapter.u") && spec->adapter.u == 0) {
+        return rule("adapter.u", error,
+                    "0: a group has at least 1 scalar; without it the planner chooses");
+    }
+    if (given(spec, "adapter.groups") && spec->adapter.groups == 0) {
+        return rule("adapter.groups", error,
+                    "0: there is at least 1 group; without it the planner chooses");
     }
     return STATUS_OK;
 }
@@ -166,6 +172,9 @@ static Status settle_budget(RunSpec *spec, Error *error)
 
 Status adapter_settle(RunSpec *spec, Error *error)
 {
+    if (is(spec->adapter.method, "lora") || is(spec->adapter.method, "lora-xs")) {
+        return check_numbers(spec, error);
+    }
     if (!is(spec->adapter.method, "tinylora")) {
         return STATUS_OK;
     }
@@ -174,6 +183,7 @@ Status adapter_settle(RunSpec *spec, Error *error)
     }
     apply_preset(spec);
     Status status = check_ways(spec, error);
+    status = status ? status : check_counts(spec, error);
     status = status ? status : check_numbers(spec, error);
     return status ? status : settle_budget(spec, error);
 }

@@ -6,22 +6,6 @@
 
 #include "experiments/inputs.h"
 
-static int64_t count_weights(const ModelConfig *model)
-{
-    TensorSpec *tensors;
-    size_t n = model_config_tensors(&tensors, model);
-    int64_t sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        int64_t product = 1;
-        for (int j = 0; j < tensors[i].n_dims; j++) {
-            product *= (int64_t)tensors[i].dims[j];
-        }
-        sum += product;
-    }
-    free(tensors);
-    return sum;
-}
-
 static Status prepare(Cell *cell, const Config *config, const char *models, InputHashes *hashes,
                       Error *error)
 {
@@ -46,9 +30,7 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Inpu
     strcpy(cell->held_out, spec->data.dev[0]    ? spec->data.dev
                            : spec->data.eval[0] ? spec->data.eval
                                                 : spec->data.train);
-    cell->budget = strcmp(cell->adapter.method, "tinylora") == 0 ? cell->adapter.plan.parameters
-                   : strcmp(cell->adapter.method, "full") == 0   ? count_weights(&cell->model)
-                                                                 : 0;
+    cell->budget = adapter_spec_parameters(&cell->adapter, &cell->model);
     status = status ? status : inputs_hash_model(&model, hashes, cell->directory, error);
     status = status ? status : inputs_hash_file(train, hashes, spec->data.train, error);
     status = status ? status : inputs_hash_file(held_out, hashes, cell->held_out, error);

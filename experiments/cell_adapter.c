@@ -1,5 +1,6 @@
 /* From settings to a plan: groups may be counted by a map, PEFT's weight_tying or a tie factor,
  * chosen by a preset's planner, or searched for. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -212,19 +213,32 @@ Status cell_plan(Plan *plan, const RunSpec *spec, const ModelConfig *model, Erro
     return status;
 }
 
-Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *model, Error *error)
+/* lora, lora-xs: a rank, and s = alpha / rank or alpha / sqrt(rank). */
+static Status take_rank(AdapterSpec *adapter, const RunSpec *spec, const ModelConfig *model,
+                        Error *error)
 {
-    *adapter = (AdapterSpec){.targets = spec->adapter.targets,
-                             .seed = (uint64_t)spec->adapter.seed,
-                             .scale = (float)spec->adapter.scale};
-    if (!is(spec->adapter.method, "tinylora")) {
-        adapter->method = is(spec->adapter.method, "full") ? "full" : "none";
+    double rank = spec->adapter.rank;
+    adapter->plan.rank = spec->adapter.rank;
+    adapter->dropout = is(adapter->method, "lora") ? spec->adapter.dropout : 0;
+    if (spec->adapter.alpha > 0) {
+        adapter->scale = (float)(spec->adapter.alpha / (spec->adapter.rslora ? sqrt(rank) : rank));
+    }
+    if (is(adapter->method, "lora")) {
         return STATUS_OK;
     }
-    adapter->method = "tinylora";
-    adapter->sigma = (SigmaSplit)plan_word_find(sigma_split_names, spec->adapter.sigma);
-    adapter->start = (VectorStart)plan_word_find(vector_start_names, spec->adapter.init);
-    adapter->start_size = spec->adapter.init_size;
+    Module *modules = malloc(((size_t)model->n_layers * N_ROLES + 1) * sizeof *modules);
+    if (!modules) {
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    int n = plan_modules(modules, model, adapter->targets);
+    Status status = plan_check_rank(adapter->plan.rank, modules, n, model, error);
+    free(modules);
+    return status ? error_context(error, status, "adapter.rank") : STATUS_OK;
+}
+
+static Status take_tinylora(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *model,
+                            Error *error)
+{
     const Plan *plan = &adapter->plan;
     Status status = path_make_absolute(spec->adapter.map, "adapter.map", error);
     status = status ? status : cell_plan(&adapter->plan, spec, model, error);
@@ -242,6 +256,24 @@ Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *mode
         }
     }
     return status;
+}
+
+Status cell_adapter(AdapterSpec *adapter, RunSpec *spec, const ModelConfig *model, Error *error)
+{
+    const char *method = spec->adapter.method;
+    *adapter =
+        (AdapterSpec){.method = adapter_method_names[plan_word_find(adapter_method_names, method)],
+                      .targets = spec->adapter.targets,
+                      .seed = (uint64_t)spec->adapter.seed,
+                      .scale = (float)spec->adapter.scale};
+    if (!is(method, "lora")) { /* its A is random, its B 0 */
+        adapter->sigma = (SigmaSplit)plan_word_find(sigma_split_names, spec->adapter.sigma);
+        adapter->start = (VectorStart)plan_word_find(vector_start_names, spec->adapter.init);
+        adapter->start_size = spec->adapter.init_size;
+    }
+    return is(method, "tinylora") ? take_tinylora(adapter, spec, model, error)
+           : is(method, "lora") || is(method, "lora-xs") ? take_rank(adapter, spec, model, error)
+                                                         : STATUS_OK;
 }
 
 void adapter_spec_release(AdapterSpec *adapter)

@@ -12,6 +12,8 @@
 #include "rl/learner.h"
 
 enum { SMALL_CHECKPOINT = 64 * 1024, KEEP_OF_LARGE = 2 };
+enum { LEARNER_BYTES = 56 }; /* a parameter: v and moments, copied by a step, checkpoint, bank */
+#define FUSION_BYTES 2e9     /* of all learners of a batch */
 
 typedef struct {
     Cell *cell;
@@ -63,7 +65,11 @@ bool fusion_fits(const Cell *a, const Cell *b)
 
 size_t fusion_limit(const Cell *cell)
 {
-    return strcmp(cell->adapter.method, "full") == 0 ? 1 : FUSION_MAX;
+    double bytes = (double)cell->budget * LEARNER_BYTES;
+    return strcmp(cell->adapter.method, "full") == 0 ? 1
+           : bytes * FUSION_MAX <= FUSION_BYTES      ? FUSION_MAX
+           : bytes <= FUSION_BYTES                   ? (size_t)(FUSION_BYTES / bytes)
+                                                     : 1;
 }
 
 static void show(Fusion *fusion, const char *phase, int done, int total, long tokens)

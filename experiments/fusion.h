@@ -15,7 +15,8 @@ typedef struct Fusion Fusion;
 
 /* May b join a's batch? */
 bool fusion_fits(const Cell *a, const Cell *b);
-/* Cells that may be in one batch: 1 for methods that change the weights themselves. */
+/* Cells that may be in one batch: 1 for methods that change the weights themselves, fewer of large
+ * adapters. */
 size_t fusion_limit(const Cell *cell);
 
 /* Open everything: model, tasks, factors, learners. Nothing is written, so that what is refused is

@@ -149,10 +149,12 @@ static Status open_adapter(Scan *scan, Error *error)
     return status;
 }
 
-/* Where training starts: zeros, or the model's own weights. */
+/* Where training starts, where that is not zeros. */
 static Status find_start(Scan *scan, Error *error)
 {
-    if (strcmp(scan->adapter.method, "full") != 0) {
+    const AdapterSpec *spec = &scan->adapter;
+    if (strcmp(spec->method, "full") != 0 && strcmp(spec->method, "lora") != 0 &&
+        spec->start == START_ZEROS) {
         return STATUS_OK;
     }
     Status status = scan_open_bench(scan, error);

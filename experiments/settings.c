@@ -22,16 +22,16 @@ static const Setting table[] = {
     {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},
     {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
 
-    {"adapter.method", SETTING_CHOICE, FIELD(adapter.method), "\"tinylora\"", 0, 0, "tinylora|full|none", 0, "what is trained"},
+    {"adapter.method", SETTING_CHOICE, FIELD(adapter.method), "\"tinylora\"", 0, 0, "tinylora|lora|lora-xs|full|none", 0, "what is trained"},
     {"adapter.budget", SETTING_INTEGER, FIELD(adapter.budget), "0", 0, 1e9, NULL, 0, "trained scalars; 0: u x groups, or 13"},
-    {"adapter.rank", SETTING_INTEGER, FIELD(adapter.rank), "2", 1, 256, NULL, 0, "r of the frozen SVD"},
+    {"adapter.rank", SETTING_INTEGER, FIELD(adapter.rank), "2", 1, 256, NULL, 0, "r: of the frozen SVD, or of LoRA's A and B"},
     {"adapter.tie", SETTING_CHOICE, FIELD(adapter.tie), "\"tiled\"", 0, 0, "tiled|structured|all|none|by-role|map", 0, "which modules share scalars: of similar depth, of one type, all, none, attention and MLP apart, or as a file says"},
     {"adapter.u", SETTING_INTEGER, FIELD(adapter.u), "0", 0, 1e9, NULL, 0, "scalars a group; 0: chosen by the planner"},
     {"adapter.groups", SETTING_INTEGER, FIELD(adapter.groups), "0", 0, 1e9, NULL, 0, "tie groups; 0: chosen by the planner"},
     {"adapter.grouping", SETTING_CHOICE, FIELD(adapter.grouping), "\"auto\"", 0, 0, "auto|chunks|balanced|floor", 0, "how modules are cut into groups: the paper's chunks, the last one short, or even sizes; auto: chunks where they fit; floor: PEFT's chunks, the last one long"},
-    {"adapter.seed", SETTING_SEED, FIELD(adapter.seed), "13", 0, SEED_MAX, NULL, 0, "of the frozen random P"},
+    {"adapter.seed", SETTING_SEED, FIELD(adapter.seed), "13", 0, SEED_MAX, NULL, 0, "of the frozen random P, LoRA's A and random start values"},
     {"adapter.targets", SETTING_TARGETS, FIELD(adapter.targets), ALL_TARGETS, 0, 0, NULL, 0, "linear layers that are adapted"},
-    {"adapter.scale", SETTING_NUMBER, FIELD(adapter.scale), "1", 0, 1e6, NULL, SETTING_OPEN_LOW, "s in W' = W + s U S R V^T"},
+    {"adapter.scale", SETTING_NUMBER, FIELD(adapter.scale), "1", 0, 1e6, NULL, SETTING_OPEN_LOW, "s in W' = W + s U S R V^T, or W + s B A"},
     {"adapter.preset", SETTING_CHOICE, FIELD(adapter.preset), "\"none\"", 0, 0, "none|paper|peft|anrgusc", SETTING_NO_NUMBERS, "defaults and planner of another tool, for the settings of adapter.* that are not given"},
     {"adapter.tie_factor", SETTING_INTEGER, FIELD(adapter.tie_factor), "0", 0, 1e6, NULL, SETTING_LATER, "n_tie, modules a chunk, which makes the groups; 0: from the groups"},
     {"adapter.weight_tying", SETTING_NUMBER, FIELD(adapter.weight_tying), "-1", -1, 1, NULL, SETTING_NO_NUMBERS, "PEFT's measure, which makes the groups: 0 none shared, 1 all; -1: not used"},
@@ -41,10 +41,12 @@ static const Setting table[] = {
     {"adapter.sigma", SETTING_CHOICE, FIELD(adapter.sigma), "\"left\"", 0, 0, "left|sqrt", SETTING_LATER, "U S R V^T (paper) or U sqrt(S) R sqrt(S) V^T (PEFT)"},
     {"adapter.projection", SETTING_CHOICE, FIELD(adapter.projection), "\"gauss\"", 0, 0, "gauss|gauss_unit|rademacher|orthonormal", SETTING_LATER, "law of P: N(0, 1/r), N(0, 1), +-1/sqrt(r), or orthonormal in blocks of r^2"},
     {"adapter.projection_shared", SETTING_SWITCH, FIELD(adapter.projection_shared), "false", 0, 0, NULL, SETTING_LATER, "the same P in every module, which leaves r^2 degrees of freedom a group"},
-    {"adapter.alpha", SETTING_NUMBER, FIELD(adapter.alpha), "0", 0, 1e6, NULL, SETTING_LATER, "s = alpha / u; 0: adapter.scale"},
-    {"adapter.init", SETTING_CHOICE, FIELD(adapter.init), "\"zeros\"", 0, 0, "zeros|normal|uniform", SETTING_LATER, "how v starts, drawn from adapter.seed"},
+    {"adapter.alpha", SETTING_NUMBER, FIELD(adapter.alpha), "0", 0, 1e6, NULL, SETTING_LATER, "s = alpha / u (tinylora) or alpha / rank (lora, lora-xs); 0: adapter.scale"},
+    {"adapter.init", SETTING_CHOICE, FIELD(adapter.init), "\"zeros\"", 0, 0, "zeros|normal|uniform", SETTING_LATER, "how v (lora-xs: R) starts, drawn from adapter.seed"},
     {"adapter.init_size", SETTING_NUMBER, FIELD(adapter.init_size), "0", 0, 1e6, NULL, SETTING_LATER, "standard deviation of normal, bound of uniform; 0: 0.001 and 0.02"},
     {"adapter.dtype", SETTING_CHOICE, FIELD(adapter.dtype), "\"f32\"", 0, 0, "f32|bf16|f16", SETTING_LATER, "what the model sees of v; the optimizer's v stays f32"},
+    {"adapter.rslora", SETTING_SWITCH, FIELD(adapter.rslora), "false", 0, 0, NULL, SETTING_LATER, "s = alpha / sqrt(rank) (lora, lora-xs)"},
+    {"adapter.dropout", SETTING_NUMBER, FIELD(adapter.dropout), "0", 0, 0.999999999, NULL, SETTING_LATER, "of LoRA's input, while training"},
 
     {"data.train", SETTING_PATH, FIELD(data.train), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "training rows, JSON Lines"},
     {"data.dev", SETTING_PATH, FIELD(data.dev), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "held-out rows that choose the learning rate; without them data.eval does"},
@@ -203,6 +205,29 @@ static bool applies_to_scan(const RunSpec *spec, const char *path)
     return true;
 }
 
+/* Plans are tinylora's; full and none have no settings. */
+static bool applies_to_adapter(const RunSpec *spec, const char *path)
+{
+    static const struct {
+        const char *path, *methods;
+    } of_methods[] = {{"adapter.method", "tinylora,lora,lora-xs,full,none"},
+                      {"adapter.rank", "tinylora,lora,lora-xs"},
+                      {"adapter.targets", "tinylora,lora,lora-xs"},
+                      {"adapter.seed", "tinylora,lora,lora-xs"},
+                      {"adapter.scale", "tinylora,lora,lora-xs"},
+                      {"adapter.alpha", "tinylora,lora,lora-xs"},
+                      {"adapter.sigma", "tinylora,lora-xs"},
+                      {"adapter.init", "tinylora,lora-xs"},
+                      {"adapter.init_size", "tinylora,lora-xs"},
+                      {"adapter.rslora", "lora,lora-xs"},
+                      {"adapter.dropout", "lora"}};
+    const char *methods = "tinylora";
+    for (size_t i = 0; i < sizeof of_methods / sizeof of_methods[0]; i++) {
+        methods = strcmp(path, of_methods[i].path) == 0 ? of_methods[i].methods : methods;
+    }
+    return has_word(methods, spec->adapter.method);
+}
+
 bool setting_applies(const RunSpec *spec, const Setting *setting)
 {
     const char *path = setting->path;
@@ -216,10 +241,7 @@ bool setting_applies(const RunSpec *spec, const Setting *setting)
     if (starts_with(path, "sft.")) {
         return strcmp(spec->method, "sft") == 0;
     }
-    if (starts_with(path, "adapter.") && strcmp(path, "adapter.method") != 0) {
-        return strcmp(spec->adapter.method, "tinylora") == 0;
-    }
-    return true;
+    return !starts_with(path, "adapter.") || applies_to_adapter(spec, path);
 }
 
 char *setting_field(RunSpec *spec, const Setting *setting, int reward)

@@ -37,6 +37,8 @@ typedef struct {
         char map_sha256[65];   /* "": until it is read */
         bool projection_shared;
         double alpha, init_size; /* 0: none, chosen by init */
+        bool rslora;
+        double dropout;
         bool given[160]; /* by index of the setting, of adapter.* alone: not left at its default */
     } adapter;
     struct {

@@ -356,27 +356,28 @@ static void a_sweep_typed_again_does_nothing_twice(void **state)
 }
 
 /* In the results.db of the test before: its base row has no nll yet. */
-static void sft_full_and_none_run_in_one_sweep_and_the_base_has_every_score(void **state)
+static void sft_of_every_method_runs_in_one_sweep_and_the_base_has_every_score(void **state)
 {
     (void)state;
     Run r = run("sweep small.json --set method=sft --set 'sweep.optimizer.lr=[1e-3]' --set "
-                "'sweep.adapter.method=[\"tinylora\", \"full\", \"none\"]'");
+                "'sweep.adapter.method=[\"tinylora\", \"lora\", \"lora-xs\", \"full\", \"none\"]'");
     assert_int_equal(r.code, 0);
     run_free(&r);
     JsonDocument *document = expect_json(
         "query -o json \"SELECT r.adapter, r.kind, e.value, e.base_value FROM evaluation e "
         "JOIN run r USING (run_id) WHERE e.extractor = 'nll' ORDER BY r.kind, r.adapter\"");
-    assert_int_equal(json_size(json_root(document)), 4);
+    assert_int_equal(json_size(json_root(document)), 6);
     double base = 0, value = 0;
     assert_true(json_double(json_get(json_at(json_root(document), 0), "value"), &base));
-    static const char *const adapters[] = {"none", "full", "none", "tinylora"};
-    for (size_t i = 0; i < 4; i++) {
+    static const char *const adapters[] = {"none", "full", "lora", "lora-xs", "none", "tinylora"};
+    for (size_t i = 0; i < 6; i++) {
         const Json *row = json_at(json_root(document), i);
         assert_string_equal(json_string(json_get(row, "adapter"), NULL), adapters[i]);
         assert_true(json_double(json_get(row, "value"), &value));
         assert_true(i == 1   ? value < base - 0.01
-                    : i == 2 ? value == base
-                             : 1); /* full learns, none does not */
+                    : i == 2 ? value < base
+                    : i == 4 ? value == base
+                             : 1); /* full and LoRA learn, none does not */
         assert_true(i == 0 || (json_double(json_get(row, "base_value"), &value) && value == base));
     }
     json_free(document);
@@ -536,7 +537,7 @@ int main(void)
         cmocka_unit_test(models_are_described_made_and_verified),
         cmocka_unit_test(config_show_lists_every_key_and_resolves_a_config),
         cmocka_unit_test(a_sweep_typed_again_does_nothing_twice),
-        cmocka_unit_test(sft_full_and_none_run_in_one_sweep_and_the_base_has_every_score),
+        cmocka_unit_test(sft_of_every_method_runs_in_one_sweep_and_the_base_has_every_score),
         cmocka_unit_test(stored_runs_are_used_by_score_generate_and_eval),
         cmocka_unit_test(a_cell_that_diverges_is_failed_and_the_others_go_on),
         cmocka_unit_test(what_enters_is_refused_before_anything_is_written),

@@ -279,7 +279,8 @@ static void defaults_of_later_settings_leave_identities_alone(void **state)
     const IdentityInputs inputs = {"c", "g", "w", "t", "d", "h"};
     const char *const later[] = {
         "tie_factor", "map_sha256", "order",     "sigma", "projection", "projection_shared",
-        "alpha",      "init",       "init_size", "dtype", "preset",     "weight_tying"};
+        "alpha",      "init",       "init_size", "dtype", "preset",     "weight_tying",
+        "rslora",     "dropout"};
     RunSpec spec;
     Text identity = {0};
     char run_id[RUN_ID_SIZE];
@@ -295,6 +296,61 @@ static void defaults_of_later_settings_leave_identities_alone(void **state)
     text_release(&identity);
 }
 
+/* s = alpha / r as PEFT; what is not LoRA's is no part of its runs. */
+static void the_classic_lora_is_its_settings(void **state)
+{
+    (void)state;
+    const IdentityInputs inputs = {"c", "g", "w", "t", "d", "h"};
+    ModelConfig model = model_of(3);
+    RunSpec spec;
+    Text identity = {0}, other = {0};
+    AdapterSpec a = adapter_of(&spec,
+                               "{\"method\": \"lora\", \"rank\": 16, \"alpha\": 32, \"dropout\": "
+                               "0.05, \"targets\": [\"q_proj\", \"v_proj\"]}",
+                               3);
+    assert_string_equal(a.method, "lora");
+    assert_int_equal(a.plan.rank, 16);
+    assert_true(a.scale == 2 && a.dropout == 0.05);
+    assert_int_equal(adapter_spec_parameters(&a, &model), 3 * 16 * ((64 + 64) + (64 + 32)));
+    identity_json(&identity, &spec, &inputs);
+    assert_non_null(
+        strstr(text_string(&identity), "\"adapter.alpha\":32,\"adapter.dropout\":0.05,"));
+    assert_null(strstr(text_string(&identity), "adapter.u"));
+    assert_null(strstr(text_string(&identity), "adapter.sigma"));
+    a = adapter_of(&spec,
+                   "{\"method\": \"lora\", \"rank\": 16, \"alpha\": 32, \"dropout\": 0.05, "
+                   "\"targets\": [\"q_proj\", \"v_proj\"], \"budget\": 13, \"sigma\": \"sqrt\"}",
+                   3);
+    identity_json(&other, &spec, &inputs);
+    assert_string_equal(text_string(&identity), text_string(&other));
+    a = adapter_of(&spec, "{\"method\": \"lora\", \"rank\": 16, \"alpha\": 32, \"rslora\": true}",
+                   3);
+    assert_true(a.scale == 8 && a.dropout == 0);
+    a = adapter_of(&spec, "{\"method\": \"lora\", \"rank\": 40, \"scale\": 0.5}", 3);
+    assert_true(a.scale == 0.5f); /* a rank above k's 32 rows is allowed */
+    a = adapter_of(&spec,
+                   "{\"method\": \"lora-xs\", \"rank\": 25, \"sigma\": \"sqrt\", \"init\": "
+                   "\"normal\", \"init_size\": 1e-5, \"dropout\": 0.5}",
+                   3);
+    assert_true(a.sigma == SIGMA_SQRT && a.start == START_NORMAL && a.start_size == 1e-5);
+    assert_true(a.dropout == 0 && a.scale == 1);
+    assert_int_equal(adapter_spec_parameters(&a, &model), 3 * 7 * 625);
+    refuses("{\"method\": \"lora-xs\", \"rank\": 33}", 3, STATUS_USAGE,
+            "adapter.rank: module \"model.layers.0.self_attn.k_proj\" (32 x 64): rank 33, at most "
+            "32");
+    refuses("{\"method\": \"lora\", \"dropout\": 1}", 3, STATUS_USAGE, "adapter.dropout");
+    refuses("{\"method\": \"lora\", \"dropout\": -0.1}", 3, STATUS_USAGE, "adapter.dropout");
+    refuses("{\"method\": \"lora\", \"alpha\": -1}", 3, STATUS_USAGE, "adapter.alpha");
+    refuses("{\"method\": \"lora\", \"alpha\": 8, \"scale\": 2}", 3, STATUS_USAGE,
+            "adapter.alpha: it and adapter.scale both give s");
+    refuses("{\"method\": \"lora\", \"rank\": 0}", 3, STATUS_USAGE, "adapter.rank");
+    refuses("{\"method\": \"lora\", \"targets\": []}", 3, STATUS_USAGE, "adapter.targets");
+    refuses("{\"method\": \"lora\", \"targets\": [\"qkv_proj\"]}", 3, STATUS_USAGE,
+            "\"qkv_proj\" is not a linear layer");
+    text_release(&identity);
+    text_release(&other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -303,6 +359,7 @@ int main(void)
         cmocka_unit_test(points_that_do_not_exist_are_refused_with_what_to_change),
         cmocka_unit_test(the_hash_of_a_map_is_in_the_identity_and_checked),
         cmocka_unit_test(defaults_of_later_settings_leave_identities_alone),
+        cmocka_unit_test(the_classic_lora_is_its_settings),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

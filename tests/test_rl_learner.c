@@ -81,10 +81,10 @@ static void same_bits(const Text *a, const Text *b, const char *what)
     }
 }
 
-static void check_fused(Method method, int n_threads)
+static void check_fused(Method method, const char *adapter, int n_threads)
 {
     TinyTask tiny = tiny_task_open(ARCHITECTURE_QWEN2, true, 6);
-    Trainer trainer = tiny_trainer(&tiny, "tinylora", N_LEARNERS, n_threads);
+    Trainer trainer = tiny_trainer(&tiny, adapter, N_LEARNERS, n_threads);
     Learner *learners[N_LEARNERS];
     Text fused[N_LEARNERS] = {{0}};
     for (int i = 0; i < N_LEARNERS; i++) {
@@ -96,7 +96,7 @@ static void check_fused(Method method, int n_threads)
     for (int i = 0; i < N_LEARNERS; i++) {
         Text alone = {0};
         TrainSettings settings = settings_of(method, i);
-        Trainer one = tiny_trainer(&tiny, "tinylora", 1, 1);
+        Trainer one = tiny_trainer(&tiny, adapter, 1, 1);
         Learner *learner = tiny_learner(&tiny, &one, &settings);
         run_steps(&one, &learner, 1, 3, &alone);
         same_bits(&alone, &fused[i], "fused and alone");
@@ -114,8 +114,11 @@ static void learners_fused_have_the_bits_they_have_alone_for_any_threads(void **
 {
     (void)state;
     for (int threads = 1; threads <= 3; threads++) {
-        check_fused(METHOD_SFT, threads);
-        check_fused(METHOD_GRPO, threads);
+        check_fused(METHOD_SFT, "tinylora", threads);
+        check_fused(METHOD_GRPO, "tinylora", threads);
+        check_fused(METHOD_SFT, "lora", threads);
+        check_fused(METHOD_GRPO, "lora", threads);
+        check_fused(METHOD_GRPO, "lora-xs", threads);
     }
 }
 
@@ -161,6 +164,9 @@ static void a_run_resumed_at_every_step_is_the_undisturbed_run(void **state)
     check_resume(METHOD_SFT, "tinylora", 0);
     check_resume(METHOD_GRPO, "tinylora", 1);
     check_resume(METHOD_GRPO, "tinylora", 2);
+    check_resume(METHOD_SFT, "lora", 0);
+    check_resume(METHOD_GRPO, "lora", 1);
+    check_resume(METHOD_GRPO, "lora-xs", 2);
     check_resume(METHOD_SFT, "full", 0);
     check_resume(METHOD_GRPO, "full", 2);
     check_resume(METHOD_GRPO, "none", 2);

@@ -104,7 +104,8 @@ static inline Trainer tiny_trainer(TinyTask *tiny, const char *method, int n, in
                                  .parameters = 6},
                         .targets = (1u << N_ROLES) - 1,
                         .seed = 13,
-                        .scale = 1};
+                        .scale = 1,
+                        .dropout = strcmp(method, "lora") == 0 ? 0.2 : 0};
     tiny_require(
         adapter_bank_new(&trainer.bank, tiny->model, &spec, n, n_threads, NULL, NULL, NULL, &error),
         &error);
