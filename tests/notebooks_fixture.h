@@ -1,5 +1,6 @@
-/* A results.db with a small sweep, a run that failed, a second experiment on the same rows, and a
- * surface that is not finished. Names and texts are what a careless user might choose. */
+/* Wants cmocka.h before it. A results.db with a small sweep, a run that failed, a second experiment
+ * on the same rows, and a surface that is not finished. Names and texts are what a careless user
+ * might choose. */
 #pragma once
 #include <math.h>
 #include <stdio.h>
@@ -297,8 +298,7 @@ static inline bool fixture_python(const char *modules, const char *script, const
     }
     snprintf(command, sizeof command, "/usr/bin/python3 '%s' %s", script, arguments);
     if (system(command) != 0) {
-        fprintf(stderr, "%s %s failed\n", script, arguments);
-        abort();
+        fail_msg("%s %s", script, arguments);
     }
     return true;
 }
