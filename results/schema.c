@@ -21,16 +21,23 @@ static const struct {
     int since;
     const char *object;
 } objects[] = {
-    {1, "table experiment"},      {1, "table run"},           {1, "table experiment_run"},
-    {1, "table attempt"},         {1, "table param"},         {1, "table metric"},
-    {1, "table checkpoint"},      {1, "table completion"},    {1, "table evaluation"},
-    {1, "table eval_completion"}, {1, "table eval_verdict"},  {1, "table surface"},
-    {1, "table surface_row"},     {1, "table surface_point"}, {2, "table surface_preview"},
-    {2, "table surface_mark"},    {2, "table surface_slice"}, {2, "table surface_hessian"},
-    {1, "table artifact"},        {1, "table event"},         {1, "view run_list"},
-    {1, "view best_runs"},        {1, "view sweep_summary"},  {1, "view eval_sample"},
-    {1, "view learning_curve"},   {1, "view surface_grid"},   {2, "view surface_picture"},
-    {2, "view surface_list"},     {1, "view run_show"},
+    {1, "table experiment"},      {1, "table run"},
+    {1, "table experiment_run"},  {1, "table attempt"},
+    {1, "table param"},           {1, "table metric"},
+    {1, "table checkpoint"},      {1, "table completion"},
+    {1, "table evaluation"},      {1, "table eval_completion"},
+    {1, "table eval_verdict"},    {1, "table surface"},
+    {1, "table surface_row"},     {1, "table surface_point"},
+    {2, "table surface_preview"}, {2, "table surface_mark"},
+    {2, "table surface_slice"},   {2, "table surface_hessian"},
+    {1, "table artifact"},        {1, "table event"},
+    {1, "view run_list"},         {1, "view best_runs"},
+    {1, "view sweep_summary"},    {1, "view eval_sample"},
+    {1, "view learning_curve"},   {1, "view surface_grid"},
+    {2, "view surface_picture"},  {2, "view surface_list"},
+    {2, "view surface_progress"}, {2, "view surface_process"},
+    {2, "view surface_show"},     {2, "view run_progress"},
+    {1, "view run_show"},
 };
 
 Status schema_create(Database *database, Error *error)
