@@ -305,7 +305,7 @@ static void add_axis(FigureDraft *draft, const FigureGrid *grid, const char *axi
     char name[16];
     int power;
     Text label = {0};
-    double step = figure_nice_step(high - low, narrow ? 2 : 5);
+    double step = figure_nice_step(high - low, narrow ? 3 : 5);
     snprintf(name, sizeof name, "%s_ticks", axis);
     draft_ticks(draft, name, low, high, step, &power);
     snprintf(name, sizeof name, "%s_label", axis);
@@ -331,7 +331,9 @@ static void add_levels(FigureDraft *draft, const FigureGrid *grid, const double 
     int power = close ? (int)floor(log10(levels[n - 1] - levels[0])) : 0;
     for (size_t k = 0; k < n; k++) {
         Text label = {0};
+        bool labelled = n <= 10 || fabs(remainder(levels[k] - origin, 2 * step)) < step / 2;
         text_printf(&label, "%.5g", (levels[k] - origin) / pow(10, power));
+        label.bytes[labelled ? label.n : 0] = 0; /* of many every other one */
         labels[k] = label.bytes;
     }
     draft_numbers(draft, "levels", levels, n);
