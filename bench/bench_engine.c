@@ -200,8 +200,26 @@ static Plan budget_plan(const ModelConfig *config, unsigned targets)
     return plan;
 }
 
+/* method: tinylora of 13 scalars on all layers, or lora, lora-xs on all, lora-qv on q and v, with
+ * alpha = 2 rank; -dropout: of 0.05. */
+static AdapterSpec spec_of(const ModelConfig *config, const char *method, int rank)
+{
+    unsigned targets =
+        strncmp(method, "lora-qv", 7) == 0 ? 1u << ROLE_Q | 1u << ROLE_V : (1u << N_ROLES) - 1;
+    AdapterSpec spec = {.method = method, .targets = targets, .seed = 13, .scale = 1};
+    if (strcmp(method, "tinylora") == 0) {
+        spec.plan = budget_plan(config, targets);
+    } else {
+        spec.method = strcmp(method, "lora-xs") == 0 ? "lora-xs" : "lora";
+        spec.plan.rank = rank;
+        spec.scale = 2;
+        spec.dropout = strstr(method, "-dropout") ? 0.05 : 0;
+    }
+    return spec;
+}
+
 static void train(Model *model, Engine *engine, int repeats, int n_sequences, int n_tokens,
-                  int n_adapters)
+                  int n_adapters, const char *method, int rank)
 {
     double *seconds = take((size_t)repeats, sizeof *seconds), loaded = peak_mib();
     int32_t *tokens = take((size_t)n_sequences * n_tokens, sizeof *tokens);
@@ -215,21 +233,23 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
                                   .n_tokens = n_tokens,
                                   .parent = -1,
                                   .adapter = 1 + i * n_adapters / n_sequences,
-                                  .scored = scored};
+                                  .scored = scored,
+                                  .key = 1 + (uint64_t)i};
     }
     Error error;
     AdapterBank *bank;
-    unsigned targets = (1u << N_ROLES) - 1;
-    AdapterSpec spec = {.method = "tinylora",
-                        .plan = budget_plan(&model->config, targets),
-                        .targets = targets,
-                        .seed = 13,
-                        .scale = 1};
+    AdapterSpec spec = spec_of(&model->config, method, rank);
     check(adapter_bank_new(&bank, model, &spec, n_adapters, engine_threads(engine), NULL, NULL,
                            NULL, &error),
           &error);
-    float *values = take((size_t)n_adapters * BUDGET, sizeof *values);
-    double gradient[BUDGET], each = -1.0 / ((double)n_sequences * (n_tokens - 1));
+    size_t n = adapter_parameters(bank);
+    float *values = take((size_t)n_adapters * n, sizeof *values);
+    double *gradient = take(n, sizeof *gradient);
+    double each = -1.0 / ((double)n_sequences * (n_tokens - 1));
+    for (int a = 0; a < n_adapters; a++) {
+        adapter_initial(bank, values + (size_t)a * n);
+        adapter_set(bank, a + 1, values + (size_t)a * n, engine_threads(engine));
+    }
     Batch batch = {.sequences = sequences,
                    .n_sequences = n_sequences,
                    .hook = adapter_hook(bank),
@@ -240,9 +260,9 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
         adapter_clear_gradients(bank);
         check(engine_evaluate(engine, &batch, &error), &error);
         for (int a = 0; a < n_adapters; a++) {
-            float *v = values + (size_t)a * BUDGET;
+            float *v = values + (size_t)a * n;
             adapter_gradient(bank, a + 1, gradient);
-            for (int i = 0; i < BUDGET; i++) {
+            for (size_t i = 0; i < n; i++) {
                 v[i] -= (float)(1e-3 * gradient[i]);
             }
             adapter_set(bank, a + 1, v, engine_threads(engine));
@@ -253,6 +273,7 @@ static void train(Model *model, Engine *engine, int repeats, int n_sequences, in
     }
     report("train", "s/step", seconds, repeats, 0, loaded);
     adapter_bank_free(bank);
+    free(gradient);
     free(values);
     free(sequences);
     free(scored);
@@ -274,12 +295,14 @@ int main(int argc, char **argv)
 {
     const char *task = argc > 4 ? argv[4] : "";
     int is_prefill = strcmp(task, "prefill") == 0, is_train = strcmp(task, "train") == 0;
-    if (argc != (is_prefill ? 6 : 7) && !(is_train && argc == 8)) {
+    if (argc != (is_prefill ? 6 : 7) && !(is_train && (argc == 8 || argc == 10))) {
         give_up("usage: bench_engine MODEL THREADS REPEATS decode SEQUENCES NEW | prefill TOKENS | "
-                "train SEQUENCES TOKENS [ADAPTERS]");
+                "train SEQUENCES TOKENS [ADAPTERS [lora|lora-qv|lora-qv-dropout|lora-xs RANK]]");
     }
     int n_threads = number(argv[2]), repeats = number(argv[3]), a = number(argv[5]);
-    int b = is_prefill ? 0 : number(argv[6]), n_adapters = argc == 8 ? number(argv[7]) : 1;
+    int b = is_prefill ? 0 : number(argv[6]), n_adapters = argc >= 8 ? number(argv[7]) : 1;
+    const char *method = argc == 10 ? argv[8] : "tinylora";
+    int rank = argc == 10 ? number(argv[9]) : 0;
     if (repeats > MAX_REPEATS || (!is_prefill && b < 2)) {
         give_up("at most 1000 repeats, at least 2 tokens");
     }
@@ -291,7 +314,7 @@ int main(int argc, char **argv)
     if (is_prefill) {
         prefill(model, engine, repeats, a);
     } else if (is_train) {
-        train(model, engine, repeats, a, b, n_adapters);
+        train(model, engine, repeats, a, b, n_adapters, method, rank);
     } else if (strcmp(task, "decode") == 0) {
         decode(model, engine, repeats, a, b);
     } else {

@@ -3,20 +3,32 @@
 
 #include <Random123/philox.h>
 #include <math.h>
+#include <string.h>
 
-void random_words(uint32_t words[4], RandomKey key, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+/* The purpose is mixed into the 64-bit key so that any 64-bit seed is allowed. */
+static philox4x32_key_t philox_key_of(RandomKey key)
 {
-    /* The purpose is mixed into the 64-bit key so that any 64-bit seed is allowed. */
     uint64_t mixed = key.seed + 0x9e3779b97f4a7c15u * (uint64_t)key.purpose;
     mixed = (mixed ^ (mixed >> 30)) * 0xbf58476d1ce4e5b9u;
     mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebu;
     mixed ^= mixed >> 31;
-    philox4x32_ctr_t counter = {{a, b, c, d}};
-    philox4x32_key_t philox_key = {{(uint32_t)mixed, (uint32_t)(mixed >> 32)}};
-    philox4x32_ctr_t result = philox4x32(counter, philox_key);
-    for (int i = 0; i < 4; i++) {
-        words[i] = result.v[i];
+    return (philox4x32_key_t){{(uint32_t)mixed, (uint32_t)(mixed >> 32)}};
+}
+
+void random_blocks(uint32_t *words, RandomKey key, uint32_t a, uint32_t b, uint32_t c, uint32_t d,
+                   int n_blocks)
+{
+    philox4x32_key_t philox_key = philox_key_of(key);
+    for (int i = 0; i < n_blocks; i++) {
+        philox4x32_ctr_t counter = {{a, b, c + (uint32_t)i, d}};
+        philox4x32_ctr_t result = philox4x32(counter, philox_key);
+        memcpy(words + 4 * (size_t)i, result.v, sizeof result.v);
     }
+}
+
+void random_words(uint32_t words[4], RandomKey key, uint32_t a, uint32_t b, uint32_t c, uint32_t d)
+{
+    random_blocks(words, key, a, b, c, d, 1);
 }
 
 static double to_uniform(uint32_t high, uint32_t low)

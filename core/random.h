@@ -26,6 +26,10 @@ typedef struct {
 /* words: (4) 32 random bits each. */
 void random_words(uint32_t words[4], RandomKey key, uint32_t a, uint32_t b, uint32_t c, uint32_t d);
 
+/* The blocks at c, c + 1, ... of the same (a, b, d). words: (n_blocks, 4) */
+void random_blocks(uint32_t *words, RandomKey key, uint32_t a, uint32_t b, uint32_t c, uint32_t d,
+                   int n_blocks);
+
 /* Uniform in [0, 1), 53 bits. */
 double random_uniform(RandomKey key, uint32_t a, uint32_t b, uint32_t c, uint32_t d);
 
