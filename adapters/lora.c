@@ -491,6 +491,25 @@ static void gradient_lora(const AdapterBank *bank, int adapter, double *gradient
     }
 }
 
+static const Module *modules_lora(const AdapterBank *bank, int *n)
+{
+    const Lora *l = bank->state;
+    *n = l->n_modules;
+    return l->modules;
+}
+
+static void product_lora(const AdapterBank *bank, int adapter, int module, float *a, float *b)
+{
+    const Lora *l = bank->state;
+    const Part *part = &l->parts[module];
+    const float *values = values_of(l, adapter);
+    memcpy(a, values + part->a, (part->b - part->a) * sizeof *a);
+    transpose(b, values + part->b, l->rank, part->n_out);
+    for (size_t i = 0; i < (size_t)part->n_out * l->rank; i++) {
+        b[i] *= l->scale;
+    }
+}
+
 const AdapterMethod adapter_method_lora = {
     .name = "lora",
     .open = open_lora,
@@ -501,4 +520,6 @@ const AdapterMethod adapter_method_lora = {
     .shared_layers = shared_layers_lora,
     .clear = clear_lora,
     .gradient = gradient_lora,
+    .modules = modules_lora,
+    .product = product_lora,
 };

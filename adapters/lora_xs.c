@@ -144,6 +144,26 @@ static void gradient_lora_xs(const AdapterBank *bank, int adapter, double *gradi
     }
 }
 
+static const Module *modules_lora_xs(const AdapterBank *bank, int *n)
+{
+    const LoraXs *x = bank->state;
+    *n = x->n_modules;
+    return x->modules;
+}
+
+static void product_lora_xs(const AdapterBank *bank, int adapter, int module, float *a, float *b)
+{
+    const LoraXs *x = bank->state;
+    middle_product(&x->middle, adapter, module, a, b);
+}
+
+static bool frozen_lora_xs(const AdapterBank *bank, int module, AdapterFrozen *frozen)
+{
+    const LoraXs *x = bank->state;
+    *frozen = (AdapterFrozen){.factors = &x->middle.factors[module]};
+    return true;
+}
+
 const AdapterMethod adapter_method_lora_xs = {
     .name = "lora-xs",
     .open = open_lora_xs,
@@ -154,4 +174,7 @@ const AdapterMethod adapter_method_lora_xs = {
     .shared_layers = shared_layers_lora_xs,
     .clear = clear_lora_xs,
     .gradient = gradient_lora_xs,
+    .modules = modules_lora_xs,
+    .product = product_lora_xs,
+    .frozen = frozen_lora_xs,
 };

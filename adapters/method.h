@@ -1,6 +1,7 @@
 /* What an adapter method is to the bank, inside this folder only: one const struct a method. */
 #pragma once
 #include "adapters/adapter.h"
+#include "adapters/change.h"
 
 typedef struct {
     const char *cache_directory; /* NULL: none */
@@ -24,6 +25,10 @@ typedef struct {
     void (*use_base)(AdapterBank *bank, bool base, int n_threads); /* NULL: nothing to do */
     void (*clear)(AdapterBank *bank);
     void (*gradient)(const AdapterBank *bank, int adapter, double *gradient);
+    /* As adapter_modules, adapter_product and adapter_frozen (change.h); NULL: it has none. */
+    const Module *(*modules)(const AdapterBank *bank, int *n);
+    void (*product)(const AdapterBank *bank, int adapter, int module, float *a, float *b);
+    bool (*frozen)(const AdapterBank *bank, int module, AdapterFrozen *frozen);
 } AdapterMethod;
 
 struct AdapterBank {

@@ -367,6 +367,23 @@ void middle_set(Middle *m, int adapter, int slot, const float *values)
     m->active[at] = active;
 }
 
+void middle_product(const Middle *m, int adapter, int slot, float *a, float *b)
+{
+    const Factors *f = &m->factors[slot];
+    const float *core = m->core + place(m, adapter, slot) * square(m);
+    size_t rank = (size_t)m->rank, n_out = (size_t)f->n_out;
+    memcpy(a, f->v, rank * f->n_in * sizeof *a);
+    for (size_t o = 0; o < n_out; o++) {
+        for (size_t k = 0; k < rank; k++) {
+            double sum = 0;
+            for (size_t j = 0; j < rank; j++) {
+                sum += (double)f->u[j * n_out + o] * (double)core[j * rank + k];
+            }
+            b[o * rank + k] = (float)sum;
+        }
+    }
+}
+
 const double *middle_gradient(const Middle *m, int adapter, int slot)
 {
     return m->sum + place(m, adapter, slot) * square(m);

@@ -31,6 +31,8 @@ Status middle_open(Middle *m, LinearHook *hook, const Model *model, const Module
 void middle_release(Middle *m);
 /* values: M of a module (rank, rank). */
 void middle_set(Middle *m, int adapter, int module, const float *values);
+/* W' - W = b a: a = V^T (rank, n_in), b = U M (n_out, rank), summed in double and rounded. */
+void middle_product(const Middle *m, int adapter, int module, float *a, float *b);
 /* dM = sum of (U^T dy) (V^T x)^T since the last clear: (rank, rank). */
 const double *middle_gradient(const Middle *m, int adapter, int module);
 void middle_clear(Middle *m);

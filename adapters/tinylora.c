@@ -277,6 +277,27 @@ static void gradient_tinylora(const AdapterBank *bank, int adapter, double *grad
     }
 }
 
+static const Module *modules_tinylora(const AdapterBank *bank, int *n)
+{
+    const TinyLora *t = bank->state;
+    *n = t->n_modules;
+    return t->modules;
+}
+
+static void product_tinylora(const AdapterBank *bank, int adapter, int module, float *a, float *b)
+{
+    const TinyLora *t = bank->state;
+    middle_product(&t->middle, adapter, module, a, b);
+}
+
+static bool frozen_tinylora(const AdapterBank *bank, int module, AdapterFrozen *frozen)
+{
+    const TinyLora *t = bank->state;
+    *frozen = (AdapterFrozen){&t->middle.factors[module], projection_of(t, module), t->plan.u,
+                              t->group[module]};
+    return true;
+}
+
 const AdapterMethod adapter_method_tinylora = {
     .name = "tinylora",
     .open = open_tinylora,
@@ -287,4 +308,7 @@ const AdapterMethod adapter_method_tinylora = {
     .shared_layers = shared_layers_tinylora,
     .clear = clear_tinylora,
     .gradient = gradient_tinylora,
+    .modules = modules_tinylora,
+    .product = product_tinylora,
+    .frozen = frozen_tinylora,
 };

@@ -165,7 +165,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_generate = {
     .name = "generate",
     .summary = "completions of a prompt",
-    .usage = "--model MODEL [--run RUN | --surface S --at P] --prompt S [--greedy | --temperature "
+    .usage = "--model MODEL [--run RUN | --surface S --at P | --adapter DIR] --prompt S [--greedy | --temperature "
              "T --top-p P --top-k K] "
              "[--max-new N] [--seed N] [--samples N]",
     .help = "Prints the text; with -o json text, ids and log-probabilities.\n\n" USE_HELP

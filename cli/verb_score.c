@@ -146,7 +146,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_score = {
     .name = "score",
     .summary = "log-probability of every token of texts",
-    .usage = "--model MODEL [--run RUN | --surface S --at P] --file TEXTS",
+    .usage = "--model MODEL [--run RUN | --surface S --at P | --adapter DIR] --file TEXTS",
     .help = "One line a text: number of tokens, mean negative log-likelihood of the next token,\n"
             "log-probability of each next token.\n\n" USE_HELP
             "  --file TEXTS      one text a line, or a JSON string or {\"text\": ...} a line; -: "

@@ -12,5 +12,7 @@ const Verb *const verbs[] = {
     &verb_export_csv,    &verb_export_jsonl, &verb_export_hdf5, &verb_export_npy,
 
     &verb_export_figures, &verb_export_notebook, &verb_export_report,
+
+    &verb_adapter_export,
 };
 const int n_verbs = sizeof verbs / sizeof verbs[0];

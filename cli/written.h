@@ -7,6 +7,9 @@
 void cli_record(const Cli *cli, const Text *files, const char *kind, const char *surface_id,
                 bool *recorded);
 
+/* The same of a run, whole id. */
+void cli_record_of_run(const Cli *cli, const Text *files, const char *kind, const char *run_id);
+
 /* files: a path a line. They go to stdout, and into the table `artifact` with size and hash unless
  * results.db is being written to or cannot be. surface_id: whole, or NULL. */
 Status cli_written(const Cli *cli, const Text *files, const char *kind, const char *surface_id,

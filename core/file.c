@@ -94,6 +94,21 @@ bool directory_exists(const char *path)
     return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
+bool directory_occupied(const char *path)
+{
+    DIR *folder = opendir(path);
+    if (!folder) {
+        return file_exists(path);
+    }
+    bool occupied = false;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        occupied =
+            occupied || (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0);
+    }
+    closedir(folder);
+    return occupied;
+}
+
 Status directory_make(const char *path, Error *error)
 {
     char part[FILE_PATH_MAX];

@@ -16,6 +16,8 @@ Status file_open(int *fd, size_t *n_bytes, const char *path, Error *error);
 Status file_read(char **bytes, size_t *n, const char *path, size_t max_bytes, Error *error);
 bool file_exists(const char *path); /* anything of that name, a dangling link too */
 bool directory_exists(const char *path);
+/* A folder with at least one entry, or something that is no folder. */
+bool directory_occupied(const char *path);
 /* The folder with all that leads to it; one that is there already is fine. */
 Status directory_make(const char *path, Error *error);
 

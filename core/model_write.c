@@ -1,5 +1,4 @@
 /* Writing model directories: trained weights, and random ones streamed. */
-#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -174,26 +173,10 @@ static Status write_files(const char *folder, const ModelConfig *config, AppendT
     return status == STATUS_OK ? write_config(folder, config, error) : status;
 }
 
-/* Is there a folder with at least one entry, or something that is no folder? */
-static bool is_occupied(const char *directory)
-{
-    DIR *folder = opendir(directory);
-    if (!folder) {
-        return file_exists(directory);
-    }
-    bool occupied = false;
-    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
-        occupied =
-            occupied || (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0);
-    }
-    closedir(folder);
-    return occupied;
-}
-
 static Status write_directory(const char *directory, const ModelConfig *config, AppendTensor append,
                               void *context, const char *tokenizer_path, Error *error)
 {
-    if (is_occupied(directory)) {
+    if (directory_occupied(directory)) {
         return write_files(directory, config, append, context, tokenizer_path, error);
     }
     FileWriter folder;
@@ -344,7 +327,7 @@ Status model_random_write(const char *directory, const char *config_path, Tensor
     if (status != STATUS_OK) {
         return status;
     }
-    if (is_occupied(directory)) {
+    if (directory_occupied(directory)) {
         return error_set(error, STATUS_USAGE, "%s: exists already and is not empty", directory);
     }
     RandomWeights *weights = malloc(sizeof *weights);

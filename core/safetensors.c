@@ -263,6 +263,12 @@ const Tensor *safetensors_find(const SafeTensors *file, const char *name)
     return found ? *found : NULL;
 }
 
+const char *safetensors_metadata(const SafeTensors *file, const char *key)
+{
+    const Json *metadata = json_get(json_root(file->shards[0].header), "__metadata__");
+    return json_string(json_get(metadata, key), NULL);
+}
+
 /* Whole pages of n bytes at start: the edges may be shared with a neighbour. */
 static void forget_pages(const void *start, size_t n)
 {

@@ -32,6 +32,8 @@ void safetensors_close(SafeTensors *file);
 size_t safetensors_count(const SafeTensors *file);
 const Tensor *safetensors_at(const SafeTensors *file, size_t i);           /* in order of offset */
 const Tensor *safetensors_find(const SafeTensors *file, const char *name); /* NULL when absent */
+/* What the first file's __metadata__ says under a key, or NULL. */
+const char *safetensors_metadata(const SafeTensors *file, const char *key);
 /* Tell the kernel that the pages of this tensor are not needed any more (they stay in the file). */
 void safetensors_forget(const SafeTensors *file, const Tensor *tensor);
 

@@ -9,6 +9,7 @@
 #include "analysis/plane.h"
 #include "core/json.h"
 #include "experiments/cell.h"
+#include "experiments/descriptor.h"
 #include "results/frame.h"
 #include "results/store_surface.h"
 #include "rl/checkpoint.h"
@@ -137,7 +138,9 @@ Status surface_adapter_open(RunAdapter *adapter, Store *store, const char *id, c
 void run_adapter_close(RunAdapter *adapter)
 {
     free(adapter->v);
+    free(adapter->descriptor);
     adapter->v = NULL;
+    adapter->descriptor = NULL;
 }
 
 static Status put_adapter(Session *session, const RunAdapter *adapter, Error *error)
@@ -157,9 +160,17 @@ static Status put_adapter(Session *session, const RunAdapter *adapter, Error *er
                       adapter->n, adapter_parameters(session->bank));
     }
     if (status) {
-        return error_context(error, status, "adapter of %s", adapter->name);
+        return error_context(error,
+                             adapter->of_file && status == STATUS_USAGE ? STATUS_REFUSED : status,
+                             adapter->of_file ? "%s" : "adapter of %s", adapter->name);
     }
     adapter_set(session->bank, 1, adapter->v, world->n_threads);
+    if (adapter->descriptor) {
+        status = descriptor_check(adapter->descriptor, adapter->name, session->bank, world, error);
+        if (status) {
+            return error_context(error, status, "%s", adapter->name);
+        }
+    }
     session->adapter =
         adapter_hook(session->bank) ? 1 : 0; /* without a hook the weights are the adapter */
     return STATUS_OK;
@@ -173,7 +184,7 @@ Status session_open(Session *session, const World *world, const char *directory,
     Status status = workbench_model(&session->bench, directory, error);
     if (!status && adapter && adapter->weights_sha256[0] &&
         strcmp(adapter->weights_sha256, session->bench.model->weights_sha256) != 0) {
-        status = error_set(error, STATUS_USAGE,
+        status = error_set(error, adapter->of_file ? STATUS_REFUSED : STATUS_USAGE,
                            "%s is of another model: weights %.12s.., those of \"%s\" are %.12s..",
                            adapter->name, adapter->weights_sha256, directory,
                            session->bench.model->weights_sha256);

@@ -14,6 +14,8 @@ typedef struct {
     size_t n;
     char weights_sha256[SHA256_HEX_SIZE]; /* of the model it belongs to; "" where it may be another
                                            */
+    bool of_file;                         /* not of results.db */
+    char *descriptor; /* of a file: what the adapter must be once it is made; NULL: not known */
 } RunAdapter;
 
 /* The settings and the newest parameters of a run. id: a run_id or a unique prefix. Errors:

@@ -1,0 +1,275 @@
+/* The base's file is read from its mapping, tensor by tensor, and its pages given back. */
+#include "adapters/merge.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "adapters/change.h"
+#include "adapters/method.h"
+#include "core/file.h"
+
+enum { MAX_COPIED_BYTES = 1 << 28, CHUNK_BYTES = 1 << 20 };
+
+typedef struct {
+    const AdapterBank *bank;
+    const float *v;
+    FileWriter writer;
+    MergeReport *report;
+    double along, squared; /* <stored - W, W' - W> and |W' - W|^2 */
+    float *base, *stored;  /* (row): W, and what is stored, read back */
+    unsigned char *bytes;  /* (row) in the file's type */
+    size_t capacity;       /* of those, in elements */
+} Merge;
+
+/* The f32 between x and 0, or x itself, whose last bit says that something was cut off: rounding it
+ * again to a shorter type gives what rounding x would. */
+static float round_to_odd(double x)
+{
+    float near = (float)x;
+    if ((double)near == x || !isfinite(near)) {
+        return near;
+    }
+    if (fabs((double)near) > fabs(x)) {
+        near = nextafterf(near, 0);
+    }
+    uint32_t bits;
+    memcpy(&bits, &near, sizeof bits);
+    bits |= 1;
+    memcpy(&near, &bits, sizeof bits);
+    return near;
+}
+
+static Status make_room(Merge *m, size_t n, Error *error)
+{
+    if (n <= m->capacity) {
+        return STATUS_OK;
+    }
+    free(m->base);
+    free(m->stored);
+    free(m->bytes);
+    m->base = malloc(n * sizeof *m->base);
+    m->stored = malloc(n * sizeof *m->stored);
+    m->bytes = malloc(n * sizeof(float));
+    m->capacity = n;
+    return m->base && m->stored && m->bytes
+               ? STATUS_OK
+               : error_set(error, STATUS_FAILED, "no memory for a row of %zu weights", n);
+}
+
+static void account(Merge *m, const Tensor *tensor, size_t n, const double *change)
+{
+    MergeReport *report = m->report;
+    for (size_t i = 0; i < n; i++) {
+        double base = (double)m->base[i], stored = (double)m->stored[i];
+        double rounding = fabs(stored - (base + change[i]));
+        report->n_changed += stored != base;
+        m->along += (stored - base) * change[i];
+        m->squared += change[i] * change[i];
+        report->largest_change = fmax(report->largest_change, fabs(change[i]));
+        if (rounding > report->largest_rounding) {
+            report->largest_rounding = rounding;
+            snprintf(report->largest_at, sizeof report->largest_at, "%s", tensor->name);
+        }
+    }
+    report->n_adapted += n;
+}
+
+/* One row of W', n weights from element `start` of the tensor. */
+static Status put_row(Merge *m, const Tensor *tensor, size_t start, size_t n, const double *change,
+                      Error *error)
+{
+    size_t size = tensor_type_size(tensor->type);
+    Status status = make_room(m, n, error);
+    if (status) {
+        return status;
+    }
+    tensor_to_f32(m->base, (const char *)tensor->data + start * size, tensor->type, n);
+    for (size_t i = 0; i < n; i++) {
+        double sum = (double)m->base[i] + change[i];
+        m->stored[i] = tensor->type == TENSOR_F32 ? (float)sum : round_to_odd(sum);
+    }
+    tensor_from_f32(m->bytes, m->stored, tensor->type, n);
+    size_t bad = tensor_find_nonfinite(m->bytes, tensor->type, n);
+    if (bad < n) {
+        return error_set(error, STATUS_REFUSED,
+                         "tensor \"%s\": element %zu becomes %g, which %s cannot hold",
+                         tensor->name, start + bad, (double)m->base[bad] + change[bad],
+                         tensor_type_name(tensor->type));
+    }
+    tensor_to_f32(m->stored, m->bytes, tensor->type, n);
+    account(m, tensor, n, change);
+    return file_writer_append(&m->writer, m->bytes, n * size, error);
+}
+
+static Status put_matrix(Merge *m, const Tensor *tensor, Module module, Error *error)
+{
+    Change change;
+    Status status = change_open(&change, m->bank, 1, m->v, module, error);
+    for (int row = 0; row < change.n_out && !status; row++) {
+        status = put_row(m, tensor, (size_t)row * change.n_in, (size_t)change.n_in,
+                         change_row(&change, row), error);
+    }
+    change_close(&change);
+    return status;
+}
+
+/* A tensor of "full": W' - W from v, piece by piece. */
+static Status put_trained(Merge *m, const Tensor *tensor, const float *trained, Error *error)
+{
+    size_t n = tensor->n_bytes / tensor_type_size(tensor->type), size = 4096;
+    double *change = malloc(size * sizeof *change);
+    Status status =
+        change ? make_room(m, size, error) : error_set(error, STATUS_FAILED, "out of memory");
+    for (size_t start = 0; start < n && !status; start += size) {
+        size_t count = n - start < size ? n - start : size;
+        tensor_to_f32(m->base, (const char *)tensor->data + start * tensor_type_size(tensor->type),
+                      tensor->type, count);
+        for (size_t i = 0; i < count; i++) {
+            change[i] = (double)trained[start + i] - (double)m->base[i];
+        }
+        status = put_row(m, tensor, start, count, change, error);
+    }
+    free(change);
+    return status;
+}
+
+static Status copy_tensor(Merge *m, const Tensor *tensor, Error *error)
+{
+    Status status = STATUS_OK;
+    for (size_t start = 0; start < tensor->n_bytes && !status; start += CHUNK_BYTES) {
+        size_t n = tensor->n_bytes - start < CHUNK_BYTES ? tensor->n_bytes - start : CHUNK_BYTES;
+        status = file_writer_append(&m->writer, (const char *)tensor->data + start, n, error);
+    }
+    return status;
+}
+
+/* The module whose weight has this name. */
+static bool find_module(const AdapterBank *bank, const char *name, Module *module)
+{
+    int n;
+    const Module *modules = adapter_modules(bank, &n);
+    for (int i = 0; i < n; i++) {
+        char weight[128];
+        module_name(weight, modules[i].layer, modules[i].role);
+        strcat(weight, ".weight");
+        if (strcmp(weight, name) == 0) {
+            *module = modules[i];
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Where a tensor starts in v of "full", or NULL. */
+static const float *find_trained(const Merge *m, const char *name)
+{
+    TensorSpec *specs;
+    size_t n = model_config_tensors(&specs, &m->bank->model->config);
+    const float *at = m->v, *found = NULL;
+    for (size_t i = 0; i < n && !found; i++) {
+        found = strcmp(specs[i].name, name) == 0 ? at : NULL;
+        at += specs[i].dims[0] * (specs[i].n_dims > 1 ? specs[i].dims[1] : 1);
+    }
+    free(specs);
+    return found;
+}
+
+static Status put_tensor(Merge *m, const Tensor *tensor, Error *error)
+{
+    Module module;
+    bool full = m->bank->weight_gradients.gradient != NULL;
+    const float *trained = full ? find_trained(m, tensor->name) : NULL;
+    Status status = trained ? put_trained(m, tensor, trained, error)
+                    : find_module(m->bank, tensor->name, &module)
+                        ? put_matrix(m, tensor, module, error)
+                        : copy_tensor(m, tensor, error);
+    safetensors_forget(m->bank->model->file, tensor);
+    return status;
+}
+
+static Status put_weights(Merge *m, const char *folder, Error *error)
+{
+    static const char *const metadata[] = {"format", "pt"};
+    const SafeTensors *file = m->bank->model->file;
+    bool tied = m->bank->model->config.tied_head;
+    size_t n_file = safetensors_count(file), n = 0;
+    char path[FILE_PATH_MAX];
+    Tensor *tensors = calloc(n_file + 1, sizeof *tensors);
+    Status status = tensors ? path_join(path, folder, "model.safetensors", error)
+                            : error_set(error, STATUS_FAILED, "out of memory");
+    for (size_t i = 0; i < n_file && !status; i++) {
+        const Tensor *tensor = safetensors_at(file, i);
+        if (!tied || strcmp(tensor->name, "lm_head.weight") != 0) {
+            tensors[n++] = *tensor;
+        }
+    }
+    status = status ? status : safetensors_begin(&m->writer, path, tensors, n, metadata, 1, error);
+    if (!status) {
+        for (size_t i = 0; i < n && !status; i++) {
+            status = put_tensor(m, &tensors[i], error);
+        }
+        status = status ? status : file_writer_commit(&m->writer, error);
+        if (status) {
+            file_writer_cancel(&m->writer);
+        }
+    }
+    free(tensors);
+    return status;
+}
+
+/* What a model directory has beside its weights. config.json last: without it a folder is no model.
+ */
+static Status copy_files(const char *folder, const char *from, Error *error)
+{
+    static const char *const names[] = {"generation_config.json",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "special_tokens_map.json",
+                                        "added_tokens.json",
+                                        "vocab.json",
+                                        "merges.txt",
+                                        "tokenizer.model",
+                                        "chat_template.jinja",
+                                        "config.json"};
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < sizeof names / sizeof names[0] && !status; i++) {
+        char source[FILE_PATH_MAX], target[FILE_PATH_MAX], *bytes = NULL;
+        size_t n = 0;
+        status = path_join(source, from, names[i], error);
+        status = status ? status : path_join(target, folder, names[i], error);
+        if (!status && file_exists(source)) {
+            status = file_read(&bytes, &n, source, MAX_COPIED_BYTES, error);
+            status = status ? status : file_write(target, bytes, n, error);
+            free(bytes);
+        }
+    }
+    return status;
+}
+
+Status adapter_merge(MergeReport *report, const AdapterBank *bank, const float *v,
+                     const char *directory, Error *error)
+{
+    FileWriter folder;
+    Merge merge = {.bank = bank, .v = v, .report = report};
+    *report = (MergeReport){0};
+    if (directory_occupied(directory)) {
+        return error_set(error, STATUS_USAGE, "%s: exists already and is not empty", directory);
+    }
+    Status status = directory_writer_open(&folder, directory, error);
+    if (status) {
+        return status;
+    }
+    status = put_weights(&merge, folder.temporary, error);
+    status = status ? status : copy_files(folder.temporary, bank->model->path, error);
+    status = status ? status : directory_writer_commit(&folder, error);
+    if (status) {
+        directory_writer_cancel(&folder);
+    }
+    free(merge.base);
+    free(merge.stored);
+    free(merge.bytes);
+    report->kept = merge.squared > 0 ? merge.along / merge.squared : 1;
+    return status;
+}
