@@ -48,10 +48,10 @@ static const Setting table[] = {
     {"adapter.rslora", SETTING_SWITCH, FIELD(adapter.rslora), "false", 0, 0, NULL, SETTING_LATER, "s = alpha / sqrt(rank) (lora, lora-xs)"},
     {"adapter.dropout", SETTING_NUMBER, FIELD(adapter.dropout), "0", 0, 0.999999999, NULL, SETTING_LATER, "of LoRA's input, while training"},
 
-    {"data.train", SETTING_PATH, FIELD(data.train), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "training rows, JSON Lines"},
+    {"data.train", SETTING_PATH, FIELD(data.train), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "training rows, JSON Lines (*.json: one array)"},
     {"data.dev", SETTING_PATH, FIELD(data.dev), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "held-out rows that choose the learning rate; without them data.eval does"},
     {"data.eval", SETTING_PATH, FIELD(data.eval), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "test rows, scored by `eval`"},
-    {"data.question", SETTING_TEXT, FIELD(data.question), "\"question\"", 0, 0, NULL, 0, "field of the question"},
+    {"data.question", SETTING_TEXT, FIELD(data.question), "\"question\"", 0, 0, NULL, 0, "field of the question, or a text of fields: {instruction}\\n{input}"},
     {"data.answer", SETTING_TEXT, FIELD(data.answer), "\"answer\"", 0, 0, NULL, 0, "field of the reference answer"},
     {"data.template", SETTING_TEXT, FIELD(data.template), "\"plain\"", 0, 0, NULL, 0, "how a question becomes a prompt"},
 

@@ -43,7 +43,7 @@ typedef struct {
     } adapter;
     struct {
         char train[CONFIG_PATH], dev[CONFIG_PATH], eval[CONFIG_PATH]; /* "": none */
-        char question[64], answer[64];
+        char question[512], answer[512];
         char template[4096];
     } data;
     char method[16];

@@ -1,9 +1,10 @@
-/* JSON Lines: one line, one object, parsed by core/json. Not a cache: the whole file is read once.
- */
+/* JSON Lines: one line, one object, parsed by core/json; or one array of them. Not a cache: the
+ * whole file is read once. */
 #include "rl/dataset.h"
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -77,28 +78,97 @@ static Status read_file(char **bytes, size_t *n, const char *path, Error *error)
     return STATUS_OK;
 }
 
-static Status read_field(Reader *reader, const Json *row, const char *name, Error *error)
+/* string: (n) of the field, in the document. */
+static Status find_field(const char **string, size_t *n, const Json *row, const char *name,
+                         Error *error)
 {
     const Json *value = json_get(row, name);
     if (!value) {
         return error_set(error, STATUS_REFUSED, "field \"%s\" is missing", name);
     }
-    size_t n;
-    const char *string = json_string(value, &n);
-    if (!string) {
+    *string = json_string(value, n);
+    if (!*string) {
         return error_set(error, STATUS_REFUSED, "field \"%s\" is %s, expected a string", name,
                          json_kind_name(json_kind(value)));
     }
-    if (memchr(string, 0, n)) {
+    if (memchr(*string, 0, *n)) {
         return error_set(error, STATUS_REFUSED, "field \"%s\" holds a NUL character", name);
     }
-    size_t slot = 2 * (size_t)reader->n_rows;
+    return STATUS_OK;
+}
+
+/* Append a line of text, each {name} replaced by the field. *empty: it has fields and all of them
+ * are empty. */
+static Status fill_line(Text *out, bool *empty, const Json *row, const char *text, size_t n,
+                        Error *error)
+{
+    size_t n_fields = 0, n_full = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *end = text[i] == '{' ? memchr(text + i, '}', n - i) : NULL;
+        if (!end) {
+            text_append(out, text + i, 1);
+            continue;
+        }
+        char name[128];
+        const char *string;
+        size_t n_string;
+        snprintf(name, sizeof name, "%.*s", (int)(end - text - (ptrdiff_t)i - 1), text + i + 1);
+        Status status = find_field(&string, &n_string, row, name, error);
+        if (status) {
+            return status;
+        }
+        text_append(out, string, n_string);
+        n_fields++;
+        n_full += n_string > 0;
+        i = (size_t)(end - text);
+    }
+    *empty = n_fields > 0 && n_full == 0;
+    return STATUS_OK;
+}
+
+/* A text of fields, without the lines whose fields are all empty. */
+static Status fill_fields(Text *out, const Json *row, const char *text, Error *error)
+{
+    size_t start = out->n;
+    for (const char *line = text;;) {
+        size_t n = strcspn(line, "\n"), before = out->n;
+        bool empty;
+        text_append(out, "\n", out->n > start);
+        Status status = fill_line(out, &empty, row, line, n, error);
+        if (status) {
+            return status;
+        }
+        out->n = empty ? before : out->n;
+        if (!line[n]) {
+            return STATUS_OK;
+        }
+        line += n + 1;
+    }
+}
+
+/* field: a name, or a text of {names}. */
+static Status read_field(Reader *reader, const Json *row, const char *field, Error *error)
+{
+    size_t slot = 2 * (size_t)reader->n_rows, start = reader->strings.n;
+    if (strchr(field, '{')) {
+        Status status = fill_fields(&reader->strings, row, field, error);
+        if (status) {
+            return status;
+        }
+    } else {
+        const char *string;
+        size_t n;
+        Status status = find_field(&string, &n, row, field, error);
+        if (status) {
+            return status;
+        }
+        text_append(&reader->strings, string, n);
+    }
     if (reader->offsets[slot] != SIZE_MAX) {
         slot++;
     }
-    reader->offsets[slot] = reader->strings.n;
-    reader->lengths[slot] = n;
-    text_append(&reader->strings, string, n);
+    reader->offsets[slot] = start;
+    reader->lengths[slot] = reader->strings.n - start;
     text_append(&reader->strings, "", 1);
     return STATUS_OK;
 }
@@ -122,38 +192,65 @@ static void note_id(Reader *reader, const Json *id, int line)
     reader->ids[reader->n_ids++] = (RowId){copy, line};
 }
 
-static Status read_row(Reader *reader, const char *line_bytes, size_t n, int line,
-                       const char *question, const char *answer, Error *error)
+static Status read_row(Reader *reader, const Json *root, int line, const char *question,
+                       const char *answer, Error *error)
+{
+    if (reader->n_rows == MAX_ROWS) {
+        return error_set(error, STATUS_REFUSED, "more than %d rows", MAX_ROWS);
+    }
+    if (json_kind(root) != JSON_OBJECT) {
+        return error_set(error, STATUS_REFUSED, "%s, expected an object",
+                         json_kind_name(json_kind(root)));
+    }
+    if (reader->n_rows == reader->capacity) {
+        reader->capacity = reader->capacity ? 2 * reader->capacity : 256;
+        size_t rows = (size_t)reader->capacity;
+        reader->offsets = grow(reader->offsets, 2 * rows, sizeof *reader->offsets);
+        reader->lengths = grow(reader->lengths, 2 * rows, sizeof *reader->lengths);
+        reader->lines = grow(reader->lines, rows, sizeof *reader->lines);
+    }
+    reader->offsets[2 * (size_t)reader->n_rows] = SIZE_MAX;
+    reader->lines[reader->n_rows] = line;
+    Status status = read_field(reader, root, question, error);
+    status = status ? status : read_field(reader, root, answer, error);
+    if (!status) {
+        note_id(reader, json_get(root, "id"), line);
+        reader->n_rows++;
+    }
+    return status;
+}
+
+static Status read_line(Reader *reader, const char *bytes, size_t n, int line, const char *question,
+                        const char *answer, Error *error)
 {
     JsonDocument *document;
-    Status status = json_parse(&document, line_bytes, n, error);
+    Status status = json_parse(&document, bytes, n, error);
+    if (!status) {
+        status = read_row(reader, json_root(document), line, question, answer, error);
+        json_free(document);
+    }
+    return status ? error_context(error, status, "line %d", line) : STATUS_OK;
+}
+
+/* A file of one array of rows. */
+static Status read_array(Reader *reader, const char *bytes, size_t n, const char *question,
+                         const char *answer, Error *error)
+{
+    JsonDocument *document;
+    Status status = json_parse(&document, bytes, n, error);
     if (status) {
         return status;
     }
     const Json *root = json_root(document);
-    if (reader->n_rows == MAX_ROWS) {
-        status = error_set(error, STATUS_REFUSED, "more than %d rows", MAX_ROWS);
-    } else if (json_kind(root) != JSON_OBJECT) {
-        status = error_set(error, STATUS_REFUSED, "%s, expected an object",
+    if (json_kind(root) != JSON_ARRAY) {
+        status = error_set(error, STATUS_REFUSED,
+                           "%s, expected an array of rows (JSON Lines are named *.jsonl)",
                            json_kind_name(json_kind(root)));
-    } else {
-        if (reader->n_rows == reader->capacity) {
-            reader->capacity = reader->capacity ? 2 * reader->capacity : 256;
-            size_t rows = (size_t)reader->capacity;
-            reader->offsets = grow(reader->offsets, 2 * rows, sizeof *reader->offsets);
-            reader->lengths = grow(reader->lengths, 2 * rows, sizeof *reader->lengths);
-            reader->lines = grow(reader->lines, rows, sizeof *reader->lines);
-        }
-        reader->offsets[2 * (size_t)reader->n_rows] = SIZE_MAX;
-        reader->lines[reader->n_rows] = line;
-        status = read_field(reader, root, question, error);
-        if (!status) {
-            status = read_field(reader, root, answer, error);
-        }
-        note_id(reader, json_get(root, "id"), line);
     }
-    if (!status) {
-        reader->n_rows++;
+    for (size_t i = 0; i < json_size(root) && !status; i++) {
+        int line = json_line(json_at(root, i));
+        status = read_row(reader, json_at(root, i), line, question, answer, error);
+        status = status ? error_context(error, status, "row %zu: line %d", i + 1, line) : status;
     }
     json_free(document);
     return status;
@@ -207,17 +304,20 @@ static Status read_lines(Reader *reader, const char *bytes, size_t n, const char
         const char *end = memchr(bytes + start, '\n', n - start);
         size_t length = end ? (size_t)(end - bytes) - start : n - start;
         if (!is_blank(bytes + start, length)) {
-            Status status = read_row(reader, bytes + start, length, line, question, answer, error);
+            Status status = read_line(reader, bytes + start, length, line, question, answer, error);
             if (status) {
-                return error_context(error, status, "line %d", line);
+                return status;
             }
         }
         start += length + 1;
     }
-    if (!reader->n_rows) {
-        return error_set(error, STATUS_REFUSED, "no rows");
-    }
-    return check_ids(reader, error);
+    return STATUS_OK;
+}
+
+static bool is_array_file(const char *path)
+{
+    size_t n = strlen(path);
+    return n > 5 && strcmp(path + n - 5, ".json") == 0;
 }
 
 static void reader_release(Reader *reader)
@@ -240,8 +340,13 @@ Status dataset_open(Dataset *dataset, const char *path, const char *question, co
     Reader reader = {0};
     Status status = read_file(&bytes, &n, path, error);
     if (!status) {
-        status = read_lines(&reader, bytes, n, question, answer, error);
+        status = (is_array_file(path) ? read_array : read_lines)(&reader, bytes, n, question,
+                                                                 answer, error);
     }
+    if (!status && !reader.n_rows) {
+        status = error_set(error, STATUS_REFUSED, "no rows");
+    }
+    status = status ? status : check_ids(&reader, error);
     if (!status) {
         *dataset = (Dataset){.n_rows = reader.n_rows, .strings = reader.strings.bytes};
         reader.strings = (Text){0};

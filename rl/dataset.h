@@ -1,5 +1,5 @@
-/* JSON Lines with a question and an answer in named fields, read strictly: every error names the
- * line. */
+/* JSON Lines, or one JSON array of rows in a file named *.json, with a question and an answer in
+ * named fields, read strictly: every error names the line. */
 #pragma once
 #include <stddef.h>
 
@@ -20,7 +20,8 @@ typedef struct {
     char *strings;                /* backing store of the rows */
 } Dataset;
 
-/* question, answer: names of the two fields (strings; may be empty).
+/* question, answer: names of the two fields (strings; may be empty), or texts of fields such as
+ * "{instruction}\n{input}", from which lines are left out whose fields are all empty.
  * Other fields are ignored, but an "id" must be unique. A byte-order mark at the start and blank
  * lines are skipped. Errors: STATUS_REFUSED naming path, line and rule; also for a file without
  * rows. */

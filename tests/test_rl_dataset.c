@@ -83,6 +83,45 @@ static void rows_keep_order_lines_and_bytes(void **state)
     dataset_close(&dataset);
 }
 
+/* The rows of Stanford's Alpaca, whose input may be empty. */
+static void a_text_of_fields_leaves_out_lines_that_are_empty(void **state)
+{
+    (void)state;
+    const char rows[] = "[\n{\"instruction\": \"Add.\", \"input\": \"1, 2\", \"output\": \"3\"},\n"
+                        "{\"instruction\": \"Greet.\", \"input\": \"\", \"output\": \"Hi {you}\"}]";
+    const char text[] = "# {instruction}\n{input}{instruction}\n{input}\n{ }";
+    char array[64];
+    Dataset dataset;
+    Error error = {""};
+    snprintf(array, sizeof array, "%s.json", path);
+    FILE *file = fopen(array, "wb");
+    assert_non_null(file);
+    fputs(rows, file);
+    fclose(file);
+    assert_int_equal(
+        dataset_open(&dataset, array, "{instruction}\nGiven: {input}", "output", &error),
+        STATUS_OK);
+    assert_int_equal(dataset.n_rows, 2);
+    assert_string_equal(dataset.rows[0].question, "Add.\nGiven: 1, 2");
+    assert_string_equal(dataset.rows[1].question, "Greet.");
+    assert_int_equal(dataset.rows[1].n_question, 6);
+    assert_string_equal(dataset.rows[1].answer, "Hi {you}");
+    assert_int_equal(dataset.rows[1].line, 3);
+    dataset_close(&dataset);
+    assert_int_equal(dataset_open(&dataset, array, text, "output", &error), STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "row 1: line 2: field \" \" is missing"));
+    assert_int_equal(dataset_open(&dataset, array, "{open", "output", &error), STATUS_OK);
+    assert_string_equal(dataset.rows[0].question, "{open");
+    dataset_close(&dataset);
+    file = fopen(array, "wb");
+    fputs("{\"instruction\": \"a\"}", file);
+    fclose(file);
+    assert_int_equal(dataset_open(&dataset, array, "instruction", "output", &error),
+                     STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "expected an array of rows"));
+    unlink(array);
+}
+
 static void verify_wants_a_marked_number_at_the_end(void **state)
 {
     (void)state;
@@ -176,6 +215,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_broken_rule_is_named_with_its_line),
         cmocka_unit_test(rows_keep_order_lines_and_bytes),
+        cmocka_unit_test(a_text_of_fields_leaves_out_lines_that_are_empty),
         cmocka_unit_test(verify_wants_a_marked_number_at_the_end),
         cmocka_unit_test(the_corpus_of_bad_files_is_judged_right),
         cmocka_unit_test(real_data_sets_are_read_whole),
