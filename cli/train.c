@@ -16,6 +16,12 @@ static Status check_method(const Config *config, const char *method, const Cell 
             return error_set(error, STATUS_USAGE,
                              "config \"%s\": method is \"scan\"; use tinylora scan", config->path);
         }
+        if (strcmp(cells[i].spec.method, "import") == 0) {
+            return error_set(error, STATUS_USAGE,
+                             "config \"%s\": method is \"import\", which trains nothing; use "
+                             "tinylora adapter import",
+                             config->path);
+        }
         if (method && strcmp(cells[i].spec.method, method) != 0) {
             return error_set(error, STATUS_USAGE,
                              "config \"%s\": method is \"%s\"; use tinylora %s, or --set method=%s",

@@ -10,4 +10,4 @@ extern const Verb verb_export_figures, verb_export_report;
 extern const Verb verb_scan;
 extern const Verb verb_watch, verb_db_upgrade;
 extern const Verb verb_export_notebook;
-extern const Verb verb_adapter_export;
+extern const Verb verb_adapter_export, verb_adapter_import, verb_adapter_diff;

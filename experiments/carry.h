@@ -37,3 +37,10 @@ bool carry_is_adapter(const char *directory);
  * rule. */
 Status carry_open(RunAdapter *adapter, const char *directory, const char *model,
                   const char *model_directory, Error *error);
+
+/* Make an adapter of a folder a stored run of method "import", done: then eval, score --run, scan
+ * and diff take it. like: how rows become prompts and are judged (data, reward, eval, experiment);
+ * NULL: the defaults, experiment "import". directory: of the model. The same import is one run.
+ * Errors: STATUS_USAGE, STATUS_REFUSED, STATUS_FAILED. */
+Status carry_import(char run_id[17], Store *store, const World *world, const RunAdapter *adapter,
+                    const char *directory, const RunSpec *like, Error *error);

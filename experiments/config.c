@@ -415,7 +415,7 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
     if (!spec->model[0]) {
         return rule(config, "model", error, "must be given");
     }
-    if (!spec->data.train[0]) {
+    if (!spec->data.train[0] && strcmp(spec->method, "import") != 0) {
         return rule(config, "data.train", error, "must be given");
     }
     for (int i = 0; i < spec->n_rewards; i++) {

@@ -51,6 +51,10 @@ Status evaluation_run(Text *task, Text *base_run_id, Store *store, const World *
     double value, standard_error;
     changed.eval.samples = options->samples ? options->samples : spec->eval.samples;
     changed.eval.greedy |= options->greedy;
+    if (!choose_data(spec, options)[0]) {
+        return error_set(error, STATUS_USAGE,
+                         "--data: rows are wanted, for an imported adapter has none of its own");
+    }
     Status status = session_open(&session, world, directory, adapter, error);
     if (status) {
         return status;

@@ -18,7 +18,7 @@ static const double SEED_MAX = 9007199254740991.0;
 static const Setting table[] = {
     {"experiment", SETTING_TEXT, FIELD(experiment), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "name of the set of runs; \"\": the file's own"},
     {"model", SETTING_MODEL, FIELD(model), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "a model directory or the name of an embedded model"},
-    {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo|scan", 0, "how it is trained; scan: nothing is, a surface is measured"},
+    {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo|scan|import", 0, "how it is trained; scan: nothing is, a surface is measured; import: it was elsewhere (adapter import)"},
     {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},
     {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
 

@@ -20,34 +20,46 @@ typedef struct {
     int64_t step, updates, n_tokens;
 } Header;
 
-void checkpoint_write(void **bytes, size_t *n_bytes, const Learner *learner)
+static void make(void **bytes, size_t *n_bytes, const Header *header, const float *v,
+                 const float *moments)
 {
-    size_t n_moments = (size_t)learner->settings.optimizer->n_moments;
-    size_t v_bytes = learner->n * sizeof(float), moment_bytes = n_moments * v_bytes;
-    size_t body = sizeof(Header) + v_bytes + moment_bytes;
-    Header header = {.magic = "TLCK",
-                     .version = VERSION,
-                     .n = learner->n,
-                     .n_moments = n_moments,
-                     .step = learner->step,
-                     .updates = learner->updates,
-                     .n_tokens = learner->n_tokens};
+    size_t v_bytes = (size_t)header->n * sizeof(float);
+    size_t moment_bytes = (size_t)header->n_moments * v_bytes;
+    size_t body = sizeof *header + v_bytes + moment_bytes;
     char *made = malloc(body + HASH_BYTES);
     if (!made) {
         abort(); /* of the size of the learner's own state */
     }
-    memcpy(made, &header, sizeof header);
+    memcpy(made, header, sizeof *header);
     if (v_bytes) {
-        memcpy(made + sizeof header, learner->v, v_bytes);
+        memcpy(made + sizeof *header, v, v_bytes);
     }
-    if (moment_bytes) {
-        memcpy(made + sizeof header + v_bytes, learner->moments, moment_bytes);
+    if (moments) {
+        memcpy(made + sizeof *header + v_bytes, moments, moment_bytes);
     }
     char hex[SHA256_HEX_SIZE];
     sha256_bytes(hex, made, body);
     memcpy(made + body, hex, HASH_BYTES);
     *bytes = made;
     *n_bytes = body + HASH_BYTES;
+}
+
+void checkpoint_write(void **bytes, size_t *n_bytes, const Learner *learner)
+{
+    Header header = {.magic = "TLCK",
+                     .version = VERSION,
+                     .n = learner->n,
+                     .n_moments = (uint64_t)learner->settings.optimizer->n_moments,
+                     .step = learner->step,
+                     .updates = learner->updates,
+                     .n_tokens = learner->n_tokens};
+    make(bytes, n_bytes, &header, learner->v, learner->moments);
+}
+
+void checkpoint_of_parameters(void **bytes, size_t *n_bytes, const float *v, size_t n, int64_t step)
+{
+    Header header = {.magic = "TLCK", .version = VERSION, .n = n, .step = step};
+    make(bytes, n_bytes, &header, v, NULL);
 }
 
 static Status read_header(Header *header, const void *bytes, size_t n_bytes, Error *error)

@@ -9,6 +9,9 @@
 
 /* bytes: malloc'ed. */
 void checkpoint_write(void **bytes, size_t *n_bytes, const Learner *learner);
+/* The same of v alone, without moments, at a step. */
+void checkpoint_of_parameters(void **bytes, size_t *n_bytes, const float *v, size_t n,
+                              int64_t step);
 /* Into a learner made with the same settings. Errors: STATUS_REFUSED naming the rule; the learner
  * is then unchanged. */
 Status checkpoint_read(Learner *learner, const void *bytes, size_t n_bytes, Error *error);
