@@ -113,12 +113,59 @@ static void mixes_and_outer_products_run_in_order(void **state)
     }
 }
 
+/* Columns 3 to n of wider rows: the numbers of the whole functions on a copy of them; outer
+ * products row after row in double. */
+static void columns_of_wider_rows_are_as_rows_of_their_own(void **state)
+{
+    (void)state;
+    enum { FIRST = 3 };
+    for (int n = 1; n <= MAX_N - FIRST; n += n < 34 ? 3 : 9) {
+        for (int rank = 1; rank <= MAX_RANK; rank++) {
+            float x[MAX_ROWS * MAX_N], f[MAX_RANK * MAX_N];
+            float h[MAX_ROWS * MAX_RANK], part[MAX_ROWS * MAX_RANK];
+            float y[MAX_ROWS * MAX_N] = {0}, columns[MAX_ROWS * MAX_N];
+            double g[MAX_ROWS * MAX_RANK], sum[MAX_RANK * MAX_N];
+            for (int i = 0; i < MAX_ROWS * n; i++) {
+                x[i] = values[0][i / n * MAX_N + FIRST + i % n];
+                f[i] = values[1][i / n * MAX_N + FIRST + i % n];
+                columns[i] = NAN;
+            }
+            memcpy(part, values[2], sizeof part);
+            thin_project(h, x, f, MAX_ROWS, n, rank);
+            thin_project_columns(part, values[0] + FIRST, MAX_N, values[1] + FIRST, MAX_N, MAX_ROWS,
+                                 n, rank);
+            thin_expand(y, values[2], f, MAX_ROWS, n, rank);
+            thin_expand_columns(columns, values[2], values[1] + FIRST, MAX_N, MAX_ROWS, n, rank);
+            for (int i = 0; i < MAX_ROWS * rank; i++) {
+                volatile float expected = values[2][i] + h[i];
+                assert_true(part[i] == expected);
+                g[i] = (double)values[3][i];
+            }
+            for (int i = 0; i < MAX_ROWS * n; i++) {
+                assert_true(columns[i] == y[i]);
+            }
+            for (int i = 0; i < rank * n; i++) {
+                sum[i] = 0.25 * i;
+            }
+            thin_outer_columns(sum, g, values[0] + FIRST, MAX_N, MAX_ROWS, n, rank);
+            for (int i = 0; i < rank * n; i++) {
+                volatile double expected = 0.25 * i;
+                for (int t = 0; t < MAX_ROWS; t++) {
+                    expected += g[t * rank + i / n] * (double)x[t * n + i % n];
+                }
+                assert_true(sum[i] == expected);
+            }
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(projections_have_the_bits_of_sixteen_lanes),
         cmocka_unit_test(expansions_sum_the_rank_first_and_add_once),
         cmocka_unit_test(mixes_and_outer_products_run_in_order),
+        cmocka_unit_test(columns_of_wider_rows_are_as_rows_of_their_own),
     };
     return cmocka_run_group_tests(tests, fill, NULL);
 }
