@@ -91,24 +91,21 @@ static void add_descriptor(Text *out, const RunAdapter *adapter, const Model *mo
     text_add(out, "\n}\n");
 }
 
-/* bytes: (n) of the type, malloc'ed. */
-static Status pack_values(void **bytes, double *rounding, const float *v, size_t n, TensorType type,
-                          Error *error)
+/* bytes: (n) of the type, malloc'ed. back: (n) what they read as, malloc'ed. */
+static Status pack_values(void **bytes, float **back, double *rounding, const float *v, size_t n,
+                          TensorType type, Error *error)
 {
-    size_t size = n * tensor_type_size(type);
-    float *back = malloc(n * sizeof *back + 1);
-    *bytes = malloc(size + 1);
+    *back = malloc(n * sizeof **back + 1);
+    *bytes = malloc(n * tensor_type_size(type) + 1);
     *rounding = 0;
-    if (!back || !*bytes) {
-        free(back);
+    if (!*back || !*bytes) {
         return error_set(error, STATUS_FAILED, "no memory for %zu scalars", n);
     }
     tensor_from_f32(*bytes, v, type, n);
-    tensor_to_f32(back, *bytes, type, n);
+    tensor_to_f32(*back, *bytes, type, n);
     for (size_t i = 0; i < n; i++) {
-        *rounding = fmax(*rounding, fabs((double)back[i] - (double)v[i]));
+        *rounding = fmax(*rounding, fabs((double)(*back)[i] - (double)v[i]));
     }
-    free(back);
     size_t bad = tensor_find_nonfinite(*bytes, type, n);
     return bad == n ? STATUS_OK
                     : error_set(error, STATUS_USAGE, "v[%zu] = %g cannot be stored as %s", bad,
@@ -150,13 +147,14 @@ static Status write_folder(const char *directory, const RunAdapter *adapter, con
 }
 
 Status descriptor_write(double *rounding, const char *directory, const RunAdapter *adapter,
-                        const AdapterBank *bank, TensorType type, Error *error)
+                        AdapterBank *bank, TensorType type, Error *error)
 {
     int n_modules;
     const Module *modules = adapter_modules(bank, &n_modules);
     Fingerprint fingerprint = {0};
     Text text = {0};
     void *bytes = NULL;
+    float *back = NULL;
     char sha256[SHA256_HEX_SIZE];
     if (!modules) {
         return error_set(error, STATUS_USAGE,
@@ -166,8 +164,12 @@ Status descriptor_write(double *rounding, const char *directory, const RunAdapte
     if (directory_occupied(directory)) {
         return error_set(error, STATUS_USAGE, "%s: exists already and is not empty", directory);
     }
-    Status status = fingerprint_take(&fingerprint, bank, 1, error);
-    status = status ? status : pack_values(&bytes, rounding, adapter->v, adapter->n, type, error);
+    Status status = pack_values(&bytes, &back, rounding, adapter->v, adapter->n, type, error);
+    if (!status) { /* described is what is stored */
+        adapter_set(bank, 1, back, 1);
+        status = fingerprint_take(&fingerprint, bank, 1, error);
+        adapter_set(bank, 1, adapter->v, 1);
+    }
     if (!status) {
         size_t n_bytes = adapter->n * tensor_type_size(type);
         sha256_bytes(sha256, bytes, n_bytes);
@@ -177,6 +179,7 @@ Status descriptor_write(double *rounding, const char *directory, const RunAdapte
     fingerprint_release(&fingerprint);
     text_release(&text);
     free(bytes);
+    free(back);
     return status;
 }
 

@@ -7,10 +7,11 @@
 #define DESCRIPTOR_FILE "adapter.json"
 
 /* A folder with both, which must not exist or be empty. type: of the scalars in v.bin; rounding:
- * the largest |v - what is stored|. The bank's adapter 1 is v. Errors: STATUS_USAGE (the folder; a
- * method without scalars of its own; a scalar that is too large for the type), STATUS_FAILED. */
+ * the largest |v - what is stored|. The bank's adapter 1 is v, and is again. Errors: STATUS_USAGE
+ * (the folder; a method without scalars of its own; a scalar that is too large for the type),
+ * STATUS_FAILED. */
 Status descriptor_write(double *rounding, const char *directory, const RunAdapter *adapter,
-                        const AdapterBank *bank, TensorType type, Error *error);
+                        AdapterBank *bank, TensorType type, Error *error);
 /* Settings, v and the model's hash. The model is the caller's: adapter->spec.model is left empty.
  * Errors: STATUS_REFUSED with the file, the place and the rule. */
 Status descriptor_read(RunAdapter *adapter, const char *directory, Error *error);
