@@ -139,6 +139,10 @@ static Status read_config(Reader *r, const Json *root, Error *error)
     const char *type = json_string(json_get(root, "peft_type"), NULL);
     bool lora = type && strcmp(type, "LORA") == 0;
     Status status = STATUS_OK;
+    if (json_kind(root) != JSON_OBJECT) {
+        return error_set(error, STATUS_REFUSED, "is %s, not an object",
+                         json_kind_name(json_kind(root)));
+    }
     r->tinylora = type && strcmp(type, "TINYLORA") == 0;
     if (!lora && !r->tinylora) {
         return error_set(error, STATUS_REFUSED,
@@ -166,7 +170,7 @@ static bool parse_name(const char *name, int *layer, Role *role, const char **re
     }
     name += sizeof prefix - 1;
     int used = 0;
-    if (sscanf(name, "model.layers.%9d.%n", layer, &used) != 1 || used == 0) {
+    if (sscanf(name, "model.layers.%9d.%n", layer, &used) != 1 || used == 0 || *layer < 0) {
         return false;
     }
     for (int k = 0; k < N_ROLES; k++) {

@@ -23,6 +23,9 @@ static Status open_adapter(Use *use, const Cli *cli, const UseOptions *options, 
         status = options->run ? run_adapter_open(&use->adapter, store, options->run, error)
                               : surface_adapter_open(&use->adapter, store, options->surface,
                                                      options->at, error);
+        if (!status && options->pinned && options->run) {
+            status = run_adapter_pin(&use->adapter, store, error);
+        }
         store_close(store);
     }
     return status;

@@ -14,6 +14,7 @@ typedef struct {
 /* What the command line names; NULL where it was not given. */
 typedef struct {
     const char *model, *run, *surface, *at, *adapter;
+    bool pinned; /* a run's model must be the one it was trained on, bit for bit */
 } UseOptions;
 /* For the table of options, before the verb's own. */
 #define USE_OPTIONS(target)                                                                        \

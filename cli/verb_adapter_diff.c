@@ -151,7 +151,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
                                      : folders[side] ? other
                                                      : NULL,
                             .run = folders[side] ? NULL : words[side],
-                            .adapter = folders[side] ? words[side] : NULL};
+                            .adapter = folders[side] ? words[side] : NULL,
+                            .pinned = true};
         status = use_open_adapter(&uses[side], cli, &named, error);
     }
     status = status ? status : compare(cli, uses, error);

@@ -135,8 +135,10 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     carry.format = (CarryFormat)found;
     carry.path = words[1];
     bool folder = carry_is_adapter(words[0]);
-    UseOptions named = {
-        .model = model, .run = folder ? NULL : words[0], .adapter = folder ? words[0] : NULL};
+    UseOptions named = {.model = model,
+                        .run = folder ? NULL : words[0],
+                        .adapter = folder ? words[0] : NULL,
+                        .pinned = true};
     status = use_open_adapter(&use, cli, &named, error);
     status = status ? status : carry_export(&report, &use.session, &use.adapter, &carry, error);
     if (!status) {

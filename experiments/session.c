@@ -115,6 +115,20 @@ static void read_weights_hash(char sha256[SHA256_HEX_SIZE], const char *identity
     json_free(document);
 }
 
+Status run_adapter_pin(RunAdapter *adapter, Store *store, Error *error)
+{
+    Frame frame = {0};
+    const char *const binds[] = {adapter->run_id};
+    Status status =
+        frame_read(&frame, store, "SELECT identity FROM run WHERE run_id = ?1", binds, 1, error);
+    if (!status && frame.n_rows == 1) {
+        const char *identity = frame_text(&frame, "identity", 0);
+        read_weights_hash(adapter->weights_sha256, identity ? identity : "");
+    }
+    frame_release(&frame);
+    return status;
+}
+
 Status surface_adapter_open(RunAdapter *adapter, Store *store, const char *id, const char *at,
                             Error *error)
 {

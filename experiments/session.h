@@ -21,6 +21,8 @@ typedef struct {
 /* The settings and the newest parameters of a run. id: a run_id or a unique prefix. Errors:
  * STATUS_USAGE (no such run), STATUS_FAILED (no checkpoint). */
 Status run_adapter_open(RunAdapter *adapter, Store *store, const char *id, Error *error);
+/* From now on it fits the very weights that the run was trained on alone. Errors: STATUS_FAILED. */
+Status run_adapter_pin(RunAdapter *adapter, Store *store, Error *error);
 /* The adapter at a point of a surface. id: a surface_id, a unique prefix, or an experiment that has
  * one surface. at: "X,Y", "minimum", "best" or "base". Errors: STATUS_USAGE (no such surface or
  * point; it is not known yet). */
