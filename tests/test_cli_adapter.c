@@ -268,7 +268,7 @@ static void adapters_that_peft_made_score_as_in_peft(void **state)
         for (size_t k = 0; k < n; k++) {
             double value;
             assert_true(json_double(json_at(theirs, k), &value));
-            assert_true(fabs(value - ours[k]) < 1e-4); /* of the issue; measured below 2e-5 */
+            assert_true(fabs(value - ours[k]) < 1e-4); /* of the issue; measured below 8e-6 */
         }
         free(out);
     }
