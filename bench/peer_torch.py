@@ -1,6 +1,7 @@
 """The peer: the same tasks as bench_engine.c in PyTorch, on the same shape, with random weights.
 
 usage: peer_torch.py CONFIG DTYPE THREADS REPEATS decode SEQUENCES NEW | prefill TOKENS | train SEQUENCES TOKENS
+       peer_torch.py CONFIG DTYPE THREADS REPEATS scan TOKENS ROWS
 
 Prints the same line: task, unit, best, median, peak MiB after loading, peak MiB at the end.
 It is written the way PyTorch is fast on a CPU: fused attention where this PyTorch has it, no cache
@@ -157,18 +158,42 @@ def train(model, repeats, n_sequences, n_tokens):
     return "s/step", seconds
 
 
+def scan(model, repeats, path, n_rows):
+    """One point of a surface: the loop that a researcher writes, over the rows that bench_scan wrote ("prompt ids ...").
+    Batches of four padded to the longest, labels of prompt and padding masked. The first n_rows, scaled to all by tokens."""
+    rows = [[int(n) for n in line.split()] for line in open(path)]
+    all_tokens, tokens = sum(len(r) - 1 for r in rows), sum(len(r) - 1 for r in rows[:int(n_rows)])
+    v, seconds = torch.full((BUDGET,), 0.01), []
+    with torch.inference_mode():
+        for repeat in range(repeats + 1):
+            start, loss, n = time.perf_counter(), 0.0, 0
+            for i in range(0, 4 if repeat == 0 else int(n_rows), 4):
+                some = rows[i:i + 4]
+                longest = max(len(r) - 1 for r in some)
+                ids, labels = torch.zeros(len(some), longest, dtype=torch.long), torch.full((len(some), longest), -100)
+                for k, (prompt, *row) in enumerate(some):
+                    ids[k, :len(row)] = torch.tensor(row)
+                    labels[k, prompt:len(row)] = torch.tensor(row[prompt:])
+                logits = model.logits(model.forward(ids, v)[:, :-1])
+                loss += F.cross_entropy(logits.reshape(-1, model.vocab), labels[:, 1:].reshape(-1), reduction="sum").item()
+                n += int((labels[:, 1:] != -100).sum())
+            if repeat:
+                seconds.append((time.perf_counter() - start) * all_tokens / tokens)
+    return "s/point", seconds
+
+
 def main():
     config, dtype, threads, repeats, task = json.load(open(sys.argv[1])), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     model = Model(config, {"f32": torch.float32, "bf16": torch.bfloat16}[dtype])
     loaded = peak_mib()
-    run = {"decode": decode, "prefill": prefill, "train": train}[task]
-    unit, values = run(model, repeats, *map(int, sys.argv[6:]))
+    run = {"decode": decode, "prefill": prefill, "train": train, "scan": scan}[task]
+    unit, values = run(model, repeats, *[a if task == "scan" else int(a) for a in sys.argv[6:]])
     values.sort()
     n = len(values)
     median = values[n // 2] if n % 2 else (values[n // 2 - 1] + values[n // 2]) / 2
-    best = values[0] if task == "train" else values[-1]
+    best = values[0] if task in ("train", "scan") else values[-1]
     print("%s %s %.4f %.4f %.0f %.0f" % (task, unit, best, median, loaded, peak_mib()))
 
 

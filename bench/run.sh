@@ -61,6 +61,9 @@ else
 fi
 printf "%-13s %-15s %-9s %10s %10s %8s  %-5s %10s %8s %7s\n" shape task unit best median MiB peer median MiB ratio
 
+# Questions with their answers, and a tokenizer of the shape's vocabulary; without them surfaces are not timed.
+rows=${ROWS:-../shared/data/gsm8k/test.jsonl} tokenizer=${TOKENIZER:-../shared/data/tokenizers/qwen2.5/tokenizer.json}
+
 for shape in $shapes; do
     dtype=$(sed -n 's/.*"torch_dtype": "\(.*\)".*/\1/p' "bench/$shape.json")
     case $dtype in bfloat16) dtype=bf16 ;; *) dtype=f32 ;; esac
@@ -72,6 +75,16 @@ for shape in $shapes; do
     done
     row "$shape" f32 prefill 512
     row "$shape" f32 train 4 256
+    if [ "$shape" != small ] && [ -f "$rows" ] && [ -f "$tokenizer" ]; then # a surface, over rows of real lengths
+        cp "$tokenizer" "$work/$shape/tokenizer.json"
+        for points in 21 1; do
+            echo "scan, $points points: s/point, tokens, answer tokens, GFLOP/point, GFLOP/s, peak GFLOP/s, peak/rate, MiB, share of cores"
+            env OPENBLAS_CORETYPE=$cores GOMP_SPINCOUNT=5000 "$build/bench_scan" "$work/$shape" "$rows" "$threads" 8 $points "$work/tokens"
+        done
+        for peer_dtype in f32 bf16; do
+            echo "peer, $peer_dtype: $(peer $peer_dtype "$shape" scan "$work/tokens" 16)"
+        done
+    fi
     if [ "$shape" = small ]; then # as it scales: by tokens, and by adapters in one batch
         row "$shape" none train 1 256
         row "$shape" none train 28 256
