@@ -146,6 +146,17 @@ static void presets_are_the_points_that_their_tools_stand_at(void **state)
 }
 
 /* What is stored of a run is its resolved settings: read again, they give the same adapter. */
+/* Field by field: what lies between them has no value. */
+static bool same_plan(const Plan *a, const Plan *b)
+{
+    return a->rank == b->rank && a->u == b->u && a->groups == b->groups && a->tie == b->tie &&
+           a->grouping == b->grouping && a->tie_factor == b->tie_factor && a->order == b->order &&
+           a->map == b->map && a->projection.law == b->projection.law &&
+           a->projection.shared == b->projection.shared && a->dtype == b->dtype &&
+           a->n_modules == b->n_modules && a->parameters == b->parameters &&
+           a->bytes == b->bytes && a->degrees_of_freedom == b->degrees_of_freedom;
+}
+
 static void a_stored_spec_gives_the_same_plan_again(void **state)
 {
     (void)state;
@@ -167,7 +178,7 @@ static void a_stored_spec_gives_the_same_plan_again(void **state)
             cell_adapter(&b, &again, &model, &error)) {
             fail_msg("%s: %s", texts[i], error.message);
         }
-        assert_memory_equal(&a.plan, &b.plan, sizeof a.plan);
+        assert_true(same_plan(&a.plan, &b.plan));
         assert_true(a.scale == b.scale && a.start == b.start && a.start_size == b.start_size);
         assert_memory_equal(&spec.adapter.budget, &again.adapter.budget, sizeof(int));
         text_release(&shown);

@@ -377,6 +377,7 @@ static void a_close_without_the_lock_keeps_the_log(void **state)
     close(file);
     assert_ok(store_open(&store, path, STORE_SHARED, 0, error));
     assert_false(store_has_writer(store, &holder));
+    text_release(&holder);
     assert_string_equal(ask(store, "SELECT count(*) FROM experiment"), "1\r\n");
     store_close(store);
     assert_int_not_equal(access(name, F_OK), 0);
