@@ -44,7 +44,7 @@ static void axis_of_key(Text *out, const char *key, const char *method)
     static const char *const names[][2] = {
         {"reward", "reward"},
         {"entropy", "entropy (nats per token)"},
-        {"kl", "KL to the base model (nats per token)"},
+        {"kl", "KL to base (nats per token)"},
         {"grad_norm", "norm of the gradient"},
         {"completions/mean_length", "completion length (tokens)"},
         {"learning_rate", "learning rate"},

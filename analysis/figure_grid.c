@@ -31,8 +31,8 @@ const char *figure_metric_axis(const char *metric)
         {"accuracy", "accuracy (%)"},
         {"reward", "mean reward"},
         {"entropy", "entropy (nats per token)"},
-        {"kl", "KL to the base model (nats per token)"},
-        {"grad_norm", "norm of the gradient of the loss"},
+        {"kl", "KL to base (nats per token)"},
+        {"grad_norm", "norm of the gradient"},
     };
     for (size_t k = 0; k < sizeof names / sizeof names[0]; k++) {
         if (strcmp(names[k][0], metric) == 0) {

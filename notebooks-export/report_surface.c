@@ -194,13 +194,13 @@ static void add_gain(Text *html, const Frame *marks)
     if (!isfinite(gain) || !isfinite(p)) {
         return;
     }
-    text_add(html, ", which gains ");
+    text_add(html, ", where the loss is lower by ");
     html_estimate(html, gain, error);
     if (isfinite(error)) {
         text_add(html, " \xc2\xb1 ");
         html_estimate(html, error, error);
     }
-    text_add(html, " over the base (paired p = ");
+    text_add(html, " than the base's (paired p = ");
     html_p_value(html, p);
     text_printf(html, "): <strong>%s</strong>",
                 p >= 0.05  ? "not told apart from noise"
@@ -214,7 +214,7 @@ Status report_surface_sentence(Text *html, Store *store, const char *surface_id,
                               "surface_id = ?1";
     static const char *const places[][2] = {{"base", " at the base model"},
                                             {"best", " at the best point of the grid"},
-                                            {"minimum", " at the refined minimum"}};
+                                            {"minimum", " at the refined minimum of the loss"}};
     Frame list = {0}, marks = {0};
     Status status = frame_read(&list, store, sql, &surface_id, 1, error);
     status = status ? status : frame_read(&marks, store, marks_sql, &surface_id, 1, error);

@@ -81,7 +81,7 @@ def grid_of(metric):
 surface = read("SELECT * FROM surface WHERE surface_id = :surface").iloc[0]
 marks = read("SELECT * FROM surface_mark WHERE surface_id = :surface ORDER BY kind, name, place")
 UNITS = {"loss": "loss (nats per token)", "entropy": "entropy (nats per token)", "grad_norm": "gradient norm",
-         "kl": "KL to the base model (nats per token)", "reward": "mean reward", "accuracy": "accuracy (%)"}
+         "kl": "KL to base (nats per token)", "reward": "mean reward", "accuracy": "accuracy (%)"}
 LOOKS = {"best": ("s", 90, "best grid point"), "base": ("o", 50, "base model"), "run": ("D", 60, "stored run"),
          "minimum": ("*", 160, "minimum of the loss")}
 

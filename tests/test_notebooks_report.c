@@ -344,9 +344,9 @@ static void surface_shows_holes_and_what_is_missing(void **state)
     Text page = build(NULL, FIXTURE_SURFACE);
     assert_int_equal(count(&page, "<section class=\"experiment\""), 1); /* that of the surface */
     has(&page, "5 x 4 points, running, 4 of 5 rows; loss 1.31 \xc2\xb1 0.082 at the base model");
-    has(&page, "1.2421 \xc2\xb1 0.031 at the refined minimum (0.003, 0.011), which gains 0.068 "
-               "\xc2\xb1 0.012 over "
-               "the base (paired p = 3.1e-05): <strong>a gain</strong>");
+    has(&page, "1.2421 \xc2\xb1 0.031 at the refined minimum of the loss (0.003, 0.011), where the loss is "
+               "lower by 0.068 \xc2\xb1 0.012 than the base's (paired p = 3.1e-05): <strong>a gain"
+               "</strong>");
     assert_int_equal(count(&page, "<td>gain"), 0); /* is no point of its own in the table */
     has(&page, "<strong>running, 4 of 5 rows done</strong>");
     /* Rows of four: (1, 2) is a hole, row 3 is not there. */
