@@ -76,13 +76,14 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         status = grid_cell(&spec, config, i, error); /* every cell keeps the rules */
     }
     spec = config->base;
-    status = status || config->n_axes ? status : config_settle(config, &spec, error);
+    status = status || config_is_sweep(config) ? status : config_settle(config, &spec, error);
     if (!status) {
         /* The plan too, where the model is at hand. */
         char directory[CONFIG_PATH];
         ModelConfig model;
         AdapterSpec adapter;
-        if (!config->n_axes && model_find(directory, spec.model, cli->models, NULL) == STATUS_OK &&
+        if (!config_is_sweep(config) &&
+            model_find(directory, spec.model, cli->models, NULL) == STATUS_OK &&
             model_config_read(&model, directory, NULL) == STATUS_OK) {
             status = cell_adapter(&adapter, &spec, &model, error);
             adapter_spec_release(&adapter);

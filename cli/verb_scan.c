@@ -170,7 +170,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         status = error_set(error, STATUS_USAGE,
                            "config \"%s\": method is \"%s\"; use tinylora %s, or --set method=scan",
                            config->path, config->base.method,
-                           config->n_axes ? "sweep" : config->base.method);
+                           config_is_sweep(config) ? "sweep" : config->base.method);
     }
     default_figures(&folder, cli->db);
     if (!status) {

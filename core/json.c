@@ -204,3 +204,39 @@ int json_line(const Json *value)
 {
     return value ? (int)value->line : 0;
 }
+
+void json_write(const Json *value, Text *out)
+{
+    size_t n_text;
+    const char *text = json_string(value, &n_text);
+    bool object = json_kind(value) == JSON_OBJECT;
+    switch (json_kind(value)) {
+    case JSON_NULL:
+        text_add(out, "null");
+        break;
+    case JSON_FALSE:
+    case JSON_TRUE:
+        text_add(out, json_kind(value) == JSON_TRUE ? "true" : "false");
+        break;
+    case JSON_NUMBER:
+        text_add(out, json_number_text(value));
+        break;
+    case JSON_STRING:
+        text_json_string(out, text, n_text);
+        break;
+    case JSON_ARRAY:
+    case JSON_OBJECT:
+        text_add(out, object ? "{" : "[");
+        for (size_t i = 0; i < json_size(value); i++) {
+            text_add(out, i ? ", " : "");
+            if (object) {
+                const char *key = json_key(value, i);
+                text_json_string(out, key, strlen(key));
+                text_add(out, ": ");
+            }
+            json_write(json_at(value, i), out);
+        }
+        text_add(out, object ? "}" : "]");
+        break;
+    }
+}

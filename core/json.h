@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "core/status.h"
+#include "core/text.h"
 
 typedef enum {
     JSON_NULL,
@@ -45,3 +46,5 @@ bool json_int64(const Json *value, int64_t *out);
 bool json_double(const Json *value, double *out); /* false when not a finite number */
 bool json_bool(const Json *value, bool *out);
 int json_line(const Json *value); /* 1-based line where the value starts, for messages; 0 unknown */
+/* Append the value as JSON on one line, numbers as they were written. */
+void json_write(const Json *value, Text *out);

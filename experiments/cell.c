@@ -6,8 +6,8 @@
 
 #include "experiments/inputs.h"
 
-static Status prepare(Cell *cell, const Config *config, const char *models, InputHashes *hashes,
-                      Error *error)
+static Status prepare(Cell *cell, const Config *config, size_t i, const char *models,
+                      InputHashes *hashes, Error *error)
 {
     RunSpec *spec = &cell->spec;
     char train[SHA256_HEX_SIZE], held_out[SHA256_HEX_SIZE];
@@ -44,7 +44,7 @@ static Status prepare(Cell *cell, const Config *config, const char *models, Inpu
         memcpy(cell->weights_sha256, model.weights, sizeof model.weights);
         identity_json(&cell->identity, spec, &inputs);
         identity_run_id(cell->run_id, &cell->identity);
-        grid_label(config, spec, &cell->label);
+        grid_label(config, spec, i, &cell->label);
         cell->last_step = -1;
     }
     return status;
@@ -71,7 +71,7 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
         Cell *cell = &cells[n];
         status = grid_cell(&cell->spec, config, i, error);
         if (!status) {
-            status = prepare(cell, config, models, &hashes, error);
+            status = prepare(cell, config, i, models, &hashes, error);
             if (status && n_grid > 1) {
                 error_context(error, status, "cell %zu", i);
             }

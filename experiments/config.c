@@ -15,9 +15,10 @@
 
 enum { CONFIG_BYTES = 1 << 20, MAX_PATH_KEYS = 128 };
 
-/* Where a value was written: in the file, or in the i-th override. */
+/* What values are put into, and where they were written: in the file, or in an override. */
 typedef struct {
     Config *config;
+    RunSpec *spec; /* the config's base, or a cell's */
     bool from_override;
 } Reader;
 
@@ -120,21 +121,14 @@ static Status apply(const Config *config, RunSpec *spec, const char *path, const
     return STATUS_OK;
 }
 
-Status config_apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
-                    Error *error)
+/* An axis of a grid. Its values are tried by grid_cell, all before anything runs. */
+static Status add_axis(Config *config, Grid *grid, const char *key, const Json *values,
+                       Error *error)
 {
-    return apply(config, spec, path, value, false, error);
-}
-
-/* An axis of the sweep: each value is tried on a copy, so that a bad one is refused before anything
- * runs. */
-static Status add_axis(Reader *reader, const char *key, const Json *values, Error *error)
-{
-    Config *config = reader->config;
     char place[160];
     int reward;
     snprintf(place, sizeof place, "sweep.%.127s", key);
-    if (!setting_find(key, &reward)) {
+    if (!setting_find(key, &reward) && !is_group(key)) {
         return unknown_key(config, values, key, error);
     }
     if (json_kind(values) != JSON_ARRAY || json_size(values) == 0) {
@@ -144,36 +138,64 @@ static Status add_axis(Reader *reader, const char *key, const Json *values, Erro
         return at_place(config, values, place, STATUS_USAGE, error);
     }
     int axis = 0;
-    while (axis < config->n_axes && strcmp(config->axes[axis].path, key) != 0) {
+    while (axis < grid->n_axes && strcmp(grid->axes[axis].path, key) != 0) {
         axis++;
     }
     if (axis == MAX_AXES) {
         error_set(error, STATUS_USAGE, "more than %d axes", MAX_AXES);
         return at_place(config, values, place, STATUS_USAGE, error);
     }
-    snprintf(config->axes[axis].path, sizeof config->axes[axis].path, "%s", key);
-    config->axes[axis].values = values;
-    config->n_axes += axis == config->n_axes;
+    snprintf(grid->axes[axis].path, sizeof grid->axes[axis].path, "%s", key);
+    grid->axes[axis].values = values;
+    grid->n_axes += axis == grid->n_axes;
     return STATUS_OK;
 }
 
-/* All axes anew. */
-static Status read_sweep(Reader *reader, const Json *value, Error *error)
+static Status read_grid(Config *config, const Json *object, Error *error)
 {
-    if (json_kind(value) != JSON_OBJECT) {
-        error_set(error, STATUS_USAGE, "%s where an object is expected",
-                  json_kind_name(json_kind(value)));
-        return at_place(reader->config, value, "sweep", STATUS_USAGE, error);
-    }
     Status status = STATUS_OK;
-    reader->config->n_axes = 0;
-    for (size_t i = 0; i < json_size(value) && !status; i++) {
-        status = add_axis(reader, json_key(value, i), json_at(value, i), error);
+    Grid *grid = &config->grids[config->n_grids];
+    if (json_kind(object) != JSON_OBJECT) {
+        error_set(error, STATUS_USAGE, "%s where an object is expected",
+                  json_kind_name(json_kind(object)));
+        return at_place(config, object, "sweep", STATUS_USAGE, error);
+    }
+    if (config->n_grids == MAX_GRIDS) {
+        error_set(error, STATUS_USAGE, "more than %d grids", MAX_GRIDS);
+        return at_place(config, object, "sweep", STATUS_USAGE, error);
+    }
+    grid->n_axes = 0;
+    config->n_grids++;
+    for (size_t i = 0; i < json_size(object) && !status; i++) {
+        status = add_axis(config, grid, json_key(object, i), json_at(object, i), error);
     }
     return status;
 }
 
-static Status read_rewards(Reader *reader, const Json *value, Error *error);
+/* All grids anew. */
+static Status read_sweep(Config *config, const Json *value, Error *error)
+{
+    bool list = json_kind(value) == JSON_ARRAY;
+    Status status = STATUS_OK;
+    config->n_grids = 0;
+    for (size_t i = 0; i < (list ? json_size(value) : 1) && !status; i++) {
+        status = read_grid(config, list ? json_at(value, i) : value, error);
+    }
+    return status;
+}
+
+/* --set sweep.KEY=[...]: in every grid. */
+static Status override_axis(Config *config, const char *key, const Json *values, Error *error)
+{
+    Status status = STATUS_OK;
+    config->n_grids += config->n_grids == 0;
+    for (int i = 0; i < config->n_grids && !status; i++) {
+        status = add_axis(config, &config->grids[i], key, values, error);
+    }
+    return status;
+}
+
+static Status read_value(Reader *reader, const Json *value, const char *path, Error *error);
 
 /* Members of an object whose own path is `prefix` ("" for the root). */
 static Status read_object(Reader *reader, const Json *object, const char *prefix, Error *error)
@@ -188,15 +210,8 @@ static Status read_object(Reader *reader, const Json *object, const char *prefix
             (int)sizeof path) {
             return unknown_key(config, value, key, error);
         }
-        if (strcmp(path, "sweep") == 0) {
-            status = read_sweep(reader, value, error);
-        } else if (strcmp(path, "reward") == 0 && json_kind(value) == JSON_ARRAY) {
-            status = read_rewards(reader, value, error);
-        } else if (is_group(path) && json_kind(value) == JSON_OBJECT) {
-            status = read_object(reader, value, path, error);
-        } else {
-            status = apply(config, &config->base, path, value, reader->from_override, error);
-        }
+        status = strcmp(path, "sweep") == 0 ? read_sweep(config, value, error)
+                                            : read_value(reader, value, path, error);
     }
     return status;
 }
@@ -208,7 +223,7 @@ static Status read_rewards(Reader *reader, const Json *value, Error *error)
         error_set(error, STATUS_USAGE, "a list of 1 to %d rewards is expected", MAX_REWARDS);
         return at_place(config, value, "reward", STATUS_USAGE, error);
     }
-    config->base.n_rewards = (int)json_size(value);
+    reader->spec->n_rewards = (int)json_size(value);
     for (size_t i = 0; i < json_size(value); i++) {
         char path[32];
         snprintf(path, sizeof path, "reward.%zu", i);
@@ -223,6 +238,25 @@ static Status read_rewards(Reader *reader, const Json *value, Error *error)
         }
     }
     return STATUS_OK;
+}
+
+/* What stands at a path: a group of settings or one. */
+static Status read_value(Reader *reader, const Json *value, const char *path, Error *error)
+{
+    if (strcmp(path, "reward") == 0 && json_kind(value) == JSON_ARRAY) {
+        return read_rewards(reader, value, error);
+    }
+    if (is_group(path) && json_kind(value) == JSON_OBJECT) {
+        return read_object(reader, value, path, error);
+    }
+    return apply(reader->config, reader->spec, path, value, reader->from_override, error);
+}
+
+Status config_apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
+                    Error *error)
+{
+    Reader reader = {(Config *)(uintptr_t)config, spec, false};
+    return read_value(&reader, value, path, error);
 }
 
 static void keep_document(Config *config, JsonDocument *document)
@@ -265,19 +299,11 @@ static Status read_override(Config *config, const char *override, Error *error)
         return STATUS_USAGE;
     }
     keep_document(config, document);
-    Reader reader = {config, true};
+    Reader reader = {config, &config->base, true};
     const Json *root = json_root(document);
-    if (strncmp(path, "sweep.", 6) == 0) {
-        status = add_axis(&reader, path + 6, root, error);
-    } else if (strcmp(path, "sweep") == 0) {
-        status = read_sweep(&reader, root, error);
-    } else if (strcmp(path, "reward") == 0 && json_kind(root) == JSON_ARRAY) {
-        status = read_rewards(&reader, root, error);
-    } else if (is_group(path) && json_kind(root) == JSON_OBJECT) {
-        status = read_object(&reader, root, path, error);
-    } else {
-        status = apply(config, &config->base, path, root, true, error);
-    }
+    status = strncmp(path, "sweep.", 6) == 0 ? override_axis(config, path + 6, root, error)
+             : strcmp(path, "sweep") == 0    ? read_sweep(config, root, error)
+                                             : read_value(&reader, root, path, error);
     return status ? error_context(error, status, "--set") : STATUS_OK;
 }
 
@@ -319,7 +345,7 @@ Status config_read(Config **config_out, const char *path, const char *const *ove
         strcpy(config->folder, ".");
     }
     settings_default(&config->base);
-    Reader reader = {config, false};
+    Reader reader = {config, &config->base, false};
     Status status = STATUS_OK;
     if (json_kind(json_root(document)) != JSON_OBJECT) {
         error_set(error, STATUS_USAGE, "%s where an object is expected",
@@ -349,7 +375,7 @@ Status spec_from_json(RunSpec *spec, const char *json, Error *error)
     Status status = config ? json_parse(&document, json, strlen(json), error)
                            : error_set(error, STATUS_FAILED, "out of memory");
     if (!status) {
-        Reader reader = {config, false};
+        Reader reader = {config, &config->base, false};
         strcpy(config->path, "stored in results.db");
         strcpy(config->folder, ".");
         settings_default(&config->base);
@@ -466,27 +492,50 @@ Status model_find(char directory[CONFIG_PATH], const char *name, const char *mod
         models ? models : "");
 }
 
-static void show_sweep(const Config *config, Text *out)
+bool config_is_sweep(const Config *config)
 {
-    text_add(out, ",\n  \"sweep\": {");
-    for (int i = 0; i < config->n_axes; i++) {
-        const Axis *axis = &config->axes[i];
+    bool sweep = false;
+    for (int i = 0; i < config->n_grids; i++) {
+        sweep |= config->grids[i].n_axes > 0;
+    }
+    return sweep;
+}
+
+/* Values of settings as they are read, of groups as they are written. */
+static void show_grid(const Config *config, const Grid *grid, Text *out)
+{
+    text_add(out, "{");
+    for (int i = 0; i < grid->n_axes; i++) {
+        const Axis *axis = &grid->axes[i];
+        int reward;
+        const Setting *setting = setting_find(axis->path, &reward);
         text_add(out, i ? ", " : "");
         text_json_string(out, axis->path, strlen(axis->path));
         text_add(out, ": [");
         for (size_t j = 0; j < json_size(axis->values); j++) {
             RunSpec spec = config->base;
-            int reward;
-            const Setting *setting = setting_find(axis->path, &reward);
+            const Json *value = json_at(axis->values, j);
             text_add(out, j ? ", " : "");
-            if (config_apply(config, &spec, axis->path, json_at(axis->values, j), NULL) ==
-                STATUS_OK) {
+            if (!setting) {
+                json_write(value, out);
+            } else if (config_apply(config, &spec, axis->path, value, NULL) == STATUS_OK) {
                 setting_value_json(&spec, setting, reward, out);
             }
         }
         text_add(out, "]");
     }
     text_add(out, "}");
+}
+
+static void show_sweep(const Config *config, Text *out)
+{
+    bool list = config->n_grids > 1;
+    text_printf(out, ",\n  \"sweep\": %s", list ? "[\n    " : "");
+    for (int i = 0; i < config->n_grids; i++) {
+        text_add(out, i ? ",\n    " : "");
+        show_grid(config, &config->grids[i], out);
+    }
+    text_add(out, list ? "]" : "");
 }
 
 /* Is the setting shown? What does not matter to a scan is left out of it, and where the adapter is
@@ -547,7 +596,7 @@ void config_show(const RunSpec *spec, const Config *config, Text *out)
         }
         text_add(out, n > 1 ? "]" : "");
     }
-    if (config && config->n_axes) {
+    if (config && config_is_sweep(config)) {
         show_sweep(config, out);
     }
     text_add(out, "\n}\n");

@@ -3,19 +3,27 @@
 #pragma once
 #include "experiments/settings.h"
 
-enum { MAX_AXES = 8 };
+enum { MAX_AXES = 8, MAX_GRIDS = 32 };
 
+/* path: a setting, or a group of settings ("adapter", "reward") whose values are objects. */
 typedef struct {
     char path[128];
     const Json *values; /* a list, not empty */
 } Axis;
 
+/* The cartesian product of its axes. */
+typedef struct {
+    Axis axes[MAX_AXES];
+    int n_axes;
+} Grid;
+
 typedef struct Config {
     char path[CONFIG_PATH];   /* the file */
     char folder[CONFIG_PATH]; /* its folder, "." without one */
     RunSpec base;
-    Axis axes[MAX_AXES];
-    int n_axes;
+    Grid grids[MAX_GRIDS]; /* a sweep is one after the other: an object is one grid, a list several
+                            */
+    int n_grids;
     JsonDocument **documents; /* the file and the overrides; axes point into them */
     size_t n_documents;
     const char *models;
@@ -32,8 +40,10 @@ void config_free(Config *config);
  * STATUS_REFUSED. */
 Status spec_from_json(RunSpec *spec, const char *json, Error *error);
 
-/* Set one setting of spec from a JSON value (a cell of a sweep). Errors: STATUS_USAGE with the
- * path. */
+/* Has it an axis? */
+bool config_is_sweep(const Config *config);
+/* Set one setting of spec, or those of a group, from a JSON value (a cell of a sweep). Errors:
+ * STATUS_USAGE with the path. */
 Status config_apply(const Config *config, RunSpec *spec, const char *path, const Json *value,
                     Error *error);
 /* Settle what depends on other settings ("auto" and 0) and check the rules between them. Errors:

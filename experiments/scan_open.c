@@ -228,7 +228,7 @@ static void identify(Scan *scan, const char *rows_sha256)
 static Status check_config(Scan *scan, Error *error)
 {
     const Config *config = scan->config;
-    if (config->n_axes) {
+    if (config_is_sweep(config)) {
         return error_set(error, STATUS_USAGE,
                          "config \"%s\": sweep: a scan has none; scan.x and scan.y are its axes",
                          config->path);

@@ -115,7 +115,8 @@ static void the_example_of_the_interface_is_read(void **state)
     assert_true(spec->grpo.clip_high == 0.28);
     assert_true(spec->optimizer.lr == 2e-4);
     assert_int_equal(spec->eval.rows, 256);
-    assert_int_equal(config->n_axes, 2);
+    assert_int_equal(config->n_grids, 1);
+    assert_int_equal(config->grids[0].n_axes, 2);
     char train[256];
     snprintf(train, sizeof train, "%s/train.jsonl", folder);
     assert_string_equal(spec->data.train, train); /* relative to the config's folder */
@@ -136,9 +137,97 @@ static void the_grid_is_the_product_in_order_with_the_last_axis_fastest(void **s
         assert_int_equal(spec.seed, 1 + i % 3);
     }
     Text label = {0};
-    grid_label(config, &spec, &label);
+    grid_label(config, &spec, n - 1, &label);
     assert_string_equal(text_string(&label), "optimizer.lr=0.0002 seed=3");
     text_release(&label);
+}
+
+/* Points that want other rates each: grids one after the other, with whole adapters as values. */
+static const char points[] =
+    "{" REQUIRED ", \"adapter\": {\"rank\": 4},\n"
+    " \"sweep\": [{\"adapter\": [{\"budget\": 2}, {\"budget\": 7, \"rank\": 3}], "
+    "\"optimizer.lr\": [0.31, 0.127]},\n"
+    "  {\"adapter\": [{\"method\": \"lora\", \"alpha\": 16}], \"seed\": [5, 6, 7]},\n"
+    "  {\"reward\": [{\"name\": \"none\"}, [{\"name\": \"regex\", \"pattern\": \"a\"}, "
+    "{\"name\": \"none\"}]]}]}";
+
+static void a_list_of_grids_has_the_cells_of_one_after_the_other(void **state)
+{
+    (void)state;
+    size_t n;
+    RunSpec spec;
+    Text label = {0};
+    assert_int_equal(read_text(points, NULL, 0), STATUS_OK);
+    assert_true(config_is_sweep(config));
+    assert_int_equal(grid_count(&n, config, &error), STATUS_OK);
+    assert_int_equal(n, 4 + 3 + 2);
+    assert_int_equal(grid_cell(&spec, config, 1, &error), STATUS_OK);
+    assert_int_equal(spec.adapter.budget, 2);
+    assert_int_equal(spec.adapter.rank, 4); /* what a value does not name stays the config's */
+    assert_true(spec.optimizer.lr == 0.127);
+    assert_int_equal(grid_cell(&spec, config, 2, &error), STATUS_OK);
+    assert_int_equal(spec.adapter.rank, 3);
+    assert_true(spec.optimizer.lr == 0.31);
+    grid_label(config, &spec, 2, &label);
+    assert_string_equal(text_string(&label),
+                        "adapter={\"budget\": 7, \"rank\": 3} optimizer.lr=0.31");
+    text_clear(&label);
+    assert_int_equal(grid_cell(&spec, config, 6, &error), STATUS_OK);
+    assert_string_equal(spec.adapter.method, "lora");
+    assert_true(spec.adapter.alpha == 16);
+    assert_int_equal(spec.seed, 7);
+    grid_label(config, &spec, 6, &label);
+    assert_string_equal(text_string(&label),
+                        "adapter={\"method\": \"lora\", \"alpha\": 16} seed=7");
+    assert_int_equal(grid_cell(&spec, config, 7, &error), STATUS_OK);
+    assert_string_equal(spec.reward[0].name, "none");
+    assert_int_equal(grid_cell(&spec, config, 8, &error), STATUS_OK);
+    assert_int_equal(spec.n_rewards, 2);
+    assert_string_equal(spec.reward[0].pattern, "a");
+    text_release(&label);
+}
+
+static void grids_are_shown_and_read_again_and_overridden_together(void **state)
+{
+    (void)state;
+    size_t n;
+    RunSpec spec;
+    Text first = {0}, second = {0};
+    const char *overrides[] = {"sweep.seed=[8, 9]"};
+    assert_int_equal(read_text(points, NULL, 0), STATUS_OK);
+    config_show(&config->base, config, &first);
+    config_free(config);
+    assert_int_equal(read_text(text_string(&first), NULL, 0), STATUS_OK);
+    assert_int_equal(config->n_grids, 3);
+    config_show(&config->base, config, &second);
+    assert_string_equal(text_string(&first), text_string(&second));
+    config_free(config);
+    assert_int_equal(read_text(points, overrides, 1), STATUS_OK);
+    assert_int_equal(grid_count(&n, config, &error), STATUS_OK);
+    assert_int_equal(n, 4 * 2 + 2 + 2 * 2);
+    assert_int_equal(grid_cell(&spec, config, 9, &error), STATUS_OK);
+    assert_int_equal(spec.seed, 9);
+    text_release(&first);
+    text_release(&second);
+}
+
+static void a_grid_that_is_none_is_refused_with_its_place(void **state)
+{
+    (void)state;
+    assert_string_equal(refusal("{" REQUIRED ", \"sweep\": [{\"seed\": [1]},\n 3]}"),
+                        "\" line 2: sweep: a number where an object is expected");
+    RunSpec spec;
+    assert_int_equal(
+        read_text("{" REQUIRED ", \"sweep\": {\"adapter\": [{\"bugdet\": 3}]}}", NULL, 0),
+        STATUS_OK);
+    assert_int_equal(grid_cell(&spec, config, 0, &error), STATUS_USAGE);
+    assert_non_null(strstr(error.message, "adapter.bugdet: unknown key; the nearest known one is "
+                                          "\"adapter.budget\""));
+    config_free(config);
+    assert_int_equal(read_text("{" REQUIRED ", \"sweep\": {\"adapter\": [3]}}", NULL, 0),
+                     STATUS_OK);
+    assert_int_equal(grid_cell(&spec, config, 0, &error), STATUS_USAGE);
+    assert_non_null(strstr(error.message, "adapter: a number where an object is expected"));
 }
 
 static void what_config_show_prints_is_read_as_the_same_settings(void **state)
@@ -409,6 +498,11 @@ int main(void)
         cmocka_unit_test_teardown(what_config_show_prints_is_read_as_the_same_settings,
                                   close_config),
         cmocka_unit_test_teardown(overrides_replace_values_and_axes, close_config),
+        cmocka_unit_test_teardown(a_list_of_grids_has_the_cells_of_one_after_the_other,
+                                  close_config),
+        cmocka_unit_test_teardown(grids_are_shown_and_read_again_and_overridden_together,
+                                  close_config),
+        cmocka_unit_test_teardown(a_grid_that_is_none_is_refused_with_its_place, close_config),
         cmocka_unit_test_teardown(
             an_unknown_key_is_refused_with_its_line_its_path_and_the_nearest_known_one,
             close_config),
