@@ -7,7 +7,7 @@ const Verb *const verbs[] = {
     &verb_show,          &verb_best,         &verb_query,       &verb_config_show, &verb_model_info,
     &verb_model_random,  &verb_verify,       &verb_pretrain,    &verb_db_check,
 
-    &verb_watch,         &verb_db_upgrade,
+    &verb_watch,         &verb_db_upgrade,   &verb_replay,
 
     &verb_export_csv,    &verb_export_jsonl, &verb_export_hdf5, &verb_export_npy,
 

@@ -11,3 +11,4 @@ extern const Verb verb_scan;
 extern const Verb verb_watch, verb_db_upgrade;
 extern const Verb verb_export_notebook;
 extern const Verb verb_adapter_export, verb_adapter_import, verb_adapter_diff;
+extern const Verb verb_replay;

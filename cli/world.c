@@ -1,6 +1,7 @@
 /* Progress: one line rewritten in place on a terminal, a line now and then elsewhere. */
 #include "cli/world.h"
 
+#include <gnu/libc-version.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -161,8 +162,12 @@ void cli_world_init(CliWorld *world, const Cli *cli)
                 "{\"version\":\"%s\",\"numerics\":%d,\"threads\":%d,\"cpu\":", TINYLORA_VERSION,
                 NUMERICS_VERSION, cli->n_threads);
     describe_cpu(&world->environment);
-    text_printf(&world->environment, ",\"kernels\":\"%s\",\"openblas\":\"%s\"}",
-                kernels_best()->name, blas_core_name());
+    char version[64];
+    blas_version(version, sizeof version);
+    text_printf(
+        &world->environment,
+        ",\"kernels\":\"%s\",\"openblas\":\"%s\",\"openblas_version\":\"%s\",\"libc\":\"%s\"}",
+        kernels_best()->name, blas_core_name(), version, gnu_get_libc_version());
     world->world = (World){.context = world,
                            .now_s = now_s,
                            .stopping = stopping,

@@ -3,6 +3,7 @@
  * count cannot show in a number. */
 #pragma once
 #include <stdbool.h>
+#include <stddef.h>
 
 /* c = alpha op(a) op(b) + beta c, column-major as LAPACK has it; op transposes where asked.
  * c: (m, n), columns ldc apart   op(a): (m, k)   op(b): (k, n) */
@@ -13,3 +14,5 @@ void blas_gemm(bool transpose_a, bool transpose_b, int m, int n, int k, float al
 int blas_set_threads(int n_threads);
 /* The kernels that the library chose for this CPU, such as "SkylakeX". */
 const char *blas_core_name(void);
+/* The library's version, such as "0.3.21". */
+void blas_version(char *out, size_t size);

@@ -50,7 +50,7 @@ static Status prepare(Cell *cell, const Config *config, size_t i, const char *mo
     return status;
 }
 
-static void cell_release(Cell *cell)
+void cell_release(Cell *cell)
 {
     text_release(&cell->identity);
     text_release(&cell->label);
@@ -94,6 +94,24 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
     *cells_out = cells;
     *n_out = n;
     return STATUS_OK;
+}
+
+Status cell_of_spec(Cell *cell, const RunSpec *spec, const char *models, Error *error)
+{
+    InputHashes hashes = {0};
+    Config *config = calloc(1, sizeof *config);
+    if (!config) {
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    strcpy(config->path, "stored in results.db");
+    *cell = (Cell){.spec = *spec};
+    Status status = prepare(cell, config, 0, models, &hashes, error);
+    inputs_release(&hashes);
+    free(config);
+    if (status) {
+        cell_release(cell);
+    }
+    return status;
 }
 
 void cells_close(Cell *cells, size_t n)

@@ -25,3 +25,11 @@ typedef struct {
  * (settings, plan), STATUS_REFUSED (files), with the cell named. */
 Status cells_open(Cell **cells, size_t *n, const Config *config, const char *models, Error *error);
 void cells_close(Cell *cells, size_t n);
+/* The one cell of a stored run's settings (spec_from_json), from the files as they are now: whether
+ * they are still those of the run its identity says. Errors: as cells_open. */
+Status cell_of_spec(Cell *cell, const RunSpec *spec, const char *models, Error *error);
+void cell_release(Cell *cell);
+
+/* Insert the cell's run into the store unless it is there; its state and last step are read. The
+ * experiment must be there. */
+Status cell_store(Cell *cell, Store *store, double now_s, Error *error);

@@ -31,6 +31,8 @@ struct Fusion {
     Member *members;
     size_t n;
     Progress *progress;
+    Status (*watch)(void *context, int64_t step, Error *error); /* NULL: nobody */
+    void *watch_context;
 };
 
 static bool same_setting(const Cell *a, const Cell *b, const Setting *setting)
@@ -474,12 +476,23 @@ static Status run_members(Fusion *fusion, Store *store, Error *error)
             return error_set(error, STATUS_STOPPED, "stopped");
         }
         status = evaluate_due(fusion, store, chosen, n, error);
+        if (!status && fusion->watch) {
+            status = fusion->watch(fusion->watch_context, fusion->members[chosen[0]].learner->step,
+                                   error);
+        }
         status = status ? status : end_finished(fusion, store, chosen, &n, error);
         if (!status && n) {
             status = advance(fusion, store, chosen, n, error);
         }
     }
     return status;
+}
+
+void fusion_watch(Fusion *fusion, Status (*watch)(void *context, int64_t step, Error *error),
+                  void *context)
+{
+    fusion->watch = watch;
+    fusion->watch_context = context;
 }
 
 Status fusion_run(Fusion *fusion, Store *store, Error *error)

@@ -24,6 +24,10 @@ size_t fusion_limit(const Cell *cell);
  * computed. */
 Status fusion_open(Fusion **fusion, Workbench *bench, Cell **cells, size_t n, Progress *progress,
                    Error *error);
+/* Ask `watch` whenever a step of cells of the batch is stored whole, its evaluations among it,
+ * before the next one begins (step 0: the start). An error of it ends fusion_run. */
+void fusion_watch(Fusion *fusion, Status (*watch)(void *context, int64_t step, Error *error),
+                  void *context);
 /* Run the cells to their ends; their states are kept up to date. A cell that fails is recorded and
  * the others go on (STATUS_OK). Errors: STATUS_STOPPED; STATUS_FAILED (store, memory). */
 Status fusion_run(Fusion *fusion, Store *store, Error *error);

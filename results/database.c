@@ -114,6 +114,8 @@ Status database_open(Database **out, const char *path, DatabaseMode mode, Error 
     if (mode == DATABASE_IMMUTABLE) {
         make_uri(&name, path);
         flags |= SQLITE_OPEN_URI;
+    } else if (mode == DATABASE_MEMORY) {
+        text_add(&name, ":memory:");
     } else {
         /* "./" keeps a path from being read as ":memory:" or a URI. */
         text_printf(&name, "%s%s", path[0] == '/' ? "" : "./", path);

@@ -19,7 +19,8 @@ typedef enum {
     DATABASE_READ,      /* never writes, never checkpoints */
     DATABASE_IMMUTABLE, /* for a file that nobody can write: no lock, no -shm */
     DATABASE_WRITE,     /* must exist */
-    DATABASE_CREATE
+    DATABASE_CREATE,
+    DATABASE_MEMORY /* a new one without a file */
 } DatabaseMode;
 
 /* Opens lazily: whether the file is a database shows at the first statement. Hardened against

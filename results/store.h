@@ -30,6 +30,8 @@ typedef enum {
  * STATUS_REFUSED for a file that is not ours, empty, of a newer schema, or damaged; STATUS_FAILED
  * else. */
 Status store_open(Store **store, const char *path, StoreMode mode, int wait_ms, Error *error);
+/* A new, empty store that has no file and is gone with its close: as STORE_WRITE. */
+Status store_open_memory(Store **store, Error *error);
 void store_close(Store *store);
 /* Does another process hold the writer's lock now? holder, appended: "pid 12 on host"; may be
  * NULL. Takes nothing. */

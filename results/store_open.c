@@ -252,6 +252,26 @@ Status store_open(Store **out, const char *path, StoreMode mode, int wait_ms, Er
     return STATUS_OK;
 }
 
+Status store_open_memory(Store **out, Error *error)
+{
+    Store *store = calloc(1, sizeof *store);
+    if (!store) {
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    store->lock_file = -1;
+    store->mode = STORE_WRITE;
+    store->opened_version = SCHEMA_VERSION;
+    store->path = strdup("(memory)");
+    Status status = database_open(&store->database, "", DATABASE_MEMORY, error);
+    status = status ? status : schema_create(store->database, error);
+    if (status) {
+        store_close(store);
+        return status;
+    }
+    *out = store;
+    return STATUS_OK;
+}
+
 void store_close(Store *store)
 {
     if (!store) {
