@@ -1,5 +1,6 @@
 /* tinylora eval */
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/options.h"
 #include "cli/verbs.h"
@@ -7,6 +8,7 @@
 #include "core/file.h"
 #include "experiments/cell.h"
 #include "experiments/evaluation.h"
+#include "results/frame.h"
 
 /* Prints the rows of one task: the base's, and those of a run (NULL: of all runs). */
 static Status print_task(const Cli *cli, Store *store, const char *task, const char *base,
@@ -50,14 +52,40 @@ static Status eval_run(const Cli *cli, Store *store, const World *world, const c
     return status;
 }
 
-/* Every cell that has been trained, or the base model where none has. */
+/* Which runs have the learning rate that was chosen for their point: chosen: (n). */
+static Status find_chosen(bool *chosen, Store *store, const Cell *cells, size_t n, Error *error)
+{
+    Frame frame = {0};
+    Status status = frame_read(&frame, store, "SELECT DISTINCT experiment, run_id FROM chosen_runs",
+                               NULL, 0, error);
+    for (size_t k = 0; k < frame.n_rows; k++) {
+        const char *experiment = frame_text(&frame, "experiment", k);
+        const char *run_id = frame_text(&frame, "run_id", k);
+        for (size_t i = 0; i < n; i++) {
+            chosen[i] |= strcmp(cells[i].run_id, run_id) == 0 &&
+                         strcmp(cells[i].spec.experiment, experiment) == 0;
+        }
+    }
+    frame_release(&frame);
+    return status;
+}
+
+/* Every cell that has been trained, or those that were chosen, or the base model where there is
+ * none. */
 static Status eval_cells(const Cli *cli, Store *store, const World *world, Cell *cells, size_t n,
-                         const EvaluationOptions *options, Error *error)
+                         bool chosen_alone, const EvaluationOptions *options, Error *error)
 {
     Text task = {0}, base = {0};
     bool any = false;
-    Status status = STATUS_OK;
+    bool *chosen = calloc(n + 1, sizeof *chosen);
+    Status status = chosen ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    if (!status && chosen_alone) {
+        status = find_chosen(chosen, store, cells, n, error);
+    }
     for (size_t i = 0; i < n && !status; i++) {
+        if (chosen_alone && !chosen[i]) {
+            continue;
+        }
         StoredRun run = {0};
         RunAdapter adapter;
         bool trained = store_find_run(store, cells[i].run_id, &run, NULL) == STATUS_OK;
@@ -80,6 +108,7 @@ static Status eval_cells(const Cli *cli, Store *store, const World *world, Cell 
     }
     status = status ? status
                     : print_task(cli, store, text_string(&task), text_string(&base), NULL, error);
+    free(chosen);
     text_release(&task);
     text_release(&base);
     return status;
@@ -90,6 +119,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     const char *path, *run_id = NULL;
     OptionList overrides = {0};
     EvaluationOptions choices = {0};
+    bool chosen = false;
     const Option options[] = {
         {"--run", OPTION_TEXT, &run_id, 0, 0},
         {"--set", OPTION_LIST, &overrides, 0, 0},
@@ -97,6 +127,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         {"--rows", OPTION_INT, &choices.n_rows, 0, 1e9},
         {"--samples", OPTION_INT, &choices.samples, 1, 1000},
         {"--greedy", OPTION_FLAG, &choices.greedy, 0, 0},
+        {"--chosen", OPTION_FLAG, &chosen, 0, 0},
     };
     Config *config = NULL;
     Cell *cells = NULL;
@@ -107,6 +138,9 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
                                   &path, 1, 0, error);
     if (!status && !path == !run_id) {
         status = error_set(error, STATUS_USAGE, "one of CONFIG and --run RUN is expected");
+    }
+    if (!status && chosen && !path) {
+        status = error_set(error, STATUS_USAGE, "--chosen is of a CONFIG's cells");
     }
     if (!status && path) {
         status = config_read(&config, path, overrides.values, overrides.n, cli->models, error);
@@ -121,7 +155,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (!status && run_id) {
         status = eval_run(cli, store, &world.world, run_id, &choices, error);
     } else if (!status) {
-        status = eval_cells(cli, store, &world.world, cells, n, &choices, error);
+        status = eval_cells(cli, store, &world.world, cells, n, chosen, &choices, error);
     }
     if (status == STATUS_STOPPED) {
         error_set(error, status, "stopped; scores that were complete are in \"%s\"", cli->db);
@@ -136,11 +170,14 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_eval = {
     .name = "eval",
     .summary = "the base model and an adapter scored on the same rows by every extractor",
-    .usage = "(CONFIG | --run RUN) [--data FILE] [--rows N] [--samples N] [--greedy]",
+    .usage = "(CONFIG [--chosen] | --run RUN) [--data FILE] [--rows N] [--samples N] [--greedy]",
     .help = "Scores go into results.db, with a standard error and a paired test against the base "
             "model;\n"
             "what is there already is not computed again. CONFIG means every cell that was "
             "trained.\n\n"
+            "  --chosen      only the cells at the learning rate that was best on the held-out "
+            "rows (mean over\n"
+            "                seeds), so that test rows are scored once a point; see `budgets`\n"
             "  --data FILE   rows; else the config's data.eval\n"
             "  --rows N      the first N rows; else all\n"
             "  --samples N   completions a row; else the config's eval.samples\n"
@@ -148,6 +185,6 @@ const Verb verb_eval = {
             "  --set K=V     override a setting of CONFIG\n\n"
             "examples:\n"
             "  tinylora eval --run 3f2a\n"
-            "  tinylora eval experiments/presets/budget13-lr.json --rows 1000 -o md\n",
+            "  tinylora eval experiments/presets/budget13-lr.json --chosen -o md\n",
     .run = run,
 };

@@ -2,7 +2,7 @@
 #pragma once
 #include "cli/cli.h"
 
-extern const Verb verb_best, verb_config_show, verb_db_check, verb_eval, verb_export_csv,
+extern const Verb verb_best, verb_budgets, verb_config_show, verb_db_check, verb_eval, verb_export_csv,
     verb_export_hdf5, verb_export_jsonl, verb_export_npy, verb_generate, verb_grpo, verb_ls,
     verb_model_info, verb_model_random, verb_plan, verb_pretrain, verb_query, verb_score, verb_sft,
     verb_show, verb_sweep, verb_tokenize, verb_verify;

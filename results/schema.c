@@ -13,8 +13,12 @@ static const char schema_2_sql[] = {
 #include "results_schema_2_sql.inc"
     0};
 
+static const char schema_3_sql[] = {
+#include "results_schema_3_sql.inc"
+    0};
+
 /* [v - 1] makes room in a file of version v. */
-static const char *const rooms[SCHEMA_VERSION - 1] = {schema_2_sql};
+static const char *const rooms[SCHEMA_VERSION - 1] = {schema_2_sql, schema_3_sql};
 
 /* Type and name of what a file must have, and since which version. */
 static const struct {
@@ -37,7 +41,8 @@ static const struct {
     {2, "view surface_picture"},  {2, "view surface_list"},
     {2, "view surface_progress"}, {2, "view surface_process"},
     {2, "view surface_show"},     {2, "view run_progress"},
-    {1, "view run_show"},
+    {1, "view run_show"},         {3, "view run_point"},
+    {3, "view chosen_runs"},      {3, "view budget_table"},
 };
 
 Status schema_create(Database *database, Error *error)

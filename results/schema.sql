@@ -1,9 +1,9 @@
--- results.db, schema version 2: the whole of it. One process writes (results/store.h says how).
--- Executed to make a file, and to complete an older one after schema_2.sql made room: hence IF NOT EXISTS.
+-- results.db, schema version 3: the whole of it. One process writes (results/store.h says how).
+-- Executed to make a file, and to complete an older one after schema_2.sql and so on made room: hence IF NOT EXISTS.
 -- Times are seconds since 1970 (REAL). NULL in a REAL column of numbers: not finite, and an event says what it was.
 -- BLOBs of numbers are little-endian arrays: ids int32, logprobs float64.
 PRAGMA application_id = 1953264177; -- 'tlr1'
-PRAGMA user_version = 2;
+PRAGMA user_version = 3;
 
 -- A named set of runs with its frozen config.
 CREATE TABLE IF NOT EXISTS experiment (
@@ -323,12 +323,37 @@ SELECT experiment, task, extractor,
 FROM score
 ORDER BY experiment, task, extractor, place, run_id;
 
+-- What is trained where: `setting` is every setting of a run but its learning rate, its seed and what changes no number;
+-- `point` says the adapter's part for people; bytes: of the trained scalars as the model sees them.
+CREATE VIEW IF NOT EXISTS run_point AS
+WITH told AS (
+    SELECT run_id, group_concat(key || '=' || value, ' ') AS setting,
+           max(value) FILTER (WHERE key = 'adapter.u') AS u,
+           max(value) FILTER (WHERE key = 'adapter.groups') AS groups,
+           max(value) FILTER (WHERE key = 'adapter.rank') AS rank,
+           max(trim(value, '"')) FILTER (WHERE key = 'adapter.tie') AS tie,
+           max(trim(value, '"')) FILTER (WHERE key = 'adapter.dtype') AS dtype
+    FROM (SELECT * FROM param WHERE key NOT IN ('experiment', 'seed', 'optimizer.lr', 'adapter.preset',
+                                                'adapter.weight_tying', 'checkpoint.every', 'checkpoint.keep')
+          ORDER BY run_id, key)
+    GROUP BY run_id
+)
+SELECT r.run_id,
+       r.adapter || CASE r.adapter
+                    WHEN 'tinylora' THEN printf(' r=%s u=%s groups=%s %s', t.rank, t.u, t.groups,
+                                                CASE t.tie WHEN 'none' THEN 'untied' ELSE t.tie END)
+                    WHEN 'lora' THEN ' r=' || t.rank WHEN 'lora-xs' THEN ' r=' || t.rank ELSE '' END AS point,
+       coalesce(t.setting, '') AS setting,
+       r.budget * CASE WHEN r.adapter = 'tinylora' AND t.dtype IN ('bf16', 'f16') THEN 2 ELSE 4 END AS bytes
+FROM run r LEFT JOIN told t USING (run_id)
+WHERE r.kind = 'run';
+
 -- Seeds taken together: one row a cell of the grid; seed_se is the standard error over seeds.
 CREATE VIEW IF NOT EXISTS sweep_summary AS
 WITH cell AS (
-    SELECT m.experiment, r.method, r.adapter, r.budget, r.lr, r.state, r.objective,
-           avg(r.objective) OVER (PARTITION BY m.experiment, r.method, r.adapter, r.budget, r.lr) AS mean
-    FROM experiment_run m JOIN run r USING (run_id)
+    SELECT m.experiment, r.method, r.adapter, r.budget, p.point, p.setting, r.lr, r.state, r.objective,
+           avg(r.objective) OVER (PARTITION BY m.experiment, r.method, p.setting, r.lr) AS mean
+    FROM experiment_run m JOIN run r USING (run_id) JOIN run_point p USING (run_id)
 )
 SELECT experiment, method, adapter, budget, lr, count(*) AS runs, sum(state = 'done') AS done,
        sum(state = 'failed') AS failed, avg(objective) AS objective,
@@ -336,10 +361,56 @@ SELECT experiment, method, adapter, budget, lr, count(*) AS runs, sum(state = 'd
             THEN sqrt(sum((objective - mean) * (objective - mean)) /
                       (count(objective) * (count(objective) - 1.0)))
        END AS seed_se,
-       min(objective) AS lowest, max(objective) AS highest
+       min(objective) AS lowest, max(objective) AS highest, point, setting
 FROM cell
-GROUP BY experiment, method, adapter, budget, lr
-ORDER BY experiment, method, adapter, budget, lr;
+GROUP BY experiment, method, setting, lr
+ORDER BY experiment, method, adapter, budget, setting, lr;
+
+-- The learning rate of each point, chosen by the mean objective (held-out rows) over its seeds, the smaller of equals;
+-- and the runs at it. A rate of which a seed is missing or failed is not chosen while another is whole.
+CREATE VIEW IF NOT EXISTS chosen_runs AS
+WITH place AS (
+    SELECT experiment, method, setting, point, lr,
+           row_number() OVER (PARTITION BY experiment, method, setting
+                              ORDER BY runs - done, objective DESC NULLS LAST, lr) AS place
+    FROM sweep_summary WHERE done > 0
+)
+SELECT c.experiment, c.method, c.setting, c.point, c.lr, r.seed, r.run_id
+FROM place c
+JOIN experiment_run m ON m.experiment = c.experiment
+JOIN run r ON r.run_id = m.run_id AND r.method = c.method AND r.lr = c.lr AND r.state = 'done'
+JOIN run_point p ON p.run_id = r.run_id AND p.setting = c.setting
+WHERE c.place = 1;
+
+-- `budgets`: each point at its chosen rate, the seeds taken together: one row a point, task and extractor. se: over the
+-- rows, of one run; seed_se: over the seeds. share: of the gain of full training. test: the rows are data.eval's.
+CREATE VIEW IF NOT EXISTS budget_table AS
+WITH score AS (
+    SELECT c.experiment, c.method, c.setting, c.point, c.lr, e.task, e.extractor, r.adapter, r.budget, p.bytes, e.value,
+           e.standard_error, e.base_value, e.base_run_id, e.n,
+           EXISTS (SELECT 1 FROM param k WHERE k.run_id = r.run_id AND k.key = 'data.eval' AND
+                   '/' || trim(k.value, '"') LIKE '%/' || substr(e.task, 1, instr(e.task, '[') - 1)) AS test,
+           avg(e.value) OVER (PARTITION BY c.experiment, c.method, c.setting, e.task, e.extractor) AS mean
+    FROM chosen_runs c JOIN run r USING (run_id) JOIN run_point p USING (run_id)
+    JOIN evaluation e ON e.run_id = c.run_id AND e.step = r.last_step
+), together AS (
+    SELECT experiment, task, extractor, max(test) AS test, method, adapter, point, setting, budget, bytes, lr,
+           count(*) AS seeds, n, avg(value) AS value, sqrt(avg(standard_error * standard_error)) AS se,
+           CASE WHEN count(*) > 1 THEN sqrt(sum((value - mean) * (value - mean)) / (count(*) * (count(*) - 1.0)))
+           END AS seed_se,
+           min(value) AS lowest, max(value) AS highest, avg(base_value) AS base_value, max(base_run_id) AS base_run_id,
+           avg(value) - avg(base_value) AS gain
+    FROM score
+    GROUP BY experiment, task, extractor, method, setting
+), full_gain AS (
+    SELECT experiment, task, extractor, method, max(gain) AS gain FROM together WHERE adapter = 'full'
+    GROUP BY experiment, task, extractor, method
+)
+SELECT t.experiment, t.task, t.extractor, t.test, t.method, t.adapter, t.point, t.budget, t.bytes, t.lr, t.seeds, t.n,
+       t.value, t.se, t.seed_se, t.lowest, t.highest, t.base_value, t.gain,
+       CASE WHEN f.gain > 0 THEN t.gain / f.gain END AS share, t.base_run_id, t.setting
+FROM together t LEFT JOIN full_gain f USING (experiment, task, extractor, method)
+ORDER BY t.experiment, t.task, t.extractor, t.method, t.budget, t.adapter, t.setting;
 
 -- Per-row answers of every evaluation under every extractor.
 CREATE VIEW IF NOT EXISTS eval_sample AS

@@ -1,9 +1,10 @@
-/* Files of schema version 1 (frozen in tests/data): what is in them stays, their schema becomes a
- * new file's, whole or not at all. */
+/* Files of schema versions 1 and 2 (frozen in tests/data): what is in them stays, their schema
+ * becomes a new file's, whole or not at all. */
 #include <signal.h>
 #include <sys/wait.h>
 #include <time.h>
 
+#include "core/file.h"
 #include "core/random.h"
 #include "results/schema.h"
 #include "tests/results_test.h"
@@ -19,6 +20,16 @@ static void execute(const char *sql)
         fail_msg("%s", told.message);
     }
     database_close(database);
+}
+
+static char *read_all(const char *name, size_t *n)
+{
+    char *bytes = NULL;
+    Error told = {{0}};
+    if (file_read(&bytes, n, name, 1 << 20, &told) != STATUS_OK) {
+        fail_msg("%s", told.message);
+    }
+    return bytes;
 }
 
 /* A file of version 1 with a run in the middle of its life. */
@@ -132,12 +143,12 @@ static void an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one(void
     make_version_1();
     dump(&before);
     assert_int_equal(store_open(&store, path, STORE_READ, 0, &told), STATUS_REFUSED);
-    assert_says(&told, "schema version 1 is older than this program's 2; `tinylora db upgrade` "
+    assert_says(&told, "schema version 1 is older than this program's 3; `tinylora db upgrade` "
                        "widens it");
     assert_int_equal(version_of_file(), 1);
     assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
     store_versions(store, &opened, &current);
-    assert_true(opened == 1 && current == 2);
+    assert_true(opened == 1 && current == 3);
     store_close(store);
     dump(&after);
     assert_true(before.n > 50000);
@@ -151,9 +162,39 @@ static void an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one(void
     text_clear(&upgraded);
     tell(&upgraded, path, "SELECT user_version FROM pragma_user_version");
     tell(&upgraded, path, "PRAGMA foreign_key_check");
-    assert_string_equal(upgraded.bytes, "2\r\n");
+    assert_string_equal(upgraded.bytes, "3\r\n");
     text_release(&before);
     text_release(&after);
+    text_release(&upgraded);
+    text_release(&expected);
+}
+
+/* Version 2 has views that were made anew, and its tables. */
+static void a_file_of_version_2_gets_the_schema_of_a_new_one(void **state)
+{
+    (void)state;
+    static const char schema[] = "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name";
+    Store *store = NULL;
+    Text upgraded = {0}, expected = {0};
+    char fresh[96];
+    size_t n = 0;
+    char *sql = read_all(SOURCE_DIR "/tests/data/results_v2.sql", &n);
+    unlink(path);
+    execute(sql);
+    execute("INSERT INTO experiment VALUES ('e', '{}', 1.5)");
+    free(sql);
+    assert_int_equal(version_of_file(), 2);
+    assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
+    store_close(store);
+    snprintf(fresh, sizeof fresh, "%s/fresh.db", folder);
+    assert_ok(store_open(&store, fresh, STORE_WRITE, 0, error));
+    store_close(store);
+    tell(&upgraded, path, schema);
+    tell(&expected, fresh, schema);
+    assert_string_equal(upgraded.bytes, expected.bytes);
+    text_clear(&upgraded);
+    tell(&upgraded, path, "SELECT name FROM experiment");
+    assert_string_equal(upgraded.bytes, "e\r\n");
     text_release(&upgraded);
     text_release(&expected);
 }
@@ -203,7 +244,7 @@ static void an_upgrade_that_is_killed_is_whole_or_not_at_all(void **state)
         waitpid(child, &code, 0);
         assert_true(WIFSIGNALED(code) || WEXITSTATUS(code) == 0);
         int64_t version = version_of_file();
-        assert_true(version == 1 || version == 2);
+        assert_true(version == 1 || version == SCHEMA_VERSION);
         n_old += version == 1;
         text_clear(&after);
         dump(&after);
@@ -217,7 +258,7 @@ static void an_upgrade_that_is_killed_is_whole_or_not_at_all(void **state)
         assert_true(sound);
         text_release(&report);
         store_close(store);
-        assert_int_equal(version_of_file(), 2);
+        assert_int_equal(version_of_file(), SCHEMA_VERSION);
     }
     print_message("%d of %d kills came before the commit\n", n_old, N_KILLS);
     text_release(&before);
@@ -229,6 +270,7 @@ int main(void)
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST(an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one),
+        TEST(a_file_of_version_2_gets_the_schema_of_a_new_one),
         TEST(a_file_with_surfaces_of_someone_else_is_left_as_it_is),
         TEST(an_upgrade_that_is_killed_is_whole_or_not_at_all),
     };
