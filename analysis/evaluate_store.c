@@ -42,8 +42,9 @@ void evaluate_base_run_id(Text *out, const EvaluateSettings *settings)
     int end = settings->n_rows ? settings->first_row + settings->n_rows : task->n_rows;
     Text description = {0};
     evaluate_describe(&description, settings);
-    text_printf(&description, "|%s|%s|%s|", task->dataset.sha256, task->model->tokenizer_sha256,
-                settings->identity ? settings->identity : "");
+    text_printf(&description, "|%s|%s|%s|%d|", task->dataset.sha256,
+                task->model->tokenizer_sha256, settings->identity ? settings->identity : "",
+                EXTRACT_VERSION);
     Sha256 *state = sha256_new();
     sha256_update(state, description.bytes, description.n);
     for (int row = settings->first_row; row < end; row++) { /* the template shows in the prompts */

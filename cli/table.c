@@ -11,6 +11,20 @@ void table_column(Table *table, const char *name, bool numeric)
     table->numeric[table->n_columns++] = numeric;
 }
 
+/* bytes: owned by the table from now on; NULL: no value. */
+static void add_cell(Table *table, char *bytes)
+{
+    if (table->n_cells == table->capacity) {
+        table->capacity = table->capacity ? table->capacity * 2 : 64;
+        table->cells = realloc(table->cells, table->capacity * sizeof *table->cells);
+        if (!table->cells) {
+            abort(); /* as core/text */
+        }
+    }
+    table->cells[table->n_cells++] = bytes;
+    table->n_rows = table->n_cells / table->n_columns;
+}
+
 void table_cell(Table *table, const char *format, ...)
 {
     Text cell = {0};
@@ -19,15 +33,12 @@ void table_cell(Table *table, const char *format, ...)
     text_vprintf(&cell, format, arguments);
     va_end(arguments);
     text_append(&cell, "", 0);
-    if (table->n_cells == table->capacity) {
-        table->capacity = table->capacity ? table->capacity * 2 : 64;
-        table->cells = realloc(table->cells, table->capacity * sizeof *table->cells);
-        if (!table->cells) {
-            abort(); /* as core/text */
-        }
-    }
-    table->cells[table->n_cells++] = cell.bytes;
-    table->n_rows = table->n_cells / table->n_columns;
+    add_cell(table, cell.bytes);
+}
+
+void table_null(Table *table)
+{
+    add_cell(table, NULL);
 }
 
 void table_release(Table *table)
@@ -39,20 +50,17 @@ void table_release(Table *table)
     *table = (Table){0};
 }
 
-static const char *cell_at(const Table *table, size_t row, size_t column)
-{
-    return table->cells[row * table->n_columns + column];
-}
-
 static void print_object(const Table *table, size_t row, Text *out)
 {
     for (size_t i = 0; i < table->n_columns; i++) {
-        const char *cell = cell_at(table, row, i);
+        const char *cell = table->cells[row * table->n_columns + i];
         text_add(out, i ? ", " : "{");
         text_json_string(out, table->columns[i], strlen(table->columns[i]));
         text_add(out, ": ");
-        if (table->numeric[i]) {
-            text_add(out, *cell ? cell : "null");
+        if (!cell || (table->numeric[i] && !*cell)) {
+            text_add(out, "null");
+        } else if (table->numeric[i]) {
+            text_add(out, cell);
         } else {
             text_json_string(out, cell, strlen(cell));
         }
@@ -64,12 +72,13 @@ static void print_csv(const char *const *cells, size_t n, Text *out)
 {
     for (size_t i = 0; i < n; i++) {
         text_add(out, i ? "," : "");
-        if (cells[i][strcspn(cells[i], ",\"\r\n")] == 0) {
-            text_add(out, cells[i]);
+        const char *cell = cells[i] ? cells[i] : "";
+        if (cell[strcspn(cell, ",\"\r\n")] == 0) {
+            text_add(out, cell);
             continue;
         }
         text_add(out, "\"");
-        for (const char *c = cells[i]; *c; c++) {
+        for (const char *c = cell; *c; c++) {
             text_append(out, "\"", *c == '"');
             text_append(out, c, 1);
         }
@@ -103,25 +112,48 @@ static void print_aligned(const Table *table, const char *const *cells, const si
     text_add(out, markdown ? " |\n" : "\n");
 }
 
+/* A cell on one line: control characters are blanks, a bar does not end a Markdown cell. */
+static char *one_line(const char *cell, bool markdown)
+{
+    Text out = {0};
+    text_append(&out, "", 0);
+    for (const char *c = cell ? cell : ""; *c; c++) {
+        bool control = (unsigned char)*c < ' ' || *c == 127;
+        text_append(&out, "\\", markdown && *c == '|');
+        text_append(&out, control ? " " : c, 1);
+    }
+    return out.bytes;
+}
+
 static void print_text(const Table *table, bool markdown, Text *out)
 {
-    size_t widths[TABLE_COLUMNS];
-    for (size_t i = 0; i < table->n_columns; i++) {
+    size_t widths[TABLE_COLUMNS] = {0}, n = table->n_columns;
+    char **cells = calloc(table->n_cells + 1, sizeof *cells);
+    if (!cells) {
+        abort(); /* as core/text */
+    }
+    for (size_t i = 0; i < table->n_cells; i++) {
+        cells[i] = one_line(table->cells[i], markdown);
+    }
+    for (size_t i = 0; i < n; i++) {
         widths[i] = characters(table->columns[i]);
         for (size_t row = 0; row < table->n_rows; row++) {
-            size_t width = characters(cell_at(table, row, i));
+            size_t width = characters(cells[row * n + i]);
             widths[i] = width > widths[i] ? width : widths[i];
         }
     }
     print_aligned(table, table->columns, widths, markdown, out);
-    for (size_t i = 0; markdown && i < table->n_columns; i++) {
+    for (size_t i = 0; markdown && i < n; i++) {
         text_add(out, table->numeric[i] ? "|---:" : "|---");
     }
     text_add(out, markdown ? "|\n" : "");
     for (size_t row = 0; row < table->n_rows; row++) {
-        print_aligned(table, (const char *const *)&table->cells[row * table->n_columns], widths,
-                      markdown, out);
+        print_aligned(table, (const char *const *)&cells[row * n], widths, markdown, out);
     }
+    for (size_t i = 0; i < table->n_cells; i++) {
+        free(cells[i]);
+    }
+    free(cells);
 }
 
 void table_print(const Table *table, OutputFormat format, Text *out)

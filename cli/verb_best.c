@@ -1,6 +1,7 @@
 /* tinylora best */
 #include "cli/options.h"
 #include "cli/verbs.h"
+#include "rl/extract.h"
 
 /* Scripts get whole rows of the view, people the columns that tell runs apart. */
 #define ROWS                                                                                       \
@@ -22,6 +23,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         {"--metric", OPTION_TEXT, &binds[1], 0, 0},
     };
     Status status = options_parse(cli, options, 2, argc, argv, NULL, 0, 0, error);
+    binds[1] = extractor_alias(binds[1]);
     bool for_people = cli->format == FORMAT_TABLE || cli->format == FORMAT_MD;
     return status ? status : cli_query(cli, for_people ? readable : whole, binds, 2, error);
 }

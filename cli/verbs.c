@@ -9,6 +9,8 @@ const Verb *const verbs[] = {
 
     &verb_watch,         &verb_db_upgrade,   &verb_replay,
 
+    &verb_extract,
+
     &verb_export_csv,    &verb_export_jsonl, &verb_export_hdf5, &verb_export_npy,
 
     &verb_export_figures, &verb_export_notebook, &verb_export_report,

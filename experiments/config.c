@@ -445,7 +445,11 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
         return rule(config, "data.train", error, "must be given");
     }
     for (int i = 0; i < spec->n_rewards; i++) {
-        Status status = check_reward(config, &spec->reward[i], error);
+        RewardSetting *reward = &spec->reward[i];
+        Status status = check_reward(config, reward, error);
+        if (!status && reward->extractor != extractor_alias(reward->extractor)) {
+            strcpy(reward->extractor, extractor_alias(reward->extractor));
+        }
         if (status) {
             return status;
         }

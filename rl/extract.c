@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "rl/latex.h"
+
 typedef struct {
     const char *at;
     size_t n; /* 0 with at NULL: nothing found */
@@ -243,29 +245,66 @@ static bool verl_flexible_correct(const char *completion, size_t n, const char *
     return text_correct(verl_flexible_read, completion, n, answer, n_answer);
 }
 
-/* re.search(r"\\boxed\{(.*?)\}") of TRL's documentation */
+/* ---- Hendrycks et al. 2021, as lm-evaluation-harness' hendrycks_math and verl's math.py have it
+ * ----
+ */
+
+/* rfind: the last place of a word; n when it is not there. */
+static size_t last_place(const char *text, size_t n, const char *word)
+{
+    size_t length = strlen(word);
+    for (size_t at = n >= length ? n - length + 1 : 0; at-- > 0;) {
+        if (!memcmp(text + at, word, length)) {
+            return at;
+        }
+    }
+    return n;
+}
+
+/* last_boxed_only_string and remove_boxed: "\boxed " and what follows up to a "$", else the braces
+ * after the last "\boxed", balanced. Where remove_boxed would raise ("\fbox", "\boxed[") nothing is
+ * read. */
 static bool boxed_read(Text *out, const char *completion, size_t n)
 {
-    const char *end = completion + n;
-    for (const char *at = completion; at + 7 < end; at++) {
-        if (memcmp(at, "\\boxed{", 7)) {
-            continue;
-        }
-        const char *inside = at + 7, *stop = inside;
-        while (stop < end && *stop != '}' && *stop != '\n') {
-            stop++;
-        }
-        if (stop < end && *stop == '}') {
-            text_append(out, inside, (size_t)(stop - inside));
+    size_t at = last_place(completion, n, "\\boxed ");
+    if (at < n) {
+        const char *inside = completion + at + 7;
+        size_t length = n - at - 7;
+        const char *dollar = memchr(inside, '$', length);
+        text_append(out, inside, dollar ? (size_t)(dollar - inside) : length);
+        return true;
+    }
+    at = last_place(completion, n, "\\boxed");
+    if (at + 6 >= n || completion[at + 6] != '{') {
+        return false;
+    }
+    size_t inside = at + 7, depth = 1;
+    for (size_t i = inside; i < n; i++) {
+        depth += completion[i] == '{';
+        depth -= completion[i] == '}';
+        if (!depth) {
+            text_append(out, completion + inside, i - inside);
             return true;
         }
     }
     return false;
 }
 
+/* A reference of GSM8K stands for its number, as everywhere here. */
 static bool boxed_correct(const char *completion, size_t n, const char *answer, size_t n_answer)
 {
-    return text_correct(boxed_read, completion, n, answer, n_answer);
+    Text prediction = {0}, reference = {0};
+    if (marked_number(answer, n_answer, false).at) {
+        append_reference(&reference, answer, n_answer);
+    } else {
+        text_append(&reference, answer, n_answer);
+    }
+    bool correct =
+        boxed_read(&prediction, completion, n) &&
+        latex_equal(text_string(&prediction), prediction.n, text_string(&reference), reference.n);
+    text_release(&prediction);
+    text_release(&reference);
+    return correct;
 }
 
 static const Extractor strict = {"strict", strict_read, strict_correct};
@@ -279,8 +318,14 @@ const Extractor *const extractors[] = {&strict,      &flexible,      &openai,
                                        &verl_strict, &verl_flexible, &boxed};
 const int n_extractors = 6;
 
+const char *extractor_alias(const char *name)
+{
+    return strcmp(name, "verl") == 0 ? verl_strict.name : name;
+}
+
 const Extractor *extractor_find(const char *name)
 {
+    name = extractor_alias(name);
     for (int i = 0; i < n_extractors; i++) {
         if (!strcmp(extractors[i]->name, name)) {
             return extractors[i];

@@ -17,12 +17,15 @@ typedef struct {
 } Extractor;
 
 /* strict, flexible: lm-evaluation-harness gsm8k v3.0.  verl_strict, verl_flexible: verl's gsm8k.py.
- * openai: grade-school-math.  boxed: the first \boxed{...} up to the next "}", as in TRL's
- * documentation. A reference without
- * "####" is compared whole after the same normalisation. */
+ * openai: grade-school-math.  boxed: the last \boxed{...}, its braces balanced, compared as LaTeX
+ * (latex.h): MATH's own rule (Hendrycks et al. 2021), which lm-evaluation-harness and verl share.
+ * A reference without "####" is compared whole after the same normalisation. */
+enum { EXTRACT_VERSION = 2 }; /* raised where an extractor reads or judges otherwise than before */
 extern const Extractor *const extractors[];
 extern const int n_extractors;
-const Extractor *extractor_find(const char *name); /* NULL when unknown */
+const Extractor *extractor_find(const char *name); /* or by its alias; NULL when unknown */
+/* "verl" is verl_strict, verl's default; any other name stands for itself. */
+const char *extractor_alias(const char *name);
 
 /* lm-evaluation-harness' exact_match: both with "," "$" "(?s).*#### " and a trailing "." deleted,
  * lower-cased. */
