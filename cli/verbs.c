@@ -8,6 +8,7 @@ const Verb *const verbs[] = {
     &verb_model_random,  &verb_verify,       &verb_pretrain,    &verb_db_check,
 
     &verb_watch,         &verb_db_upgrade,   &verb_replay,
+    &verb_diff,          &verb_completions,  &verb_db_snapshot, &verb_db_merge,
 
     &verb_extract,
 

@@ -167,6 +167,12 @@ static bool same_value(Value a, Value b, ColumnKind kind, double tolerance)
     return a.n == b.n && memcmp(a.bytes, b.bytes, a.n) == 0;
 }
 
+static const char *word_of(const Comparison *comparison, int side)
+{
+    static const char *const words[] = {"stored", "replayed"};
+    return comparison->words[side] ? comparison->words[side] : words[side];
+}
+
 static void say_value(Text *out, Value value)
 {
     switch (value.kind) {
@@ -189,8 +195,10 @@ static void say_value(Text *out, Value value)
 }
 
 /* Where two arrays part: "token 3: stored 17, replayed 23". */
-static void say_element(Text *out, Value a, Value b, ColumnKind kind, double tolerance)
+static void say_element(Comparison *comparison, Value a, Value b, ColumnKind kind, double tolerance)
 {
+    Text *out = &comparison->difference;
+    const char *here = word_of(comparison, 0), *there = word_of(comparison, 1);
     size_t size = kind == COLUMN_IDS ? sizeof(int32_t) : kind == COLUMN_LOGPROBS ? 8 : 1;
     size_t n = a.n < b.n ? a.n : b.n, at = 0;
     for (; at + size <= n; at += size) {
@@ -204,20 +212,21 @@ static void say_element(Text *out, Value a, Value b, ColumnKind kind, double tol
         }
     }
     if (at + size > n) {
-        text_printf(out, ": stored %zu, replayed %zu of them", a.n / size, b.n / size);
+        text_printf(out, ": %s %zu, %s %zu of them", here, a.n / size, there, b.n / size);
     } else if (kind == COLUMN_LOGPROBS) {
         double one, other;
         memcpy(&one, (const char *)a.bytes + at, sizeof one);
         memcpy(&other, (const char *)b.bytes + at, sizeof other);
-        text_printf(out, " of token %zu: stored %.17g, replayed %.17g", at / size, one, other);
+        text_printf(out, " of token %zu: %s %.17g, %s %.17g", at / size, here, one, there, other);
     } else if (kind == COLUMN_IDS) {
         int32_t one, other;
         memcpy(&one, (const char *)a.bytes + at, sizeof one);
         memcpy(&other, (const char *)b.bytes + at, sizeof other);
-        text_printf(out, " of token %zu: stored %d, replayed %d", at / size, one, other);
+        text_printf(out, " of token %zu: %s %d, %s %d", at / size, here, one, there, other);
     } else {
-        text_printf(out, ": byte %zu of %zu: stored 0x%02x, replayed 0x%02x", at, a.n,
-                    ((const unsigned char *)a.bytes)[at], ((const unsigned char *)b.bytes)[at]);
+        text_printf(out, ": byte %zu of %zu: %s 0x%02x, %s 0x%02x", at, a.n, here,
+                    ((const unsigned char *)a.bytes)[at], there,
+                    ((const unsigned char *)b.bytes)[at]);
     }
 }
 
@@ -250,9 +259,10 @@ static void say_row(Text *out, const TableOf *table, Statement *row, int64_t ste
     text_add(out, table == &checkpoints ? "" : ")");
 }
 
-static void compare_columns(Text *out, const TableOf *table, Statement *stored, Statement *made,
-                            int64_t step, double tolerance)
+static void compare_columns(Comparison *comparison, const TableOf *table, Statement *stored,
+                            Statement *made, int64_t step, double tolerance)
 {
+    Text *out = &comparison->difference;
     for (int i = table->n_keys; i < table->n_columns; i++) {
         Value a = statement_value(stored, i), b = statement_value(made, i);
         ColumnKind kind = table->kinds[i];
@@ -263,11 +273,11 @@ static void compare_columns(Text *out, const TableOf *table, Statement *stored, 
         text_printf(out, ": %s", table->columns[i]);
         if (kind == COLUMN_IDS || kind == COLUMN_LOGPROBS ||
             (a.kind == VALUE_BLOB && b.kind == VALUE_BLOB)) {
-            say_element(out, a, b, kind, tolerance);
+            say_element(comparison, a, b, kind, tolerance);
         } else {
-            text_add(out, ": stored ");
+            text_printf(out, ": %s ", word_of(comparison, 0));
             say_value(out, a);
-            text_add(out, ", replayed ");
+            text_printf(out, ", %s ", word_of(comparison, 1));
             say_value(out, b);
         }
         if (table == &checkpoints) {
@@ -301,8 +311,8 @@ static Status lacking(Comparison *comparison, const TableOf *table, Store *other
     Status status = sql ? has_like(&has, other, sql, run_id, table, row, error) : STATUS_OK;
     if (!status && has) {
         say_row(&comparison->difference, table, row, step);
-        text_add(&comparison->difference,
-                 of_stored ? ": stored, but not replayed" : ": replayed, but not stored");
+        text_printf(&comparison->difference, ": %s, but not %s",
+                    word_of(comparison, of_stored ? 0 : 1), word_of(comparison, of_stored ? 1 : 0));
     }
     comparison->n_new += !has && !of_stored && table != &checkpoints;
     return status;
@@ -331,7 +341,7 @@ static Status compare_table(Comparison *comparison, const TableOf *table, Store 
             order = compare_keys(statement_value(rows[0], i), statement_value(rows[1], i));
         }
         if (order == 0) {
-            compare_columns(&comparison->difference, table, rows[0], rows[1], step, tolerance);
+            compare_columns(comparison, table, rows[0], rows[1], step, tolerance);
             *n += 1;
         } else {
             int lone = order < 0 ? 0 : 1;

@@ -4,6 +4,7 @@
 #include "results/store.h"
 
 typedef struct {
+    const char *words[2]; /* of the two sides; NULL: "stored", "replayed" */
     int64_t n_metrics, n_completions, n_checkpoints, n_evaluations, n_samples; /* rows compared */
     int64_t n_new;   /* rows of a metric, a task or an extractor that the stored run has nowhere */
     Text difference; /* the first one, with its step; empty: none */

@@ -155,6 +155,25 @@ void database_keep_log(Database *database)
     sqlite3_db_config(database->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
 }
 
+Status database_copy(Database *database, const char *path, Error *error)
+{
+    Database *copy = NULL;
+    Status status = database_open(&copy, path, DATABASE_CREATE, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = database_execute(copy, "PRAGMA synchronous = FULL", error);
+    sqlite3_backup *backup =
+        status ? NULL : sqlite3_backup_init(copy->handle, "main", database->handle, "main");
+    if (!status) {
+        sqlite3_backup_step(backup, -1); /* its code comes back from finish */
+        int code = sqlite3_backup_finish(backup);
+        status = code == SQLITE_OK ? STATUS_OK : fail(copy, code, error);
+    }
+    database_close(copy);
+    return status;
+}
+
 void database_interrupt(Database *database, int (*stop)(void *), void *context)
 {
     sqlite3_progress_handler(database->handle, stop ? 10000 : 0, stop, context);

@@ -31,6 +31,9 @@ void database_close(Database *database);
 /* The close will not checkpoint. */
 void database_keep_log(Database *database);
 
+/* The whole as one reader sees it now into a new file, flushed to the disk. */
+Status database_copy(Database *database, const char *path, Error *error);
+
 /* Every 10,000 instructions; nonzero stops the statement with STATUS_STOPPED. stop may be NULL. */
 void database_interrupt(Database *database, int (*stop)(void *), void *context);
 

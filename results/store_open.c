@@ -106,10 +106,11 @@ static Status set_journal(Database *database, bool network, Error *error)
                             error);
 }
 
-static Status sync_folder(const char *path, Error *error)
+Status store_sync_folder(const char *path, Error *error)
 {
     Text folder = {0};
-    text_append(&folder, path, (size_t)(strrchr(path, '/') - path) + 1);
+    const char *slash = strrchr(path, '/');
+    text_append(&folder, slash ? path : ".", slash ? (size_t)(slash - path) + 1 : 1);
     int file = open(folder.bytes, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     text_release(&folder);
     int code = file < 0 ? -1 : fsync(file);
@@ -143,7 +144,7 @@ static Status create(Store *store, Error *error)
         status = error_set(error, STATUS_FAILED, "cannot be created: %s", strerror(errno));
     }
     if (status == STATUS_OK) {
-        status = sync_folder(store->path, error);
+        status = store_sync_folder(store->path, error);
     } else {
         unlink(new_name.bytes);
         unlink(journal.bytes);

@@ -38,3 +38,7 @@ const char *nonfinite_name(double value);
 
 /* The bytes as hex digits (query.c). */
 void value_add_hex(Text *out, Value value);
+
+/* So that a file made or renamed there survives a power cut (store_open.c). path: absolute, or in
+ * the working directory. */
+Status store_sync_folder(const char *path, Error *error);
