@@ -20,9 +20,10 @@ static const char runs_sql[] =
     " m.objective_se, f.value, f.standard_error AS se, f.base_value, f.base_run_id, f.task,"
     " (SELECT b.standard_error FROM evaluation b WHERE b.run_id = f.base_run_id"
     "  AND b.task = f.task AND b.extractor = f.extractor LIMIT 1) AS base_se,"
-    " CASE WHEN json_valid(m.config) THEN m.config ->> '$.reward.name' END AS reward"
-    " FROM member m LEFT JOIN final f ON f.run_id = m.run_id AND f.task = (SELECT task FROM chosen)"
-    " ORDER BY m.method, m.adapter, m.budget, m.lr, m.seed, m.run_id";
+    " CASE WHEN json_valid(m.config) THEN m.config ->> '$.reward.name' END AS reward,"
+    " p.point, p.setting FROM member m JOIN run_point p USING (run_id) LEFT JOIN final f ON "
+    "f.run_id = m.run_id AND f.task = (SELECT task FROM chosen)"
+    " ORDER BY m.method, m.adapter, m.budget, p.setting, m.lr, m.seed, m.run_id";
 
 double run_table_value(const RunTable *table, size_t row)
 {
@@ -45,10 +46,15 @@ static bool same_number(const Frame *frame, const char *column, size_t a, size_t
     return x == y || (isnan(x) && isnan(y));
 }
 
-static bool same_series(const Frame *frame, size_t a, size_t b)
+static bool same_budget(const Frame *frame, size_t a, size_t b)
 {
     return same_text(frame, "method", a, b) && same_text(frame, "adapter", a, b) &&
            same_number(frame, "budget", a, b);
+}
+
+static bool same_series(const Frame *frame, size_t a, size_t b)
+{
+    return same_budget(frame, a, b) && same_text(frame, "setting", a, b);
 }
 
 /* What the numbers are: an extractor's verdicts and the reward "exact_match" are shares of right
@@ -139,6 +145,27 @@ static char *series_title(const RunTable *table, size_t row)
     return title.bytes;
 }
 
+/* Series of one size are told apart by their plans. */
+static void tell_plans(RunTable *table)
+{
+    const Frame *frame = &table->frame;
+    for (size_t s = 0; s < table->n_series; s++) {
+        RunSeries *series = &table->series[s];
+        size_t row = table->cells[series->from].from, last = table->cells[series->to - 1].to - 1;
+        bool before = row > 0 && same_budget(frame, row - 1, row);
+        bool after = last + 1 < frame->n_rows && same_budget(frame, last, last + 1);
+        const char *point = frame_text(frame, "point", row);
+        const char *plan = point ? strchr(point, ' ') : NULL;
+        if ((before || after) && plan) {
+            Text title = {0};
+            text_printf(&title, "%s,", series->title);
+            draft_escape(&title, plan, 40);
+            free(series->title);
+            series->title = title.bytes;
+        }
+    }
+}
+
 static Status group(RunTable *table, Error *error)
 {
     const Frame *frame = &table->frame;
@@ -172,6 +199,7 @@ static Status group(RunTable *table, Error *error)
     for (size_t c = 0; c < table->n_cells; c++) {
         fill_cell(table, &table->cells[c], values);
     }
+    tell_plans(table);
     free(values);
     return STATUS_OK;
 }

@@ -19,7 +19,7 @@ typedef struct {
 } RunSeries;
 
 typedef struct {
-    Frame frame; /* run_id, method, adapter, budget, lr, seed, state, value, se, objective ... */
+    Frame frame; /* run_id, method, adapter, budget, lr, seed, state, value, se, objective, point ... */
     RunCell *cells;
     RunSeries *series;
     size_t n_cells, n_series, n_values;

@@ -9,10 +9,14 @@
 
 static const char runs_sql[] =
     "SELECT r.run_id, r.kind, r.method, r.adapter, r.budget, r.lr, CAST(r.seed AS TEXT) AS seed, "
-    "r.state, r.last_step, r.steps, r.objective, r.reason, r.model FROM run r WHERE r.run_id IN "
+    "r.state, r.last_step, r.steps, r.objective, r.reason, r.model, coalesce(p.point, r.adapter) "
+    "AS "
+    "point, coalesce(p.setting, '') AS setting FROM run r LEFT JOIN run_point p USING (run_id) "
+    "WHERE r.run_id IN "
     "(SELECT run_id FROM experiment_run WHERE experiment = ?1 UNION SELECT e.base_run_id FROM "
     "experiment_run m JOIN evaluation e USING (run_id) WHERE m.experiment = ?1) "
-    "ORDER BY r.kind = 'run', r.model, r.method, r.adapter, r.budget, r.lr, r.seed, r.run_id";
+    "ORDER BY r.kind = 'run', r.model, r.method, r.adapter, r.budget, setting, r.lr, "
+    "r.seed, r.run_id";
 
 static const char scores_sql[] =
     "SELECT coalesce(task, '') AS task, coalesce(extractor, 'objective') AS extractor, kind, "
@@ -77,7 +81,7 @@ static void number_cells(ReportExperiment *e)
             i > 0 && same_text(&e->runs, "kind", i, i - 1) &&
             same_text(&e->runs, "method", i, i - 1) && same_text(&e->runs, "adapter", i, i - 1) &&
             same_text(&e->runs, "model", i, i - 1) && same_number(&e->runs, "budget", i, i - 1) &&
-            same_number(&e->runs, "lr", i, i - 1);
+            same_text(&e->runs, "setting", i, i - 1) && same_number(&e->runs, "lr", i, i - 1);
         e->n_cells += !same;
         e->cell[i] = e->n_cells - 1;
     }

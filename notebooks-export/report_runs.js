@@ -10,12 +10,15 @@ function describeCells(data) {
   for (let i = 0; i < runs.count; i++) {
     if (runs.kind[i] !== 'run') continue;
     const cell = cells[runs.cell[i]] = cells[runs.cell[i]] || {
-      model: runs.model[i], method: runs.method[i], adapter: runs.adapter[i], budget: runs.budget[i], lr: runs.lr[i], runs: [],
+      model: runs.model[i], method: runs.method[i], adapter: runs.adapter[i], budget: runs.budget[i],
+      point: runs.point[i], lr: runs.lr[i], runs: [],
     };
     cell.runs.push(i);
   }
   const list = cells.filter(Boolean), differs = (key) => new Set(list.map((c) => c[key])).size > 1;
-  const others = ['model', 'method', 'adapter', 'budget'].filter(differs), rates = [...new Set(list.map((c) => c.lr))].sort((a, b) => a - b);
+  const plan = (c) => ['model', 'method', 'adapter', 'budget'].map((key) => c[key]).join('|');
+  const twins = new Set(list.map(plan)).size < new Set(list.map((c) => `${plan(c)}|${c.point}`)).size; // plans of one size
+  const others = ['model', 'method', ...(twins ? ['point'] : ['adapter', 'budget'])].filter(differs), rates = [...new Set(list.map((c) => c.lr))].sort((a, b) => a - b);
   const groups = [...new Set(list.map((c) => others.map((key) => c[key]).join('|')))];
   list.forEach((cell, k) => {
     const words = others.map((key) => (key === 'budget' ? `${cell.budget} scalars` : cell[key]));
@@ -146,7 +149,7 @@ function startRates(section, data, drawn) {
         info: (i) => [name || 'mean over seeds', `${axis === 'lr' ? 'rate' : 'scalars'} ${show(xs[i], 6)}`, `${axis === 'lr' ? 'mean' : 'best mean'} ${show(lines.find((l) => l.xs === xs).ys[i])}`] });
       points.info = (i) => {
         const run = points.who[i];
-        return [`run ${runName(data, run)}`, `${data.runs.method[run]}, ${data.runs.adapter[run]}, ${data.runs.budget[run]} scalars`,
+        return [`run ${runName(data, run)}`, `${data.runs.method[run]}, ${data.runs.point[run]}, ${data.runs.budget[run]} scalars`,
           `rate ${show(data.runs.lr[run], 6)}, seed ${data.runs.seed[run]}`, `${list.extractor} ${estimate(points.ys[i], points.errors[i])} \u00b1 ${estimate(points.errors[i], points.errors[i])}`];
       };
       lines.push(points);

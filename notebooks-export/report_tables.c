@@ -217,7 +217,7 @@ void report_runs_json(Text *json, const ReportExperiment *e)
 {
     static const char *const of_run[] = {"run_id",    "kind",   "model", "method",
                                          "adapter",   "budget", "lr",    "seed",
-                                         "last_step", "steps",  "state"};
+                                         "last_step", "steps",  "state", "point"};
     static const char *const of_score[] = {"value", "standard_error", "base_value",
                                            "gain",  "p_value",        "n"};
     text_add(json, "\"name\":");

@@ -97,20 +97,19 @@ ORDER BY s.task, s.place, s.run_id
 # %% [markdown]
 # ## Learning rate and score
 #
-# A point is the mean over the runs of a rate: its seeds, and whatever else the table of settings says that they differ
-# in. Its bar is the standard error over them where there are several, else that of the one evaluation over its rows;
+# A point is the mean over the runs of a rate: its seeds. Its bar is the standard error over them where there are several, else that of the one evaluation over its rows;
 # the band is the base model with its own. Seeds tell what a second training would give; rows tell what a
 # second test set would give.
 # %% table
 rates = read("""
 WITH task AS (SELECT *, dense_rank() OVER (ORDER BY task) AS number FROM best_runs WHERE experiment = :experiment)
-SELECT number AS task, method, adapter, budget, lr, count(*) AS runs, avg(value) AS score,
+SELECT number AS task, method, adapter, budget, point, lr, count(*) AS runs, avg(value) AS score,
        CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(value * value) - sum(value) * avg(value)) /
                                        (count(*) * (count(*) - 1.0)))
             ELSE max(standard_error) END AS se, min(value) AS lowest, max(value) AS highest
-FROM task
+FROM task JOIN run_point USING (run_id)
 WHERE extractor IS :metric AND kind = 'run' AND value IS NOT NULL
-GROUP BY number, method, adapter, budget, lr
+GROUP BY number, method, adapter, budget, setting, lr
 """)
 show(rates)
 # %% code
@@ -140,9 +139,9 @@ def base_band(ax):
 # %% figure lr-accuracy
 fig, ax = plt.subplots()
 base_band(ax)
-kinds = rates[rates.task == TASK].groupby(["method", "adapter", "budget"])
-for k, ((method, adapter, budget), of) in enumerate(kinds):
-    ax.errorbar(of.lr, SCALE * of.score, SCALE * of.se, capsize=3, label=f"{method}, {budget} scalars", **style(k))
+kinds = rates[rates.task == TASK].groupby(["method", "budget", "point"])
+for k, ((method, budget, point), of) in enumerate(kinds):
+    ax.errorbar(of.lr, SCALE * of.score, SCALE * of.se, capsize=3, label=f"{method}, {point}", **style(k))
 ax.set(xscale="log", xlabel="learning rate", ylabel=LABEL)
 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
 plt.show()
@@ -156,13 +155,13 @@ plt.show()
 # trend, and trust the table of best runs for scores.
 # %% figure learning-curves
 curves = read("""
-SELECT r.method, r.adapter, r.budget, r.lr, r.run_id, k.step, k.value
-FROM experiment_run m JOIN run r USING (run_id) JOIN metric k USING (run_id)
+SELECT r.method, r.adapter, r.budget, p.point, r.lr, r.run_id, k.step, k.value
+FROM experiment_run m JOIN run r USING (run_id) JOIN run_point p USING (run_id) JOIN metric k USING (run_id)
 WHERE m.experiment = :experiment AND k.value IS NOT NULL
       AND k.key = CASE r.method WHEN 'grpo' THEN 'reward' ELSE 'loss' END
 ORDER BY r.method, r.adapter, r.budget, r.lr, r.seed, r.run_id, k.step
 """)
-for (method, adapter, budget), of in curves.groupby(["method", "adapter", "budget"]):
+for (method, budget, point), of in curves.groupby(["method", "budget", "point"]):
     fig, ax = plt.subplots()
     window = 1 if of.step.nunique() < 24 else of.step.nunique() // 12 | 1  # steps that are averaged
     rates_of = sorted(of.lr.unique())
@@ -174,7 +173,7 @@ for (method, adapter, budget), of in curves.groupby(["method", "adapter", "budge
         ax.plot(mean.index, mean, color=color, ls=DASHES[k % 4], label=f"rate {lr:g}" if named else None)
         ax.fill_between(mean.index, mean - se, mean + se, color=color, alpha=0.2, lw=0)
     ax.set(xlabel="step", ylabel="reward" if method == "grpo" else "loss (nats per token)",
-           title=f"{method}, {budget} scalars; mean of {window} steps, ± 1 SE over runs")
+           title=f"{method}, {point}; mean of {window} steps, ± 1 SE over runs")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=4)
     plt.show()
 
@@ -182,35 +181,36 @@ for (method, adapter, budget), of in curves.groupby(["method", "adapter", "budge
 # %% [markdown]
 # ## Trained scalars and score
 #
-# At every budget the rate that was best on the held-out training rows. Every budget had its own choice of rates, so a
-# budget that tried more of them had more luck to choose from.
+# At every point of the plan space the rate that was best on the held-out training rows. Each had its own choice of
+# rates, so a point that tried more of them had more luck to choose from.
 # %% table
 budgets = read("""
 WITH task AS (
     SELECT b.*, r.objective, dense_rank() OVER (ORDER BY b.task) AS number
     FROM best_runs b JOIN run r USING (run_id) WHERE b.experiment = :experiment
 ), cell AS (
-    SELECT number, method, adapter, budget, lr, count(*) AS runs, avg(value) AS score, avg(objective) AS objective,
+    SELECT number, method, adapter, budget, point, setting, lr, count(*) AS runs, avg(value) AS score, avg(objective) AS objective,
            CASE WHEN count(*) > 1 THEN sqrt(max(0, sum(value * value) - sum(value) * avg(value)) /
                                            (count(*) * (count(*) - 1.0)))
                 ELSE max(standard_error) END AS se
-    FROM task WHERE extractor IS :metric AND kind = 'run' AND value IS NOT NULL
-    GROUP BY number, method, adapter, budget, lr
+    FROM task JOIN run_point USING (run_id) WHERE extractor IS :metric AND kind = 'run' AND value IS NOT NULL
+    GROUP BY number, method, adapter, budget, setting, lr
 ), ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY number, method, adapter, budget
+    SELECT *, row_number() OVER (PARTITION BY number, method, setting
                                  ORDER BY coalesce(objective, score) DESC, lr) AS k
     FROM cell
 )
-SELECT number AS task, method, adapter, budget, lr AS "best rate", runs, score, se
+SELECT number AS task, method, point, budget, lr AS "best rate", runs, score, se
 FROM ranked WHERE k = 1 AND (SELECT count(DISTINCT budget) FROM cell) > 1
-ORDER BY number, method, adapter, budget
+ORDER BY number, method, budget, point
 """)
 show(budgets)
 # %% figure parameters-accuracy
 fig, ax = plt.subplots()
 base_band(ax)
-for k, ((method, adapter), of) in enumerate(budgets[budgets.task == TASK].groupby(["method", "adapter"])):
-    ax.errorbar(of.budget, SCALE * of.score, SCALE * of.se, capsize=3, label=method, **style(k))
+kind = budgets.method + " " + budgets.point.str.split(" ").str[0]  # the method's name, without its plan
+for k, (name, of) in enumerate(budgets[budgets.task == TASK].groupby(kind)):
+    ax.errorbar(of.budget, SCALE * of.score, SCALE * of.se, capsize=3, label=name, **style(k))
 ax.set(xscale="log", xlabel="trained scalars", ylabel=LABEL)
 ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
 plt.show()

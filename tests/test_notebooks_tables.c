@@ -55,7 +55,7 @@ static void a_table_that_is_not_there_is_named_with_those_that_are(void **state)
     TableChoice view = {.view = "run"}, table = {.table = "runs\"; DROP TABLE run; --"};
     text_add(&out, "kept");
     assert_int_equal(tables_append(&out, store, &view, FORMAT_CSV, &error), STATUS_USAGE);
-    assert_non_null(strstr(error.message, "no view \"run\"; there are best_runs, eval_sample, "));
+    assert_non_null(strstr(error.message, "no view \"run\"; there are best_runs, budget_table, "));
     assert_int_equal(tables_append(&out, store, &table, FORMAT_CSV, &error), STATUS_USAGE);
     assert_non_null(strstr(error.message, "no table \"runs\"; DROP TABLE run; --\"; there are "));
     TableChoice write = {.sql = "DELETE FROM run"};
