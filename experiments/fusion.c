@@ -3,6 +3,7 @@
 #include "experiments/fusion.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,6 +216,22 @@ static int keep_checkpoints(const Member *member, size_t n_bytes)
     return keep || n_bytes <= SMALL_CHECKPOINT ? keep : KEEP_OF_LARGE;
 }
 
+/* A line about a cell. */
+__attribute__((format(printf, 3, 4))) static void say(Fusion *fusion, const Member *member,
+                                                      const char *format, ...)
+{
+    const World *world = fusion->bench->world;
+    const char *label = text_string(&member->cell->label);
+    Text line = {0};
+    va_list arguments;
+    text_printf(&line, "run %s%s%s: ", member->cell->run_id, *label ? " " : "", label);
+    va_start(arguments, format);
+    text_vprintf(&line, format, arguments);
+    va_end(arguments);
+    world->note(world->context, text_string(&line));
+    text_release(&line);
+}
+
 /* A cell leaves the batch: its run and this attempt get their ends. */
 static Status end_member(Fusion *fusion, Store *store, Member *member, RunState state,
                          const char *reason, double objective, double standard_error, Error *error)
@@ -230,12 +247,7 @@ static Status end_member(Fusion *fusion, Store *store, Member *member, RunState 
     fusion->progress->n_done += state == RUN_DONE;
     fusion->progress->n_failed += state == RUN_FAILED;
     if (state == RUN_FAILED) {
-        const World *world = fusion->bench->world;
-        Text line = {0};
-        const char *label = text_string(&member->cell->label);
-        text_printf(&line, "run %s%s%s failed: %s", run_id, *label ? " " : "", label, reason);
-        world->note(world->context, text_string(&line));
-        text_release(&line);
+        say(fusion, member, "failed: %s", reason);
     }
     return status;
 }
@@ -256,7 +268,7 @@ static Status begin_member(Fusion *fusion, Store *store, Member *member, Error *
     Worker worker = {world->host, world->pid, world->boot_id, world->environment};
     void *blob = NULL;
     size_t n_bytes = 0;
-    int64_t step = -1;
+    int64_t step = -1, damaged = -1;
     Error why = {0};
     /* This process holds the writer's lock: whoever worked on the run before is gone. */
     Status status =
@@ -264,7 +276,12 @@ static Status begin_member(Fusion *fusion, Store *store, Member *member, Error *
     if (status) {
         return status;
     }
-    Status readable = store_checkpoint(store, run_id, true, &step, &blob, &n_bytes, &why);
+    Status readable =
+        store_resume(store, run_id, now(fusion), &step, &blob, &n_bytes, &damaged, &why);
+    if (damaged >= 0) {
+        say(fusion, member, "the checkpoint of step %lld is damaged; it goes on from step %lld",
+            (long long)damaged, (long long)(step < 0 ? 0 : step));
+    }
     if (!readable && blob) {
         readable = checkpoint_read(member->learner, blob, n_bytes, &why);
     }

@@ -28,8 +28,7 @@ Status run_adapter_open(RunAdapter *adapter, Store *store, const char *id, Error
     snprintf(adapter->run_id, sizeof adapter->run_id, "%s", run.run_id);
     snprintf(adapter->name, sizeof adapter->name, "run %s", run.run_id);
     status = spec_from_json(&adapter->spec, run.config, error);
-    status =
-        status ? status : store_checkpoint(store, run.run_id, false, &step, &blob, &n_bytes, error);
+    status = status ? status : store_checkpoint(store, run.run_id, &step, &blob, &n_bytes, error);
     if (!status && !blob) {
         status = error_set(error, STATUS_FAILED, "it has no checkpoint yet");
     }

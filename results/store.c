@@ -1,10 +1,10 @@
-/* The one writer: experiments, runs, attempts, steps, checkpoints, events. Evaluations are in
- * store_evaluation.c.
+/* The one writer: experiments, runs, attempts, steps, events. Evaluations are in
+ * store_evaluation.c, checkpoints are read in store_checkpoint.c.
  *
  * 1. Every public function is one transaction (BEGIN IMMEDIATE): all of it is stored or nothing is.
  * 2. A step is committed once: its keys refuse a second row, nothing is replaced silently.
  * 3. What is later than the checkpoint that a run goes on from is deleted before it goes on
- * (drop_later). */
+ * (store_resume). */
 #include "results/store.h"
 
 #include <assert.h>
@@ -229,8 +229,8 @@ Status store_attempt_end(Store *store, const char *run_id, int64_t attempt, cons
     return store_finish(store, status, error);
 }
 
-static Status insert_event(Store *store, const char *run_id, int64_t step, const char *kind,
-                           const char *message, double now_s, Error *error)
+Status store_insert_event(Store *store, const char *run_id, int64_t step, const char *kind,
+                          const char *message, double now_s, Error *error)
 {
     return database_run(
         store->database,
@@ -251,8 +251,8 @@ static Status insert_metric(Store *store, const StepRecord *record, const Metric
     if (status == STATUS_OK && !isfinite(metric->value)) {
         char message[256];
         snprintf(message, sizeof message, "%s is %s", metric->key, nonfinite_name(metric->value));
-        status = insert_event(store, record->run_id, record->step, "nonfinite", message,
-                              record->now_s, error);
+        status = store_insert_event(store, record->run_id, record->step, "nonfinite", message,
+                                    record->now_s, error);
     }
     return status;
 }
@@ -318,8 +318,8 @@ static Status insert_step(Store *store, const StepRecord *record, Error *error)
         status = insert_completion(store, record, &record->completions[i], error);
     }
     for (size_t i = 0; status == STATUS_OK && i < record->n_events; i++) {
-        status = insert_event(store, record->run_id, record->step, record->events[i].kind,
-                              record->events[i].message, record->now_s, error);
+        status = store_insert_event(store, record->run_id, record->step, record->events[i].kind,
+                                    record->events[i].message, record->now_s, error);
     }
     if (status == STATUS_OK && record->checkpoint) {
         status = insert_checkpoint(store, record, error);
@@ -360,7 +360,7 @@ Status store_event(Store *store, const char *run_id, int64_t step, const char *k
 {
     Status status = store_begin(store, error);
     if (status == STATUS_OK) {
-        status = insert_event(store, run_id, step, kind, message, now_s, error);
+        status = store_insert_event(store, run_id, step, kind, message, now_s, error);
     }
     return store_finish(store, status, error);
 }
@@ -382,107 +382,6 @@ Status store_run_end(Store *store, const char *run_id, RunState state, const cha
         status = error_set(error, STATUS_FAILED, "there is no run %s", run_id);
     }
     return store_finish(store, status, error);
-}
-
-/* Rows later than step: what a run that goes on from there will compute again. */
-static Status delete_later(Store *store, const char *run_id, int64_t step, Error *error)
-{
-    static const char *const statements[] = {
-        "DELETE FROM metric WHERE run_id = ? AND step > ?",
-        "DELETE FROM completion WHERE run_id = ? AND step > ?",
-        "DELETE FROM event WHERE run_id = ? AND step > ?",
-        "DELETE FROM evaluation WHERE run_id = ? AND step > ?", /* and its verdicts */
-        "DELETE FROM eval_completion WHERE run_id = ? AND step > ?",
-        "UPDATE run SET last_step = ?2 WHERE run_id = ?1"};
-    Status status = store_begin(store, error);
-    for (size_t i = 0; status == STATUS_OK && i < sizeof statements / sizeof *statements; i++) {
-        status = database_run(store->database, statements[i],
-                              BIND(value_text(run_id), value_integer(step)), error);
-    }
-    return store_finish(store, status, error);
-}
-
-/* The checkpoint that `statement` stands on: step, sha256, bytes. */
-static Status read_checkpoint(Statement *statement, const char *run_id, int64_t *step, void **blob,
-                              size_t *n_bytes, Error *error)
-{
-    Value bytes = statement_value(statement, 2);
-    char hex[SHA256_HEX_SIZE];
-    sha256_bytes(hex, bytes.bytes, bytes.n);
-    int64_t found = statement_integer(statement, 0);
-    if (strcmp(hex, statement_text(statement, 1)) != 0) {
-        return error_set(error, STATUS_REFUSED,
-                         "run %s: the checkpoint of step %" PRId64 " does not match its checksum",
-                         run_id, found);
-    }
-    void *copy = malloc(bytes.n ? bytes.n : 1);
-    if (!copy) {
-        return error_set(error, STATUS_FAILED, "no memory for a checkpoint of %.2f GiB",
-                         (double)bytes.n / 0x1p30);
-    }
-    memcpy(copy, bytes.bytes, bytes.n);
-    *step = found;
-    *blob = copy;
-    *n_bytes = bytes.n;
-    return STATUS_OK;
-}
-
-Status store_checkpoint(Store *store, const char *run_id, bool drop_later, int64_t *step,
-                        void **blob, size_t *n_bytes, Error *error)
-{
-    Statement *statement = NULL;
-    bool row = false;
-    int64_t found = -1;
-    void *copy = NULL;
-    size_t n = 0;
-    Status status = database_rows(&statement, store->database,
-                                  "SELECT step, sha256, bytes FROM checkpoint WHERE run_id = ? "
-                                  "ORDER BY step DESC LIMIT 1",
-                                  BIND(value_text(run_id)), error);
-    if (status == STATUS_OK) {
-        status = statement_next(statement, &row, error);
-    }
-    if (status == STATUS_OK && row) {
-        status = read_checkpoint(statement, run_id, &found, &copy, &n, error);
-    }
-    statement_reset(statement);
-    if (status != STATUS_OK) {
-        return store_fail(store, status, error);
-    }
-    if (drop_later) {
-        status = delete_later(store, run_id, found, error);
-    }
-    if (status != STATUS_OK) {
-        free(copy);
-        return status;
-    }
-    *step = found;
-    *blob = copy;
-    *n_bytes = n;
-    return STATUS_OK;
-}
-
-Status store_checkpoint_at(Store *store, const char *run_id, int64_t step, void **blob,
-                           size_t *n_bytes, Error *error)
-{
-    Statement *statement = NULL;
-    bool row = false;
-    int64_t found = -1;
-    Status status = database_rows(&statement, store->database,
-                                  "SELECT step, sha256, bytes FROM checkpoint WHERE run_id = ? AND "
-                                  "step = ?",
-                                  BIND(value_text(run_id), value_integer(step)), error);
-    if (status == STATUS_OK) {
-        status = statement_next(statement, &row, error);
-    }
-    if (status == STATUS_OK && !row) {
-        status =
-            error_set(error, STATUS_FAILED, "run %s: no checkpoint of step %" PRId64, run_id, step);
-    } else if (status == STATUS_OK) {
-        status = read_checkpoint(statement, run_id, &found, blob, n_bytes, error);
-    }
-    statement_reset(statement);
-    return store_fail(store, status, error);
 }
 
 /* The only run whose id begins with `id`, or is it; its row is what the statement stands on. */

@@ -140,11 +140,16 @@ typedef struct {
 /* One transaction for n records (a fused sweep commits its runs' step together). */
 Status store_steps(Store *store, const StepRecord *records, size_t n, Error *error);
 
-/* The newest checkpoint of the run. blob: malloc'ed; *step is -1 and *blob NULL when there is none.
- * Its checksum is verified. With drop_later, rows of later steps (metric, completion, event,
- * evaluation) are deleted. */
-Status store_checkpoint(Store *store, const char *run_id, bool drop_later, int64_t *step,
-                        void **blob, size_t *n_bytes, Error *error);
+/* What a run goes on from: the newest checkpoint that its checksum confirms. All rows of later
+ * steps (metric, completion, event, evaluation, checkpoint) are deleted. blob: malloc'ed; *step is
+ * -1 and *blob NULL where there is none. *damaged: the newest step whose checkpoint was not what
+ * its checksum says, and an event tells; -1: none. */
+Status store_resume(Store *store, const char *run_id, double now_s, int64_t *step, void **blob,
+                    size_t *n_bytes, int64_t *damaged, Error *error);
+/* The newest checkpoint of the run, as store_resume gives it; nothing is deleted. Errors:
+ * STATUS_REFUSED when it is damaged. */
+Status store_checkpoint(Store *store, const char *run_id, int64_t *step, void **blob,
+                        size_t *n_bytes, Error *error);
 /* Checkpoint of one step (for replay and figures). */
 Status store_checkpoint_at(Store *store, const char *run_id, int64_t step, void **blob,
                            size_t *n_bytes, Error *error);

@@ -33,6 +33,10 @@ Status store_finish(Store *store, Status status, Error *error);
 
 RunState run_state_of(const char *name);
 
+/* In a transaction of the caller. step: -1: none. */
+Status store_insert_event(Store *store, const char *run_id, int64_t step, const char *kind,
+                          const char *message, double now_s, Error *error);
+
 /* "not a number", "infinite", "minus infinite". */
 const char *nonfinite_name(double value);
 

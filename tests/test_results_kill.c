@@ -82,14 +82,14 @@ static int write_until_killed(void)
     Store *store = NULL;
     RunState state;
     Error told = {{0}};
-    int64_t last, attempt, step;
+    int64_t last, attempt, step, damaged;
     void *blob;
     size_t n;
     if (store_open(&store, path, STORE_WRITE, 5000, &told) != STATUS_OK ||
         store_experiment(store, "e", "{}", 1.0, &told) != STATUS_OK ||
         store_run(store, &info, 1.0, &state, &last, &told) != STATUS_OK ||
         store_attempt_begin(store, info.run_id, &worker, 1.0, 60.0, &attempt, &told) != STATUS_OK ||
-        store_checkpoint(store, info.run_id, true, &step, &blob, &n, &told) != STATUS_OK) {
+        store_resume(store, info.run_id, 1.0, &step, &blob, &n, &damaged, &told) != STATUS_OK) {
         fprintf(stderr, "%s\n", told.message);
         return 1;
     }

@@ -165,9 +165,8 @@ static void damage_is_noticed(void **state)
     void *checkpoint;
     size_t n_bytes;
     Error told = {{0}};
-    assert_int_equal(
-        store_checkpoint(store, info.run_id, false, &step, &checkpoint, &n_bytes, &told),
-        STATUS_REFUSED);
+    assert_int_equal(store_checkpoint(store, info.run_id, &step, &checkpoint, &n_bytes, &told),
+                     STATUS_REFUSED);
     assert_says(&told, "the checkpoint of step 1 does not match its checksum");
     bool sound = true;
     Text report = {0};

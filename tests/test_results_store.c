@@ -1,7 +1,17 @@
 /* The one writer: runs, steps, resuming, evaluations, and the views of them. */
 #include <math.h>
 
+#include "results/database.h"
 #include "tests/run_test.h"
+
+/* As another program would. */
+static void damage(const char *sql)
+{
+    Database *database = NULL;
+    assert_ok(database_open(&database, path, DATABASE_WRITE, error));
+    assert_ok(database_execute(database, sql, error));
+    database_close(database);
+}
 
 static void a_run_is_stored_once_and_keeps_its_state(void **state)
 {
@@ -83,11 +93,11 @@ static void a_step_is_whole_and_comes_once(void **state)
 static void resuming_drops_what_is_later_than_the_checkpoint(void **state)
 {
     (void)state;
-    int64_t attempt, step = 9, again;
+    int64_t attempt, step = 9, again, damaged = 0;
     Store *store = open_with_run(&attempt);
     void *blob = NULL;
     size_t n = 0;
-    assert_ok(store_checkpoint(store, info.run_id, false, &step, &blob, &n, error));
+    assert_ok(store_checkpoint(store, info.run_id, &step, &blob, &n, error));
     assert_int_equal(step, -1);
     assert_null(blob);
 
@@ -117,7 +127,8 @@ static void resuming_drops_what_is_later_than_the_checkpoint(void **state)
     assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
     assert_ok(store_attempt_begin(store, info.run_id, &worker, 30.0, 60.0, &again, error));
     assert_int_equal(again, 2);
-    assert_ok(store_checkpoint(store, info.run_id, true, &step, &blob, &n, error));
+    assert_ok(store_resume(store, info.run_id, 9, &step, &blob, &n, &damaged, error));
+    assert_int_equal(damaged, -1);
     assert_int_equal(step, 4);
     assert_int_equal(n, 6);
     assert_memory_equal(blob, "state4", 6);
@@ -325,6 +336,53 @@ static void seeds_of_a_cell_are_taken_together(void **state)
     store_close(store);
 }
 
+static void a_damaged_checkpoint_is_passed_over_and_told(void **state)
+{
+    (void)state;
+    int64_t attempt, step, damaged;
+    void *blob = NULL;
+    size_t n = 0;
+    Metric metric = {"reward", 0.25};
+    Store *store = open_with_run(&attempt);
+    for (int k = 0; k < 4; k++) {
+        char bytes[24];
+        snprintf(bytes, sizeof bytes, "state%d", k);
+        StepRecord record = record_at(attempt, k, &metric, 1, NULL, 0, bytes, 6);
+        assert_ok(store_steps(store, &record, 1, error));
+    }
+    store_close(store);
+    damage("UPDATE checkpoint SET bytes = CAST('stat33' AS BLOB) WHERE step >= 2");
+    assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
+    Error told = {{0}};
+    assert_int_equal(store_checkpoint(store, info.run_id, &step, &blob, &n, &told), STATUS_REFUSED);
+    assert_says(&told, "the checkpoint of step 3 does not match its checksum");
+    assert_int_equal(store_checkpoint_at(store, info.run_id, 2, &blob, &n, &told), STATUS_REFUSED);
+    assert_ok(store_resume(store, info.run_id, 50, &step, &blob, &n, &damaged, error));
+    assert_int_equal(step, 1);
+    assert_int_equal(damaged, 3);
+    assert_memory_equal(blob, "state1", 6);
+    free(blob);
+    assert_string_equal(ask(store, "SELECT max(step), (SELECT max(step) FROM checkpoint), (SELECT "
+                                   "last_step FROM run) FROM metric"),
+                        "1,1,1\r\n");
+    assert_string_equal(ask(store, "SELECT step, kind, message, at FROM event"),
+                        "1,damaged,the checkpoint of step 3 did not match its checksum: gone on "
+                        "from step 1,50\r\n");
+    store_close(store);
+
+    /* none is whole: from the start, once more */
+    damage("UPDATE checkpoint SET sha256 = 'x'");
+    assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
+    assert_ok(store_resume(store, info.run_id, 51, &step, &blob, &n, &damaged, error));
+    assert_int_equal(step, -1);
+    assert_int_equal(damaged, 1);
+    assert_null(blob);
+    assert_string_equal(ask(store, "SELECT count(*), (SELECT count(*) FROM checkpoint), (SELECT "
+                                   "last_step FROM run) FROM metric"),
+                        "0,0,-1\r\n");
+    store_close(store);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
@@ -332,6 +390,7 @@ int main(void)
         TEST(a_run_is_stored_once_and_keeps_its_state),
         TEST(a_step_is_whole_and_comes_once),
         TEST(resuming_drops_what_is_later_than_the_checkpoint),
+        TEST(a_damaged_checkpoint_is_passed_over_and_told),
         TEST(a_live_worker_elsewhere_is_respected_until_its_heartbeat_is_old),
         TEST(the_base_stands_among_the_best_runs),
         TEST(runs_are_found_by_the_start_of_their_id),
