@@ -24,6 +24,10 @@ static volatile sig_atomic_t stopping;
 static void on_signal(int signal_number)
 {
     if (stopping) {
+        static const char told[] = "tinylora: stopped; the same command goes on\n";
+        if (signal_number == SIGALRM && write(STDERR_FILENO, told, sizeof told - 1) < 0) {
+            _exit(STATUS_FAILED);
+        }
         _exit(signal_number == SIGALRM ? STATUS_STOPPED : 128 + signal_number);
     }
     stopping = 1;

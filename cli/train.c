@@ -84,8 +84,12 @@ static Status run_cells(const Cli *cli, const Config *config, Cell *cells, size_
         error_set(error, status,
                   "stopped, everything committed to \"%s\"; the same command goes on", cli->db);
     } else if (result.n) {
-        cli_note(cli, "%zu of %zu runs done, %zu of them now in %.1f s; \"%s\"", result.n_done,
-                 result.n, result.n_new, cli_now_s() - began_s, cli->db);
+        char cancelled[48] = "";
+        if (result.n_cancelled) {
+            snprintf(cancelled, sizeof cancelled, ", %zu cancelled", result.n_cancelled);
+        }
+        cli_note(cli, "%zu of %zu runs done, %zu of them now in %.1f s%s; \"%s\"", result.n_done,
+                 result.n, result.n_new, cli_now_s() - began_s, cancelled, cli->db);
     }
     if (result.n) {
         Error ignored;

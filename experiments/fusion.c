@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "experiments/scoring.h"
+#include "experiments/stop_rules.h"
 #include "rl/checkpoint.h"
 #include "rl/learner.h"
 
@@ -246,17 +247,18 @@ static Status end_member(Fusion *fusion, Store *store, Member *member, RunState 
     member->cell->state = state;
     fusion->progress->n_done += state == RUN_DONE;
     fusion->progress->n_failed += state == RUN_FAILED;
-    if (state == RUN_FAILED) {
-        say(fusion, member, "failed: %s", reason);
+    if (state == RUN_FAILED || state == RUN_CANCELLED) {
+        say(fusion, member, "%s: %s", run_state_name(state), reason);
     }
     return status;
 }
 
-static Status fail_member(Fusion *fusion, Store *store, Member *member, const char *reason,
-                          Error *error)
+/* Before its steps are done. */
+static Status break_member(Fusion *fusion, Store *store, Member *member, RunState state,
+                           const char *reason, Error *error)
 {
     fusion->progress->steps_total -= member->learner->settings.steps - member->learner->step;
-    return end_member(fusion, store, member, RUN_FAILED, reason, NAN, NAN, error);
+    return end_member(fusion, store, member, state, reason, NAN, NAN, error);
 }
 
 /* Begin an attempt and take the state of the newest checkpoint; a new run commits its start as step
@@ -286,7 +288,7 @@ static Status begin_member(Fusion *fusion, Store *store, Member *member, Error *
         readable = checkpoint_read(member->learner, blob, n_bytes, &why);
     }
     if (readable == STATUS_REFUSED) {
-        status = fail_member(fusion, store, member, why.message, error);
+        status = break_member(fusion, store, member, RUN_FAILED, why.message, error);
     } else if (readable) {
         status = error_set(error, readable, "%s", why.message);
     } else if (!blob) {
@@ -386,6 +388,29 @@ static Status end_finished(Fusion *fusion, Store *store, size_t *chosen, size_t 
     return STATUS_OK;
 }
 
+/* End those that a rule of theirs stops; the others stay in chosen. */
+static Status end_stopped(Fusion *fusion, Store *store, size_t *chosen, size_t *n, Error *error)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < *n; i++) {
+        Member *member = &fusion->members[chosen[i]];
+        Text reason = {0};
+        Status status = stop_rules_ask(&reason, store, &member->cell->spec, member->cell->run_id,
+                                       member->learner->step, error);
+        if (!status && reason.n) {
+            status = break_member(fusion, store, member, RUN_CANCELLED, reason.bytes, error);
+        } else {
+            chosen[kept++] = chosen[i];
+        }
+        text_release(&reason);
+        if (status) {
+            return status;
+        }
+    }
+    *n = kept;
+    return STATUS_OK;
+}
+
 static double metric_of(const StepResult *result, const char *key)
 {
     for (size_t i = 0; i < result->n_metrics; i++) {
@@ -449,8 +474,8 @@ static Status commit(Fusion *fusion, Store *store, const size_t *chosen, size_t 
     }
     for (size_t i = 0; i < n && !status; i++) {
         if (results[i].status) {
-            status = fail_member(fusion, store, &fusion->members[chosen[i]],
-                                 results[i].error.message, error);
+            status = break_member(fusion, store, &fusion->members[chosen[i]], RUN_FAILED,
+                                  results[i].error.message, error);
         }
     }
     return status;
@@ -498,6 +523,7 @@ static Status run_members(Fusion *fusion, Store *store, Error *error)
                                    error);
         }
         status = status ? status : end_finished(fusion, store, chosen, &n, error);
+        status = status ? status : end_stopped(fusion, store, chosen, &n, error);
         if (!status && n) {
             status = advance(fusion, store, chosen, n, error);
         }

@@ -14,8 +14,9 @@
 typedef struct {
     Replay *replay;
     Store *stored, *made;
-    int64_t last;  /* step to end with */
-    bool finished; /* ended there by itself */
+    int64_t last;   /* step to end with */
+    int64_t beyond; /* a step that is not stored, for the run was cancelled by others before it */
+    bool finished;  /* ended there by itself */
 } Work;
 
 void replay_release(Replay *replay)
@@ -97,6 +98,10 @@ static Status on_step(void *context, int64_t step, Error *error)
 {
     Work *work = context;
     Replay *replay = work->replay;
+    if (step == work->beyond) {
+        work->finished = true;
+        return STATUS_STOPPED;
+    }
     Status status = store_compare_step(&replay->comparison, work->stored, work->made,
                                        replay->run_id, step, replay->tolerance, error);
     replay->last = step;
@@ -141,7 +146,7 @@ static Status compute(Work *work, Cell *cell, const World *world, Error *error)
 /* The run's own end is part of it where it has one and all steps are asked for. */
 static int64_t last_step(const StoredRun *run, int64_t steps)
 {
-    bool ended = run->state == RUN_DONE || run->state == RUN_FAILED;
+    bool ended = run->state == RUN_DONE || run->state == RUN_FAILED || run->state == RUN_CANCELLED;
     return steps >= 0 && steps < run->last_step ? steps : ended ? INT64_MAX : run->last_step;
 }
 
@@ -191,7 +196,10 @@ Status replay_run(Replay *replay, Store *store, const char *id, const World *wor
     snprintf(replay->run_id, sizeof replay->run_id, "%s", run.run_id);
     status = prepare(&cell, replay, store, &run, world, options, error);
     if (!status) {
-        Work work = {.replay = replay, .stored = store, .last = last_step(&run, options->steps)};
+        Work work = {.replay = replay,
+                     .stored = store,
+                     .last = last_step(&run, options->steps),
+                     .beyond = run.state == RUN_CANCELLED ? run.last_step + 1 : INT64_MAX};
         status = compute(&work, &cell, world, error);
         cell_release(&cell);
     }

@@ -160,6 +160,7 @@ static void count(RunnerResult *result, const Cell *cells, size_t n, size_t n_do
     for (size_t i = 0; i < n; i++) {
         result->n_done += cells[i].state == RUN_DONE;
         result->n_failed += cells[i].state == RUN_FAILED;
+        result->n_cancelled += cells[i].state == RUN_CANCELLED;
     }
     result->n_new = result->n_done - n_done_before;
 }

@@ -12,7 +12,8 @@ typedef struct {
 
 /* What became of the cells. */
 typedef struct {
-    size_t n, n_done, n_failed, n_new; /* n_new: done by this call */
+    size_t n, n_done, n_failed, n_cancelled;
+    size_t n_new; /* done by this call */
 } RunnerResult;
 
 /* The cells' states as the store has them; a store that does not exist leaves them waiting. */

@@ -97,6 +97,10 @@ static const Setting table[] = {
     {"checkpoint.every", SETTING_INTEGER, FIELD(checkpoint.every), "1", 1, 1e7, NULL, SETTING_NO_NUMBERS, "steps between checkpoints"},
     {"checkpoint.keep", SETTING_INTEGER, FIELD(checkpoint.keep), "0", 0, 1e7, NULL, SETTING_NO_NUMBERS, "the last so many; 0: all of small adapters, 2 of large ones"},
 
+    {"stop.reward_below", SETTING_NUMBER, FIELD(stop.reward_below), "-1e30", -1e30, 1e30, NULL, SETTING_LATER, "a run ends, cancelled, when its mean reward was below this for stop.patience steps; -1e30: never"},
+    {"stop.entropy_below", SETTING_NUMBER, FIELD(stop.entropy_below), "0", 0, 1e6, NULL, SETTING_LATER, "the same for the mean entropy of a token; 0: never"},
+    {"stop.patience", SETTING_INTEGER, FIELD(stop.patience), "5", 1, 1e6, NULL, SETTING_LATER, "steps in a row, of the two"},
+
     {"scan.x", SETTING_TEXT, FIELD(scan.x), "\"auto\"", 0, 0, NULL, 0, "min:max:points, both ends in; auto or auto:points: -0.05:0.05:21, through runs what holds them"},
     {"scan.y", SETTING_TEXT, FIELD(scan.y), "\"auto\"", 0, 0, NULL, 0, "the same for y"},
     {"scan.rows", SETTING_INTEGER, FIELD(scan.rows), "128", 0, 1e9, NULL, 0, "the first so many rows of data.train; 0: all"},
@@ -182,9 +186,9 @@ static bool applies_to_scan(const RunSpec *spec, const char *path)
                          {"scan.run_2", "runs"},
                          {"scan.axes", "axes"},
                          {"scan.seed", "random"}};
-    static const char *const never[] = {"grpo.",    "sft.",     "optimizer.", "checkpoint.",
-                                        "steps",    "seed",     "eval.every", "eval.rows",
-                                        "data.dev", "data.eval"};
+    static const char *const never[] = {"stop.",       "grpo.",    "sft.",     "optimizer.",
+                                        "checkpoint.", "steps",    "seed",     "eval.every",
+                                        "eval.rows",   "data.dev", "data.eval"};
     bool accuracy = spec_measures(spec, "accuracy"), reward = spec_measures(spec, "reward");
     for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {
         if (starts_with(path, never[i])) {
@@ -240,6 +244,12 @@ bool setting_applies(const RunSpec *spec, const Setting *setting)
     }
     if (starts_with(path, "sft.")) {
         return strcmp(spec->method, "sft") == 0;
+    }
+    if (strcmp(path, "stop.reward_below") == 0) {
+        return strcmp(spec->method, "grpo") == 0;
+    }
+    if (strcmp(path, "stop.patience") == 0) {
+        return spec->stop.entropy_below > 0 || spec->stop.reward_below > STOP_NEVER;
     }
     return !starts_with(path, "adapter.") || applies_to_adapter(spec, path);
 }

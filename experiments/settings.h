@@ -11,6 +11,7 @@
 #include "core/text.h"
 
 enum { MAX_REWARDS = 4, CONFIG_PATH = 1024 };
+#define STOP_NEVER -1e30
 
 typedef struct {
     char name[32];
@@ -76,6 +77,10 @@ typedef struct {
     struct {
         int every, keep;
     } checkpoint;
+    struct {
+        double reward_below, entropy_below; /* STOP_NEVER, 0: off */
+        int patience;
+    } stop;
     struct {
         char x[96], y[96]; /* "min:max:points"; "auto" until the plane is known */
         int rows, max_length;

@@ -365,6 +365,27 @@ Status store_event(Store *store, const char *run_id, int64_t step, const char *k
     return store_finish(store, status, error);
 }
 
+Status store_metric_values(Store *store, const char *run_id, const char *key, int64_t first, int n,
+                           double *values, Error *error)
+{
+    Statement *statement = NULL;
+    bool row = true;
+    for (int i = 0; i < n; i++) {
+        values[i] = NAN;
+    }
+    Status status = database_rows(
+        &statement, store->database,
+        "SELECT step, value FROM metric WHERE run_id = ? AND key = ? AND step BETWEEN ? AND ?",
+        BIND(value_text(run_id), value_text(key), value_integer(first),
+             value_integer(first + n - 1)),
+        error);
+    while (!status && !(status = statement_next(statement, &row, error)) && row) {
+        values[statement_integer(statement, 0) - first] = statement_real(statement, 1);
+    }
+    statement_reset(statement);
+    return store_fail(store, status, error);
+}
+
 Status store_run_end(Store *store, const char *run_id, RunState state, const char *reason,
                      double objective, double objective_se, double now_s, Error *error)
 {
@@ -380,6 +401,12 @@ Status store_run_end(Store *store, const char *run_id, RunState state, const cha
     }
     if (status == STATUS_OK && database_changes(store->database) != 1) {
         status = error_set(error, STATUS_FAILED, "there is no run %s", run_id);
+    }
+    if (status == STATUS_OK && reason) {
+        status = database_run(store->database,
+                              "INSERT INTO event (run_id, step, kind, message, at) SELECT run_id, "
+                              "max(last_step, 0), state, reason, ?2 FROM run WHERE run_id = ?1",
+                              BIND(value_text(run_id), value_real(now_s)), error);
     }
     return store_finish(store, status, error);
 }

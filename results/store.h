@@ -154,6 +154,11 @@ Status store_checkpoint(Store *store, const char *run_id, int64_t *step, void **
 Status store_checkpoint_at(Store *store, const char *run_id, int64_t step, void **blob,
                            size_t *n_bytes, Error *error);
 
+/* A metric at steps first, first + 1, ...; NaN where there is none. values: (n). */
+Status store_metric_values(Store *store, const char *run_id, const char *key, int64_t first, int n,
+                           double *values, Error *error);
+
+/* The reason why a run failed or was cancelled becomes an event of its last step too. */
 Status store_run_end(Store *store, const char *run_id, RunState state, const char *reason,
                      double objective, double objective_se, double now_s, Error *error);
 Status store_event(Store *store, const char *run_id, int64_t step, const char *kind,

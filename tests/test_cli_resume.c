@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "tests/cli_run.h"
+#include "tests/cli_dump.h"
 
 enum { N_KILLS = 20, N_CELLS = 3 };
 static const char *const rates[N_CELLS] = {"0.3", "0.02", "1e-3"};
@@ -23,60 +23,6 @@ static const char *const rates[N_CELLS] = {"0.3", "0.02", "1e-3"};
     "\"kl_beta\": 0.05,\n"                                                                         \
     "            \"updates_per_batch\": 2, \"loss\": \"grpo\"},\n"                                 \
     " \"steps\": 8, \"eval\": {\"every\": 3, \"rows\": 5, \"samples\": 2}"
-
-/* All that a run leaves but times: in one text. */
-static char *dump(const char *db)
-{
-    static const char *const queries[] = {
-        "SELECT run_id, state, last_step, objective, objective_se, identity, config FROM run ORDER "
-        "BY run_id",
-        "SELECT * FROM metric WHERE key <> 'step_time' ORDER BY run_id, step, key",
-        "SELECT run_id, step, n_bytes, sha256, bytes FROM checkpoint ORDER BY run_id, step",
-        "SELECT * FROM completion ORDER BY run_id, step, prompt, sample",
-        "SELECT run_id, step, task, extractor, n, value, standard_error, base_run_id, base_value, "
-        "p_value, detail FROM "
-        "evaluation ORDER BY run_id, step, task, extractor",
-    };
-    char command[512];
-    char *all = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
-        snprintf(command, sizeof command, "--db %s query -o json \"%s\"", db, queries[i]);
-        Run r = run(command);
-        if (r.code != 0) {
-            print_error("%s\n", r.err);
-        }
-        assert_int_equal(r.code, 0);
-        size_t length = strlen(r.out);
-        assert_true(length > 10); /* there are rows */
-        all = realloc(all, n + length + 1);
-        memcpy(all + n, r.out, length + 1);
-        n += length;
-        run_free(&r);
-    }
-    return all;
-}
-
-static void forget(const char *db)
-{
-    char command[256];
-    snprintf(command, sizeof command, "rm -f %s %s-wal %s-shm %s-lock %s-journal", db, db, db, db,
-             db);
-    assert_int_equal(system(command), 0);
-}
-
-static void compare(const char *one, const char *other)
-{
-    size_t i = 0;
-    while (one[i] && one[i] == other[i]) {
-        i++;
-    }
-    if (one[i] || other[i]) {
-        size_t begin = i > 200 ? i - 200 : 0;
-        print_error("they differ:\n%.400s\n---\n%.400s\n", one + begin, other + begin);
-        fail();
-    }
-}
 
 static double seconds(void)
 {
@@ -103,7 +49,7 @@ static int make_reference(void **state)
         return 1;
     }
     run_free(&r);
-    reference = dump("whole.db");
+    reference = dump_runs("whole.db");
     return 0;
 }
 
@@ -128,9 +74,7 @@ static void killed_at_random_moments_and_resumed_it_ends_in_the_same_bytes(void 
         assert_true(r.code == 0 || r.code == 1000 + SIGKILL);
         n_kills += r.code != 0;
         if (r.code == 0) { /* it came to its end before: compare, and begin again */
-            char *all = dump("killed.db");
-            compare(reference, all);
-            free(all);
+            assert_dump(reference, "killed.db");
             forget("killed.db");
         }
         run_free(&r);
@@ -141,9 +85,7 @@ static void killed_at_random_moments_and_resumed_it_ends_in_the_same_bytes(void 
     }
     assert_int_equal(r.code, 0);
     run_free(&r);
-    char *all = dump("killed.db");
-    compare(reference, all);
-    free(all);
+    assert_dump(reference, "killed.db");
     r = run("--db killed.db db check");
     assert_int_equal(r.code, 0);
     run_free(&r);
@@ -167,9 +109,7 @@ static void one_cell_at_a_time_it_is_the_fused_sweep_and_threads_do_not_show(voi
         run_free(&r);
     }
     /* The experiment's name is in the stored config, as it should be: the same here. */
-    char *all = dump("alone.db");
-    compare(reference, all);
-    free(all);
+    assert_dump(reference, "alone.db");
 }
 
 int main(void)
