@@ -15,7 +15,8 @@ typedef enum {
     RANDOM_DATA = 8,       /* synthetic data */
     RANDOM_BOOTSTRAP = 9,
     RANDOM_DIRECTION = 10, /* random planes: (direction, index, 0, 0) */
-    RANDOM_DROPOUT = 11    /* a sequence's key: (step, row, sample, pass); its masks: dropout.h */
+    RANDOM_DROPOUT = 11,   /* a sequence's key: (step, row, sample, update); its masks: dropout.h */
+    RANDOM_RESAMPLE = 12   /* rows that replace groups of equal rewards: permuted by (step) */
 } RandomPurpose;
 
 typedef struct {

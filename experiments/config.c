@@ -435,6 +435,32 @@ static Status check_reward(const Config *config, const RewardSetting *reward, Er
     return STATUS_OK;
 }
 
+/* What would change nothing is refused rather than made another run. */
+static Status grpo_settle(const Config *config, RunSpec *spec, Error *error)
+{
+    bool ratios = strcmp(spec->grpo.loss, "reinforce") != 0;
+    if (spec->grpo.group_size < 2) {
+        return rule(config, "grpo.group_size", error,
+                    "1 leaves nothing to compare with; at least 2");
+    }
+    if (strcmp(spec->grpo.loss, "gspo") == 0) {
+        strcpy(spec->grpo.importance_sampling_level, "sequence");
+    }
+    if (strcmp(spec->grpo.importance_sampling_level, "sequence") == 0 && !ratios) {
+        return rule(config, "grpo.importance_sampling_level", error,
+                    "the loss reinforce has no ratios");
+    }
+    if (spec->grpo.delta > 0 && (!ratios || strcmp(spec->grpo.loss, "cispo") == 0)) {
+        return rule(config, "grpo.delta", error, "the losses reinforce and cispo do not use it");
+    }
+    if (strcmp(spec->grpo.importance_sampling_mode, "none") != 0 &&
+        strcmp(spec->grpo.rollout, "exact") == 0) {
+        return rule(config, "grpo.importance_sampling_mode", error,
+                    "grpo.rollout is exact, so that there is nothing to correct");
+    }
+    return STATUS_OK;
+}
+
 Status config_settle(const Config *config, RunSpec *spec, Error *error)
 {
     bool grpo = strcmp(spec->method, "grpo") == 0;
@@ -455,15 +481,15 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
         }
     }
     if (strcmp(spec->grpo.scale_rewards, "auto") == 0) {
-        strcpy(spec->grpo.scale_rewards,
-               strcmp(spec->grpo.loss, "dr_grpo") == 0 ? "none" : "group");
+        bool undivided = strcmp(spec->grpo.loss, "dr_grpo") == 0 ||
+                         strcmp(spec->grpo.baseline, "leave_one_out") == 0;
+        strcpy(spec->grpo.scale_rewards, undivided ? "none" : "group");
     }
     if (strcmp(spec->method, "scan") == 0 && scan_settle(spec, error)) {
         return error_context(error, STATUS_USAGE, "config \"%s\"", config->path);
     }
-    if (grpo && spec->grpo.group_size < 2) {
-        return rule(config, "grpo.group_size", error,
-                    "1 leaves nothing to compare with; at least 2");
+    if (grpo && grpo_settle(config, spec, error)) {
+        return STATUS_USAGE;
     }
     if (spec->eval.max_new_tokens == 0) {
         spec->eval.max_new_tokens = spec->grpo.max_new_tokens;

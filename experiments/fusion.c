@@ -104,6 +104,30 @@ static double now(const Fusion *fusion)
     return fusion->bench->world->now_s(fusion->bench->world->context);
 }
 
+static void loss_settings(GrpoSettings *grpo, const RunSpec *spec)
+{
+    grpo->loss = loss_find(spec->grpo.loss);
+    grpo->objective = (Objective){
+        .clip_low = spec->grpo.clip_low,
+        .clip_high = spec->grpo.clip_high,
+        .delta = spec->grpo.delta,
+        .kl_beta = spec->grpo.kl_beta,
+        .sequence_ratios = strcmp(spec->grpo.importance_sampling_level, "sequence") == 0};
+    grpo->entropy_coef = spec->grpo.entropy_coef;
+    advantage_scale_find(&grpo->scale_rewards, spec->grpo.scale_rewards);
+    advantage_baseline_find(&grpo->baseline, spec->grpo.baseline);
+    grpo->updates_per_batch = spec->grpo.updates_per_batch;
+    grpo->minibatches = spec->grpo.minibatches;
+    grpo->mask_truncated = spec->grpo.mask_truncated_completions;
+    grpo->overlong_buffer = spec->grpo.overlong_buffer;
+    grpo->overlong_factor = spec->grpo.overlong_factor;
+    grpo->resample_rounds = spec->grpo.dynamic_sampling;
+    grpo->rollout_bf16 = strcmp(spec->grpo.rollout, "bf16") == 0;
+    correction_find(&grpo->correction, spec->grpo.importance_sampling_mode);
+    grpo->correction_min = spec->grpo.importance_sampling_clip_min;
+    grpo->correction_max = spec->grpo.importance_sampling_clip_max;
+}
+
 static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
 {
     bool sft = strcmp(spec->method, "sft") == 0;
@@ -118,11 +142,7 @@ static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
                                          .top_p = spec->grpo.top_p,
                                          .top_k = spec->grpo.top_k,
                                          .max_new_tokens = spec->grpo.max_new_tokens};
-    settings->grpo.loss = loss_find(spec->grpo.loss);
-    settings->grpo.objective =
-        (Objective){spec->grpo.clip_low, spec->grpo.clip_high, spec->grpo.kl_beta};
-    advantage_scale_find(&settings->grpo.scale_rewards, spec->grpo.scale_rewards);
-    settings->grpo.updates_per_batch = spec->grpo.updates_per_batch;
+    loss_settings(&settings->grpo, spec);
     settings->optimizer = optimizer_find(spec->optimizer.name);
     settings->optimizer_settings = (OptimizerSettings){.beta1 = spec->optimizer.beta1,
                                                        .beta2 = spec->optimizer.beta2,

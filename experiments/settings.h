@@ -54,9 +54,14 @@ typedef struct {
         int prompts_per_step, group_size, max_new_tokens;
         double temperature, top_p;
         int top_k;
-        char loss[16], scale_rewards[16];
-        double clip_low, clip_high, kl_beta;
-        int updates_per_batch;
+        char loss[16], scale_rewards[16], importance_sampling_level[16], baseline[16];
+        double clip_low, clip_high, delta, kl_beta, entropy_coef;
+        int updates_per_batch, minibatches;
+        bool mask_truncated_completions;
+        int overlong_buffer, dynamic_sampling;
+        double overlong_factor;
+        char rollout[16], importance_sampling_mode[24];
+        double importance_sampling_clip_min, importance_sampling_clip_max;
     } grpo;
     struct {
         int batch_size;

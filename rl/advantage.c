@@ -23,6 +23,35 @@ bool advantage_scale_find(AdvantageScale *scale, const char *name)
     return false;
 }
 
+static const char *const baseline_names[] = {"group", "leave_one_out"};
+
+bool advantage_baseline_find(AdvantageBaseline *baseline, const char *name)
+{
+    for (int i = 0; i < 2; i++) {
+        if (!strcmp(baseline_names[i], name)) {
+            *baseline = (AdvantageBaseline)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool advantage_no_spread(const double *rewards, int group_size)
+{
+    for (int i = 1; i < group_size; i++) {
+        if (rewards[i] != rewards[0]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+double overlong_penalty(int length, int limit, int buffer, double factor)
+{
+    double over = (double)length - ((double)limit - buffer);
+    return buffer > 0 && over > 0 ? -over / buffer * factor : 0;
+}
+
 static double mean_of(const double *x, size_t n)
 {
     double sum = 0;
@@ -36,25 +65,26 @@ static double mean_of(const double *x, size_t n)
 static double std_of(const double *x, double mean, size_t n)
 {
     double sum = 0;
-    bool equal = true;
     for (size_t i = 0; i < n; i++) {
         sum += (x[i] - mean) * (x[i] - mean);
-        equal = equal && x[i] == x[0];
     }
-    return equal ? 0 : sqrt(sum / (double)(n - 1));
+    return advantage_no_spread(x, (int)n) ? 0 : sqrt(sum / (double)(n - 1));
 }
 
 void advantage_compute(double *advantages, double *stds, const double *rewards,
-                       AdvantageScale scale, int n_groups, int group_size)
+                       AdvantageScale scale, AdvantageBaseline baseline, int n_groups,
+                       int group_size)
 {
     size_t n = (size_t)n_groups * group_size, size = (size_t)group_size;
     double batch_std = std_of(rewards, mean_of(rewards, n), n);
     for (size_t group = 0; group < (size_t)n_groups; group++) {
         const double *r = rewards + group * size;
         double mean = mean_of(r, size), std = std_of(r, mean, size);
+        /* r - (sum - r) / (G - 1) */
+        double others = baseline == BASELINE_LEAVE_ONE_OUT ? group_size / (group_size - 1.0) : 1;
         double divisor = scale == SCALE_NONE ? 1 : (scale == SCALE_GROUP ? std : batch_std) + 1e-4;
         for (size_t i = 0; i < size; i++) {
-            advantages[group * size + i] = std == 0 ? 0 : (r[i] - mean) / divisor;
+            advantages[group * size + i] = std == 0 ? 0 : (r[i] - mean) * others / divisor;
         }
         if (stds) {
             stds[group] = std;

@@ -1,6 +1,7 @@
-/* What a GRPO step tells: TRL's metrics and the completions. With several updates a step, loss, kl
- * and clip ratios are means over the updates; entropy and the comparison with the sampler are of
- * the first. */
+/* What a GRPO step tells: TRL's metrics and the completions. With several updates a step, the loss
+ * is a mean over the updates, kl and clip ratios are over the passes' tokens; entropy is of the
+ * first pass, the comparison with the sampler of what is known of the policy before the first
+ * update. Tokens of masked completions count in lengths and the sampler's metrics alone. */
 #include <math.h>
 #include <string.h>
 
@@ -74,6 +75,14 @@ static void report_rewards(const Work *work)
     step_metric(result, "reward", sum / work->n_members);
     step_metric(result, "reward_std", std / work->n_groups);
     step_metric(result, "frac_reward_zero_std", (double)zero / work->n_groups);
+    if (work->settings->overlong_buffer > 0) {
+        double overlong = 0;
+        for (int m = 0; m < work->n_members; m++) {
+            overlong += work->members[m].overlong;
+        }
+        step_metric(result, "rewards/soft_overlong_punishment_reward/mean",
+                    overlong / work->n_members);
+    }
     for (int term = 0; term < reward_size(reward); term++) {
         Text key = {0};
         double mean = 0;
@@ -92,23 +101,31 @@ static void report_rewards(const Work *work)
 static void report_passes(const Work *work)
 {
     StepResult *result = work->candidate->result;
-    double passes = work->settings->updates_per_batch, tokens = (double)work->batch.n_tokens;
+    const GrpoSettings *settings = work->settings;
+    double passes = settings->updates_per_batch;
+    double tokens = work->n_tokens > 0 ? (double)work->n_tokens : 1;
     const PassSums *sums = &work->sums;
-    step_metric(result, "loss", sums->loss / passes);
+    const SamplerCheck *check = &work->check;
+    step_metric(result, "loss", sums->loss / (passes * settings->minibatches));
     step_metric(result, "entropy", work->entropy / tokens);
-    if (work->settings->objective.kl_beta != 0) {
+    if (settings->objective.kl_beta != 0) {
         step_metric(result, "kl", sums->kl / passes / tokens);
     }
     step_metric(result, "clip_ratio/low_mean", sums->low / passes / tokens);
-    step_metric(result, "clip_ratio/low_min", work->low_min / tokens);
+    step_metric(result, "clip_ratio/low_min", work->low_min);
     step_metric(result, "clip_ratio/high_mean", sums->high / passes / tokens);
-    step_metric(result, "clip_ratio/high_max", work->high_max / tokens);
+    step_metric(result, "clip_ratio/high_max", work->high_max);
     step_metric(result, "clip_ratio/region_mean", (sums->low + sums->high) / passes / tokens);
-    step_metric(result, "sampling/sampling_logp_difference/mean", work->gap_sum / tokens);
-    step_metric(result, "sampling/sampling_logp_difference/max", work->gap_max);
-    step_metric(result, "sampling/importance_sampling_ratio/min", work->ratio_min);
-    step_metric(result, "sampling/importance_sampling_ratio/mean", work->ratio_sum / tokens);
-    step_metric(result, "sampling/importance_sampling_ratio/max", work->ratio_max);
+    step_metric(result, "sampling/sampling_logp_difference/mean",
+                check->gap_sum / (double)check->n_tokens);
+    step_metric(result, "sampling/sampling_logp_difference/max", check->gap_max);
+    step_metric(result, "sampling/importance_sampling_ratio/min", check->ratio_min);
+    step_metric(result, "sampling/importance_sampling_ratio/mean",
+                check->ratio_sum / (double)check->n_tokens);
+    step_metric(result, "sampling/importance_sampling_ratio/max", check->ratio_max);
+    if (settings->resample_rounds > 0) {
+        step_metric(result, "sampling/resampled_groups", work->n_resampled);
+    }
 }
 
 void grpo_keep_completions(const Work *work)

@@ -25,7 +25,10 @@ TrainSettings train_settings_defaults(void)
                  .loss = loss_find("dr_grpo"),
                  .objective = {.clip_low = 0.2, .clip_high = 0.28},
                  .scale_rewards = SCALE_GROUP,
-                 .updates_per_batch = 1},
+                 .updates_per_batch = 1,
+                 .minibatches = 1,
+                 .overlong_factor = 1,
+                 .correction_max = 3},
         .optimizer = optimizer_find("adamw"),
         .optimizer_settings = optimizer_defaults(),
         .lr = 1e-4,
@@ -60,8 +63,16 @@ static Status check_settings(const TrainSettings *s, Error *error)
         {"grpo.top_k", g->sampling.top_k, 0, 1e9, grpo},
         {"grpo.clip_low", g->objective.clip_low, 0, 1, grpo},
         {"grpo.clip_high", g->objective.clip_high, 0, 1e9, grpo},
+        {"grpo.delta", g->objective.delta, 0, 1e9, grpo},
         {"grpo.kl_beta", g->objective.kl_beta, 0, 1e9, grpo},
+        {"grpo.entropy_coef", g->entropy_coef, 0, 1e9, grpo},
         {"grpo.updates_per_batch", g->updates_per_batch, 1, 1000, grpo},
+        {"grpo.minibatches", g->minibatches, 1, g->prompts_per_step, grpo},
+        {"grpo.overlong_buffer", g->overlong_buffer, 0, g->sampling.max_new_tokens, grpo},
+        {"grpo.overlong_factor", g->overlong_factor, 0, 1e9, grpo},
+        {"grpo.dynamic_sampling", g->resample_rounds, 0, 1000, grpo},
+        {"grpo.importance_sampling_clip_min", g->correction_min, 0, g->correction_max, grpo},
+        {"grpo.importance_sampling_clip_max", g->correction_max, 0, 1e30, grpo},
         {"optimizer.lr", s->lr, 0, 1e30, true},
         {"optimizer.grad_clip", s->grad_clip, 0, 1e30, true},
         {"optimizer.warmup_steps", (double)s->schedule.warmup_steps, 0, 4e9, true},
@@ -78,6 +89,11 @@ static Status check_settings(const TrainSettings *s, Error *error)
         if (status) {
             return status;
         }
+    }
+    if (grpo && g->objective.delta != 0 && g->objective.delta <= 1 + g->objective.clip_high) {
+        return error_set(error, STATUS_USAGE,
+                         "grpo.delta: %g is not above 1 + grpo.clip_high, where it takes effect",
+                         g->objective.delta);
     }
     double completions = (double)g->prompts_per_step * g->group_size;
     if (grpo && (completions > MAX_COMPLETIONS ||
@@ -138,6 +154,7 @@ Status learner_new(Learner **learner, const TrainSettings *settings, const Task 
     }
     *made = (Learner){
         .settings = *settings, .task = task, .reward = reward, .n = n, .v = v, .moments = moments};
+    made->settings.grpo.objective.sequence_ratios |= settings->grpo.loss->sequence_ratios;
     if (n) {
         adapter_initial(bank, v);
     }

@@ -22,13 +22,25 @@ typedef struct {
     int batch_size; /* rows a step */
 } SftSettings;
 
+/* A step samples prompts_per_step x group_size completions: that is the batch. */
 typedef struct {
     int prompts_per_step, group_size;
     Sampling sampling;
     const Loss *loss;
     Objective objective;
+    double entropy_coef; /* of the entropy's mean over the minibatch's tokens; 0: no bonus */
     AdvantageScale scale_rewards;
-    int updates_per_batch;
+    AdvantageBaseline baseline;
+    int updates_per_batch; /* passes over the batch */
+    int minibatches;       /* of whole groups, an update each: the j-th of K has the groups
+                            * j n / K to (j + 1) n / K - 1 of the step's n */
+    bool mask_truncated;   /* completions that did not end have no loss */
+    int overlong_buffer;   /* overlong_penalty, added to the reward; 0: none */
+    double overlong_factor;
+    int resample_rounds; /* groups of equal rewards are replaced so often at most */
+    bool rollout_bf16;   /* the sampler's adapter is v rounded to bf16 */
+    Correction correction;
+    double correction_min, correction_max;
 } GrpoSettings;
 
 typedef struct {

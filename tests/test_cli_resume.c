@@ -14,14 +14,17 @@
 enum { N_KILLS = 20, N_CELLS = 3 };
 static const char *const rates[N_CELLS] = {"0.3", "0.02", "1e-3"};
 
-/* KL and clipping are on, a group of a step has several updates, rows are evaluated on the way. */
+/* KL and clipping are on, a group of a step has several updates, groups are replaced, the sampler
+ * rounds, rows are evaluated on the way. */
 #define CONFIG                                                                                     \
     "{\"experiment\": \"law\", \"model\": \"abacus\", \"adapter\": {\"budget\": 26},\n"            \
     " \"data\": {\"train\": \"" SOURCE_DIR "/models/abacus/train.jsonl\", \"dev\": \"" SOURCE_DIR  \
     "/models/abacus/dev.jsonl\"},\n"                                                               \
     " \"grpo\": {\"prompts_per_step\": 2, \"group_size\": 4, \"max_new_tokens\": 16, "             \
     "\"kl_beta\": 0.05,\n"                                                                         \
-    "            \"updates_per_batch\": 2, \"loss\": \"grpo\"},\n"                                 \
+    "            \"updates_per_batch\": 2, \"loss\": \"gspo\", \"minibatches\": 2,\n"              \
+    "            \"dynamic_sampling\": 2, \"overlong_buffer\": 8, \"entropy_coef\": 0.01,\n"       \
+    "            \"rollout\": \"bf16\", \"importance_sampling_mode\": \"token_truncate\"},\n"      \
     " \"steps\": 8, \"eval\": {\"every\": 3, \"rows\": 5, \"samples\": 2}"
 
 static double seconds(void)

@@ -320,7 +320,8 @@ static void unknown_words_are_refused_with_the_nearest_known_one(void **state)
     (void)state;
     assert_non_null(strstr(
         refusal("{\"grpo\": {\"loss\": \"drgrpo\"}}"),
-        "grpo.loss: \"drgrpo\" is not one of grpo|dr_grpo|dapo|bnpo; the nearest is \"dr_grpo\""));
+        "grpo.loss: \"drgrpo\" is not one of grpo|dr_grpo|dapo|bnpo|gspo|cispo|reinforce; the "
+        "nearest is \"dr_grpo\""));
     assert_non_null(
         strstr(refusal("{\"adapter\": {\"targets\": [\"q_prof\"]}}"),
                "adapter.targets: \"q_prof\" is not a linear layer; the nearest is \"q_proj\""));
@@ -347,6 +348,60 @@ static void what_must_be_given_is_asked_for(void **state)
     assert_string_equal(
         settle_refusal("{" REQUIRED ", \"adapter\": {\"budget\": 13, \"u\": 2, \"groups\": 6}}"),
         "\": adapter.budget: is not adapter.u x adapter.groups");
+}
+
+static void settings_of_grpo_that_would_do_nothing_are_refused(void **state)
+{
+    (void)state;
+    assert_string_equal(settle_refusal("{" REQUIRED ", \"grpo\": {\"loss\": \"reinforce\", "
+                                       "\"importance_sampling_level\": \"sequence\"}}"),
+                        "\": grpo.importance_sampling_level: the loss reinforce has no ratios");
+    assert_string_equal(
+        settle_refusal("{" REQUIRED ", \"grpo\": {\"loss\": \"cispo\", \"delta\": 2}}"),
+        "\": grpo.delta: the losses reinforce and cispo do not use it");
+    assert_string_equal(settle_refusal("{" REQUIRED ", \"grpo\": {\"importance_sampling_mode\": "
+                                       "\"token_mask\"}}"),
+                        "\": grpo.importance_sampling_mode: grpo.rollout is exact, so that there "
+                        "is nothing to correct");
+}
+
+/* Settings that came later are not in the identity of a run that does not use them. */
+static void later_settings_of_grpo_leave_old_identities_alone(void **state)
+{
+    (void)state;
+    RunSpec spec;
+    Text identity = {0};
+    assert_int_equal(read_text("{" REQUIRED "}", NULL, 0), STATUS_OK);
+    spec = config->base;
+    assert_int_equal(config_settle(config, &spec, &error), STATUS_OK);
+    identity_members(&identity, &spec, NULL, 0);
+    static const char *const old[] = {"prompts_per_step",
+                                      "group_size",
+                                      "max_new_tokens",
+                                      "temperature",
+                                      "top_p",
+                                      "top_k",
+                                      "loss",
+                                      "scale_rewards",
+                                      "clip_low",
+                                      "clip_high",
+                                      "kl_beta",
+                                      "updates_per_batch"};
+    size_t n = 0;
+    for (const char *at = text_string(&identity); (at = strstr(at, "\"grpo.")); at++) {
+        n++;
+    }
+    assert_int_equal(n, sizeof old / sizeof old[0]);
+    for (size_t i = 0; i < sizeof old / sizeof old[0]; i++) {
+        assert_non_null(strstr(text_string(&identity), old[i]));
+    }
+    text_clear(&identity);
+    strcpy(spec.grpo.loss, "gspo");
+    assert_int_equal(config_settle(config, &spec, &error), STATUS_OK);
+    identity_members(&identity, &spec, NULL, 0);
+    assert_non_null(
+        strstr(text_string(&identity), "\"grpo.importance_sampling_level\":\"sequence\""));
+    text_release(&identity);
 }
 
 static void a_bad_value_in_a_sweep_names_the_cell(void **state)
@@ -512,6 +567,8 @@ int main(void)
         cmocka_unit_test_teardown(unknown_words_are_refused_with_the_nearest_known_one,
                                   close_config),
         cmocka_unit_test_teardown(what_must_be_given_is_asked_for, close_config),
+        cmocka_unit_test_teardown(settings_of_grpo_that_would_do_nothing_are_refused, close_config),
+        cmocka_unit_test_teardown(later_settings_of_grpo_leave_old_identities_alone, close_config),
         cmocka_unit_test_teardown(a_bad_value_in_a_sweep_names_the_cell, close_config),
         cmocka_unit_test_teardown(bad_overrides_are_refused, close_config),
         cmocka_unit_test_teardown(auto_and_zero_are_settled, close_config),

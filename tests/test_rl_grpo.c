@@ -208,6 +208,155 @@ static void samples_differ_by_seed_and_step_and_sample_but_not_by_history(void *
     tiny_task_close(&tiny);
 }
 
+static void use_reward(TinyTask *tiny, RewardTerm term)
+{
+    Error error;
+    reward_free(tiny->reward);
+    term.weight = 1;
+    tiny_require(reward_new(&tiny->reward, &term, 1, &error), &error);
+}
+
+static bool has_spread(const CompletionRow *group, int n)
+{
+    for (int i = 1; i < n; i++) {
+        if (group[i].reward != group[0].reward) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Beside a step of the same seed without it: groups of different rewards stay, the others are of
+ * rows that the step did not have, each once. */
+static int check_resampled(const StepResult *plain, const StepResult *resampled, int size)
+{
+    int n_groups = (int)plain->n_completions / size, n_replaced = 0, seen[16] = {0};
+    for (int g = 0; g < n_groups; g++) {
+        seen[plain->completions[g * size].prompt_row] = 1;
+    }
+    for (int g = 0; g < n_groups; g++) {
+        const CompletionRow *before = plain->completions + g * size;
+        const CompletionRow *after = resampled->completions + g * size;
+        assert_int_equal(after->prompt, g);
+        if (has_spread(before, size)) {
+            for (int i = 0; i < size; i++) {
+                assert_string_equal(before[i].text, after[i].text);
+                assert_int_equal(before[i].prompt_row, after[i].prompt_row);
+            }
+        } else {
+            assert_int_equal(seen[after->prompt_row]++, 0);
+            n_replaced++;
+        }
+    }
+    return n_replaced;
+}
+
+static void groups_of_equal_rewards_are_replaced_by_other_prompts(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 3);
+    Trainer trainer = tiny_trainer(&tiny, "none", 1, 2);
+    TrainSettings settings = tiny_settings(METHOD_GRPO), again = settings;
+    settings.grpo.prompts_per_step = again.grpo.prompts_per_step = 2;
+    again.grpo.resample_rounds = 1;
+    use_reward(&tiny, (RewardTerm){.name = "regex", .pattern = "aa|bb|cc|[0-5]"});
+    Learner *plain = tiny_learner(&tiny, &trainer, &settings);
+    Learner *resampled = tiny_learner(&tiny, &trainer, &again);
+    int n_replaced = 0, n_kept = 0;
+    for (int k = 0; k < 12; k++) {
+        StepResult one = step(&trainer, plain), other = step(&trainer, resampled);
+        int n = check_resampled(&one, &other, 4);
+        assert_int_equal((int)tiny_metric(&other, "sampling/resampled_groups"), n);
+        assert_true(tiny_metric(&other, "num_tokens") > tiny_metric(&one, "num_tokens") ||
+                    n_replaced + n == 0);
+        n_replaced += n;
+        n_kept += 2 - n;
+        step_result_release(&one);
+        step_result_release(&other);
+    }
+    print_message("%d groups replaced, %d kept\n", n_replaced, n_kept);
+    assert_true(n_replaced > 2 && n_kept > 2);
+    learner_free(resampled);
+    use_reward(&tiny, (RewardTerm){.name = "none"});
+    again.grpo.resample_rounds = 1000; /* it ends with the rows: 5, of which 2 are the step's */
+    resampled = tiny_learner(&tiny, &trainer, &again);
+    StepResult result = step(&trainer, resampled);
+    assert_true(tiny_metric(&result, "sampling/resampled_groups") == 3);
+    assert_true(tiny_metric(&result, "frac_reward_zero_std") == 1);
+    step_result_release(&result);
+    learner_free(plain);
+    learner_free(resampled);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+static void overlong_completions_are_rewarded_less(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 3);
+    Trainer trainer = tiny_trainer(&tiny, "none", 1, 1);
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    settings.grpo.sampling.temperature = 4; /* some end early */
+    settings.grpo.overlong_buffer = 9;
+    settings.grpo.overlong_factor = 0.7;
+    Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+    StepResult result = step(&trainer, learner);
+    double sum = 0;
+    for (size_t c = 0; c < result.n_completions; c++) {
+        const CompletionRow *row = &result.completions[c];
+        const DataRow *data = &tiny.task->dataset.rows[row->prompt_row];
+        double penalty = row->n_ids > 3 ? -0.7 * (row->n_ids - 3) / 9 : 0;
+        double reward =
+            reward_score(tiny.reward, NULL, row->text, row->n_text, data->answer, data->n_answer);
+        assert_true(fabs(row->reward - reward - penalty) < 1e-12);
+        sum += penalty;
+    }
+    assert_true(sum < -1 && sum > -0.7 * 12);
+    close_to(&result, "rewards/soft_overlong_punishment_reward/mean", sum / 12);
+    step_result_release(&result);
+    learner_free(learner);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+/* What it samples is what a run at the rounded v would sample; what it learns from is its own v. */
+static void a_bf16_rollout_is_of_the_rounded_adapter(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 3);
+    Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    Learner *exact = tiny_learner(&tiny, &trainer, &settings);
+    settings.grpo.rollout_bf16 = true;
+    settings.grpo.correction = CORRECTION_TOKEN_TRUNCATE;
+    settings.grpo.correction_max = 1.0001;
+    Learner *rounding = tiny_learner(&tiny, &trainer, &settings);
+    for (size_t i = 0; i < exact->n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &exact->v[i], sizeof bits);
+        bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000; /* to nearest, ties to even */
+        memcpy(&exact->v[i], &bits, sizeof bits);
+        assert_true(exact->v[i] != rounding->v[i]);
+    }
+    StepResult one = step(&trainer, exact), other = step(&trainer, rounding);
+    for (size_t c = 0; c < one.n_completions; c++) {
+        const CompletionRow *a = &one.completions[c], *b = &other.completions[c];
+        assert_int_equal(a->n_ids, b->n_ids);
+        assert_memory_equal(a->ids, b->ids, (size_t)a->n_ids * sizeof *a->ids);
+        assert_memory_equal(a->logprobs, b->logprobs, (size_t)a->n_ids * sizeof *a->logprobs);
+    }
+    assert_true(tiny_metric(&one, "sampling/sampling_logp_difference/max") == 0);
+    assert_true(tiny_metric(&other, "sampling/sampling_logp_difference/max") > 0);
+    assert_true(tiny_metric(&other, "sampling/importance_sampling_ratio/min") < 1);
+    assert_true(tiny_metric(&other, "sampling/importance_sampling_ratio/max") == 1.0001);
+    step_result_release(&one);
+    step_result_release(&other);
+    learner_free(exact);
+    learner_free(rounding);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
 static void rewarded_behaviour_becomes_frequent(void **state)
 {
     (void)state;
@@ -239,6 +388,9 @@ int main(void)
         cmocka_unit_test(metrics_are_those_of_the_completions_reported),
         cmocka_unit_test(groups_of_equal_rewards_have_no_gradient_but_all_metrics),
         cmocka_unit_test(samples_differ_by_seed_and_step_and_sample_but_not_by_history),
+        cmocka_unit_test(groups_of_equal_rewards_are_replaced_by_other_prompts),
+        cmocka_unit_test(overlong_completions_are_rewarded_less),
+        cmocka_unit_test(a_bf16_rollout_is_of_the_rounded_adapter),
         cmocka_unit_test(rewarded_behaviour_becomes_frequent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

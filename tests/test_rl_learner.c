@@ -50,9 +50,28 @@ static void run_steps(const Trainer *trainer, Learner **learners, int n, int n_s
     }
 }
 
-/* Learners as different as a sweep may make them. */
-static TrainSettings settings_of(Method method, int i)
+/* The rest of GRPO's menu, so that every option is beside others. */
+static void choose_menu(GrpoSettings *grpo, int i)
 {
+    static const char *const names[] = {"gspo", "cispo", "reinforce"};
+    grpo->loss = loss_find(names[i % 3]);
+    grpo->prompts_per_step = 3;
+    grpo->minibatches = 1 + i % 3;
+    grpo->baseline = (AdvantageBaseline)(i % 2);
+    grpo->entropy_coef = i % 3 == 1 ? 0.05 : 0;
+    grpo->mask_truncated = i % 3 == 0;
+    grpo->overlong_buffer = i % 3 == 2 ? 5 : 0;
+    grpo->resample_rounds = i % 3;
+    grpo->rollout_bf16 = i % 2 == 0;
+    grpo->correction = (Correction)(i % 2 == 0 ? 1 + i % 4 : 0);
+    grpo->correction_max = 1.0002;
+    grpo->objective.delta = i == 3 ? 1.5 : 0;
+}
+
+/* Learners as different as a sweep may make them: 0 to 2, and 3 to 8 of the menu. */
+static TrainSettings settings_of(Method method, int number)
+{
+    int i = number % N_LEARNERS;
     TrainSettings settings = tiny_settings(method);
     settings.lr = i == 1 ? 0.3 : 0.01;
     settings.seed = (uint64_t)(i == 2 ? 9 : 5);
@@ -66,6 +85,9 @@ static TrainSettings settings_of(Method method, int i)
     settings.grpo.scale_rewards = (AdvantageScale)i;
     settings.grpo.sampling.temperature = 1 + 0.25 * i;
     settings.grpo.sampling.top_k = i == 1 ? 9 : 0;
+    if (number >= N_LEARNERS) {
+        choose_menu(&settings.grpo, number);
+    }
     return settings;
 }
 
@@ -81,21 +103,22 @@ static void same_bits(const Text *a, const Text *b, const char *what)
     }
 }
 
-static void check_fused(Method method, const char *adapter, int n_threads)
+/* first: number of the first of the learners that are fused */
+static void check_fused(Method method, const char *adapter, int first, int n_threads)
 {
     TinyTask tiny = tiny_task_open(ARCHITECTURE_QWEN2, true, 6);
     Trainer trainer = tiny_trainer(&tiny, adapter, N_LEARNERS, n_threads);
     Learner *learners[N_LEARNERS];
     Text fused[N_LEARNERS] = {{0}};
     for (int i = 0; i < N_LEARNERS; i++) {
-        TrainSettings settings = settings_of(method, i);
+        TrainSettings settings = settings_of(method, first + i);
         learners[i] = tiny_learner(&tiny, &trainer, &settings);
     }
     run_steps(&trainer, learners, N_LEARNERS, 3, fused);
     tiny_trainer_close(&trainer);
     for (int i = 0; i < N_LEARNERS; i++) {
         Text alone = {0};
-        TrainSettings settings = settings_of(method, i);
+        TrainSettings settings = settings_of(method, first + i);
         Trainer one = tiny_trainer(&tiny, adapter, 1, 1);
         Learner *learner = tiny_learner(&tiny, &one, &settings);
         run_steps(&one, &learner, 1, 3, &alone);
@@ -114,18 +137,21 @@ static void learners_fused_have_the_bits_they_have_alone_for_any_threads(void **
 {
     (void)state;
     for (int threads = 1; threads <= 3; threads++) {
-        check_fused(METHOD_SFT, "tinylora", threads);
-        check_fused(METHOD_GRPO, "tinylora", threads);
-        check_fused(METHOD_SFT, "lora", threads);
-        check_fused(METHOD_GRPO, "lora", threads);
-        check_fused(METHOD_GRPO, "lora-xs", threads);
+        check_fused(METHOD_SFT, "tinylora", 0, threads);
+        check_fused(METHOD_GRPO, "tinylora", 0, threads);
+        check_fused(METHOD_SFT, "lora", 0, threads);
+        check_fused(METHOD_GRPO, "lora", 0, threads);
+        check_fused(METHOD_GRPO, "lora-xs", 0, threads);
+        check_fused(METHOD_GRPO, "tinylora", 3, threads);
+        check_fused(METHOD_GRPO, "tinylora", 6, threads);
+        check_fused(METHOD_GRPO, "lora", 3 * (1 + threads % 2), threads);
     }
 }
 
-static void check_resume(Method method, const char *adapter, int loss)
+static void check_resume(Method method, const char *adapter, int number)
 {
     TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 7);
-    TrainSettings settings = settings_of(method, loss);
+    TrainSettings settings = settings_of(method, number);
     Text whole = {0}, parts = {0};
     Trainer trainer = tiny_trainer(&tiny, adapter, 1, 2);
     Learner *learner = tiny_learner(&tiny, &trainer, &settings);
@@ -170,6 +196,9 @@ static void a_run_resumed_at_every_step_is_the_undisturbed_run(void **state)
     check_resume(METHOD_SFT, "full", 0);
     check_resume(METHOD_GRPO, "full", 2);
     check_resume(METHOD_GRPO, "none", 2);
+    for (int i = 3; i < 9; i++) {
+        check_resume(METHOD_GRPO, i == 5 ? "full" : i == 7 ? "lora" : "tinylora", i);
+    }
 }
 
 static void a_diverging_learner_fails_alone_and_keeps_its_last_good_state(void **state)
@@ -240,7 +269,7 @@ static void a_step_stopped_at_any_moment_changes_nothing(void **state)
     (void)state;
     TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, true, 8);
     Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
-    TrainSettings settings = settings_of(METHOD_GRPO, 2);
+    TrainSettings settings = settings_of(METHOD_GRPO, 8);
     settings.grpo.updates_per_batch = 3;
     Learner *learner = tiny_learner(&tiny, &trainer, &settings), *other;
     other = tiny_learner(&tiny, &trainer, &settings);
@@ -330,6 +359,14 @@ static void settings_out_of_range_are_refused_by_name(void **state)
     refuses(&tiny, &trainer, s, "grpo.temperature");
     s = good, s.grpo.objective.clip_low = 1.5;
     refuses(&tiny, &trainer, s, "grpo.clip_low");
+    s = good, s.grpo.minibatches = 4;
+    refuses(&tiny, &trainer, s, "grpo.minibatches: 4 is not in 1 to 3");
+    s = good, s.grpo.objective.delta = 1.2;
+    refuses(&tiny, &trainer, s, "grpo.delta: 1.2 is not above 1 + grpo.clip_high");
+    s = good, s.grpo.overlong_buffer = 13;
+    refuses(&tiny, &trainer, s, "grpo.overlong_buffer: 13 is not in 0 to 12");
+    s = good, s.grpo.correction_min = 4;
+    refuses(&tiny, &trainer, s, "grpo.importance_sampling_clip_min: 4 is not in 0 to 3");
     s = good, s.grpo.prompts_per_step = 1000, s.grpo.group_size = 1000;
     s.grpo.sampling.max_new_tokens = 10000;
     refuses(&tiny, &trainer, s, "GiB a step");
