@@ -303,7 +303,7 @@ static void defaults_of_later_settings_leave_identities_alone(void **state)
         assert_null(strstr(text_string(&identity), key));
     }
     identity_run_id(run_id, &identity);
-    assert_string_equal(run_id, "db35cf8b142ea1e3");
+    assert_string_equal(run_id, "2317ece25577221c");
     text_release(&identity);
 }
 
