@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { RIVALS_RANK = 8 }; /* PEFT's; the table's default is TinyLoRA's */
+
 typedef struct {
     const char *preset, *path, *value; /* JSON */
 } PresetSetting;
@@ -173,6 +175,9 @@ static Status settle_budget(RunSpec *spec, Error *error)
 Status adapter_settle(RunSpec *spec, Error *error)
 {
     if (is(spec->adapter.method, "lora") || is(spec->adapter.method, "lora-xs")) {
+        if (!given(spec, "adapter.rank")) {
+            spec->adapter.rank = RIVALS_RANK;
+        }
         return check_numbers(spec, error);
     }
     if (!is(spec->adapter.method, "tinylora")) {

@@ -315,6 +315,7 @@ static void the_classic_lora_is_its_settings(void **state)
     ModelConfig model = model_of(3);
     RunSpec spec;
     Text identity = {0}, other = {0};
+    char run_id[RUN_ID_SIZE];
     AdapterSpec a = adapter_of(&spec,
                                "{\"method\": \"lora\", \"rank\": 16, \"alpha\": 32, \"dropout\": "
                                "0.05, \"targets\": [\"q_proj\", \"v_proj\"]}",
@@ -346,6 +347,16 @@ static void the_classic_lora_is_its_settings(void **state)
     assert_true(a.sigma == SIGMA_SQRT && a.start == START_NORMAL && a.start_size == 1e-5);
     assert_true(a.dropout == 0 && a.scale == 1);
     assert_int_equal(adapter_spec_parameters(&a, &model), 3 * 7 * 625);
+    a = adapter_of(&spec, "{\"method\": \"lora\"}", 3); /* r 8, alpha 8 in PEFT */
+    assert_true(a.plan.rank == 8 && a.scale == 1 && a.dropout == 0);
+    a = adapter_of(&spec, "{\"method\": \"lora-xs\"}", 3);
+    assert_true(a.plan.rank == 8 && a.scale == 1 && a.start == START_ZEROS);
+    a = adapter_of(&spec, "{\"method\": \"lora\", \"rank\": 2}", 3);
+    assert_int_equal(a.plan.rank, 2);
+    text_clear(&identity);
+    identity_json(&identity, &spec, &inputs);
+    identity_run_id(run_id, &identity);
+    assert_string_equal(run_id, "aef36b0c5928620f"); /* as before 8 was the default */
     refuses("{\"method\": \"lora-xs\", \"rank\": 33}", 3, STATUS_USAGE,
             "adapter.rank: module \"model.layers.0.self_attn.k_proj\" (32 x 64): rank 33, at most "
             "32");
