@@ -273,3 +273,83 @@ Status adapter_merge(MergeReport *report, const AdapterBank *bank, const float *
     report->kept = merge.squared > 0 ? merge.along / merge.squared : 1;
     return status;
 }
+
+/* ---- and back ---- */
+
+/* The key of config.json in which two models compute otherwise, or NULL. */
+static const char *find_difference(const ModelConfig *a, const ModelConfig *b)
+{
+    const struct {
+        const char *key;
+        double a, b;
+    } fields[] = {
+        {"model_type", a->architecture, b->architecture},
+        {"num_hidden_layers", a->n_layers, b->n_layers},
+        {"hidden_size", a->width, b->width},
+        {"num_attention_heads", a->n_heads, b->n_heads},
+        {"num_key_value_heads", a->n_kv_heads, b->n_kv_heads},
+        {"head_dim", a->head_dim, b->head_dim},
+        {"intermediate_size", a->ff_width, b->ff_width},
+        {"vocab_size", a->vocab_size, b->vocab_size},
+        {"rope_theta", a->rope_theta, b->rope_theta},
+        {"rope_scaling", a->rope_factor, b->rope_factor},
+        {"rope_scaling", a->rope_low_freq_factor, b->rope_low_freq_factor},
+        {"rope_scaling", a->rope_high_freq_factor, b->rope_high_freq_factor},
+        {"rope_scaling", a->rope_original_positions, b->rope_original_positions},
+        {"rms_norm_eps", a->rms_eps, b->rms_eps},
+        {"tie_word_embeddings", a->tied_head, b->tied_head},
+        {"attention_bias", a->attention_bias, b->attention_bias},
+        {"attention_bias", a->output_bias, b->output_bias},
+        {"mlp_bias", a->mlp_bias, b->mlp_bias},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        if (fields[i].a != fields[i].b) {
+            return fields[i].key;
+        }
+    }
+    return NULL;
+}
+
+static Status read_weights(float **v, size_t *n, const SafeTensors *file, const ModelConfig *config,
+                           Error *error)
+{
+    TensorSpec *specs;
+    size_t n_specs = model_config_tensors(&specs, config);
+    *n = 0;
+    for (size_t i = 0; i < n_specs; i++) {
+        *n += specs[i].dims[0] * (specs[i].n_dims > 1 ? specs[i].dims[1] : 1);
+    }
+    float *at = *v = malloc(*n * sizeof **v + 1);
+    for (size_t i = 0; *v && i < n_specs; i++) {
+        const Tensor *tensor = safetensors_find(file, specs[i].name);
+        size_t size = tensor->n_bytes / tensor_type_size(tensor->type);
+        tensor_to_f32(at, tensor->data, tensor->type, size);
+        safetensors_forget(file, tensor);
+        at += size;
+    }
+    free(specs);
+    return *v ? STATUS_OK
+              : error_set(error, STATUS_FAILED, "no memory for %.1f GiB of weights",
+                          (double)*n * sizeof **v / 0x1p30);
+}
+
+Status merged_read(float **v, size_t *n, const char *directory, const ModelConfig *base,
+                   Error *error)
+{
+    ModelConfig config;
+    SafeTensors *file = NULL;
+    char path[FILE_PATH_MAX];
+    Status status = model_config_read(&config, directory, error);
+    const char *key = status ? NULL : find_difference(&config, base);
+    if (key) {
+        return error_set(error, STATUS_REFUSED,
+                         "%s/config.json: \"%s\" is not as in the base model's", directory, key);
+    }
+    status = status ? status : model_weights_path(path, directory, error);
+    status = status ? status : safetensors_open(&file, path, error);
+    status = status ? status : model_config_check(&config, file, error);
+    status = status ? status : model_weights_check(&config, file, error);
+    status = status ? status : read_weights(v, n, file, &config, error);
+    safetensors_close(file);
+    return status;
+}

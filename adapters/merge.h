@@ -20,3 +20,9 @@ typedef struct {
  * large for its type. */
 Status adapter_merge(MergeReport *report, const AdapterBank *bank, const float *v,
                      const char *directory, Error *error);
+
+/* The weights of a model directory, as method full has them: what a merged model is to its base.
+ * v: (n) malloc'ed, f32, tensors in TensorSpec order. base: what its config must agree with in all
+ * that is computed. Errors: STATUS_REFUSED with the file and the rule. */
+Status merged_read(float **v, size_t *n, const char *directory, const ModelConfig *base,
+                   Error *error);

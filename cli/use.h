@@ -28,7 +28,7 @@ typedef struct {
     "  --run RUN         with the adapter of a run (then --model may be left out)\n"               \
     "  --surface S       with the adapter at a point of a surface, which --at names:\n"            \
     "  --at P            X,Y, minimum, best or base\n"                                             \
-    "  --adapter DIR     with an adapter from a folder: bytes, peft-lora, peft-tinylora\n"
+    "  --adapter DIR     with an adapter from a folder: bytes, peft-lora, peft-tinylora, merged\n"
 
 /* The model may be left out where a run or a surface is named: its own. use: zeroed; use_close also
  * after an error. */

@@ -126,8 +126,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     int found = !status && format ? plan_word_find(carry_format_names, format) : -1;
     if (!status && found < 0) {
         status = error_set(error, STATUS_USAGE,
-                           "--format %s: bytes, merged, peft-lora, peft-tinylora or gguf",
-                           format ? format : "");
+                           "--format%s%s: bytes, merged, peft-lora, peft-tinylora or gguf",
+                           format ? " " : " must be given", format ? format : "");
     }
     if (status) {
         return status;

@@ -1,4 +1,6 @@
 /* tinylora adapter import */
+#include <string.h>
+
 #include "cli/options.h"
 #include "cli/table.h"
 #include "cli/use.h"
@@ -18,7 +20,11 @@ static Status print_run(const Cli *cli, const Use *use, const char *run_id, Erro
     table_cell(&table, "%s", run_id);
     table_cell(&table, "import");
     table_cell(&table, "%s", use->adapter.spec.adapter.method);
-    table_cell(&table, "%d", use->adapter.spec.adapter.rank);
+    if (strcmp(use->adapter.spec.adapter.method, "full") == 0) {
+        table_cell(&table, "%s", "");
+    } else {
+        table_cell(&table, "%d", use->adapter.spec.adapter.rank);
+    }
     table_cell(&table, "%zu", use->adapter.n);
     table_print(&table, cli->format, &out);
     Status status = cli_write(text_string(&out), out.n, error);
@@ -71,10 +77,11 @@ const Verb verb_adapter_import = {
     .name = "adapter import",
     .summary = "an adapter from a folder becomes a stored run",
     .usage = "DIR --model MODEL [--config CONFIG]",
-    .help = "DIR holds what adapter export writes as bytes, peft-lora or peft-tinylora, or what "
+    .help = "DIR holds what adapter export writes as bytes, peft-lora, peft-tinylora or merged, or "
+            "what "
             "PEFT saved.\nThe run has method \"import\"; eval, score --run, scan and adapter diff "
-            "take it. PEFT's\nadapters come as method lora, TinyLoRA's A and B R among them. A "
-            "merged model is used as a\nmodel and needs no import.\n\n"
+            "take it. PEFT's\nadapters come as method lora, TinyLoRA's A and B R among them; a "
+            "merged model as method full.\n\n"
             "  --model MODEL     the base model it was made for; else CONFIG's\n"
             "  --config CONFIG   prompts, rewards and evaluation are as this config says\n"
             "  --set K=V         override a setting of CONFIG\n\n"

@@ -231,6 +231,30 @@ static void warn(Text *warnings, const Cli *cli, const Plan *plan, const RunSpec
     text_release(&text);
 }
 
+/* The chosen plan's group of each module, as --map reads it. */
+static Status show_map(Text *out, const Plan *plan, const RunSpec *spec, const ModelConfig *model,
+                       Error *error)
+{
+    Module *modules = malloc(((size_t)model->n_layers * N_ROLES + 1) * sizeof *modules);
+    int *group = malloc((size_t)plan->n_modules * sizeof *group);
+    Status status = STATUS_OK;
+    if (!modules || !group) {
+        status = error_set(error, STATUS_FAILED, "out of memory");
+    } else {
+        plan_modules(modules, model, spec->adapter.targets);
+        status = plan_groups(group, plan, modules, error);
+    }
+    for (int i = 0; i < plan->n_modules && !status; i++) {
+        char name[96];
+        module_name(name, modules[i].layer, modules[i].role);
+        text_printf(out, "%s\"%s\": %d", i ? ", " : ", \"map\": {", name, group[i]);
+    }
+    text_add(out, "}");
+    free(modules);
+    free(group);
+    return status;
+}
+
 /* The rest of the point in the plan space, once for all plans. */
 static void show_point(Text *out, const Plan *plan, const AdapterSpec *adapter, const RunSpec *spec,
                        const Text *warnings)
@@ -244,7 +268,7 @@ static void show_point(Text *out, const Plan *plan, const AdapterSpec *adapter, 
     text_json_number(out, (double)adapter->scale);
     text_printf(out, ", \"init\": \"%s\", \"init_size\": ", spec->adapter.init);
     text_json_number(out, spec->adapter.init_size);
-    text_printf(out, ", \"dtype\": \"%s\", \"warnings\": [%s]}\n", spec->adapter.dtype,
+    text_printf(out, ", \"dtype\": \"%s\", \"warnings\": [%s]", spec->adapter.dtype,
                 text_string(warnings));
 }
 
@@ -282,6 +306,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         table_print(&table, cli->format, &out);
         out.n--; /* the newline after the list */
         show_point(&out, &adapter.plan, &adapter, &spec, &warnings);
+        status = show_map(&out, &adapter.plan, &spec, &model, error);
+        text_add(&out, "}\n");
     } else if (!status) {
         table_print(&table, cli->format, &out);
     }
@@ -313,7 +339,9 @@ const Verb verb_plan = {
             "  --projection LAW    of P: gauss, gauss_unit, rademacher, orthonormal; --seed N\n"
             "  --projection-shared the same P in every module\n"
             "  --dtype TYPE        in which v is stored: bf16 (as handed on), f16, f32\n"
-            "  --sigma, --scale, --alpha, --init, --init-size: shown with -o json\n\n"
+            "  --sigma, --scale, --alpha, --init, --init-size: shown with -o json, which also "
+            "has the\n                      chosen plan's map: the group of each module, as --map "
+            "reads it\n\n"
             "A plan whose degrees of freedom are fewer than its parameters is warned of.\n\n"
             "examples:\n"
             "  tinylora plan --model abacus --budget 13\n"

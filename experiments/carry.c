@@ -61,7 +61,19 @@ static bool has(const char *directory, const char *name)
 
 bool carry_is_adapter(const char *directory)
 {
-    return has(directory, DESCRIPTOR_FILE) || has(directory, PEFT_CONFIG_FILE);
+    return has(directory, DESCRIPTOR_FILE) || has(directory, PEFT_CONFIG_FILE) ||
+           has(directory, "config.json");
+}
+
+/* A merged model is its base, trained in full. */
+static Status open_merged(RunAdapter *adapter, const char *directory, const char *model_directory,
+                          Error *error)
+{
+    ModelConfig config;
+    settings_default(&adapter->spec);
+    strcpy(adapter->spec.adapter.method, "full");
+    Status status = model_config_read(&config, model_directory, error);
+    return status ? status : merged_read(&adapter->v, &adapter->n, directory, &config, error);
 }
 
 static Status open_peft(RunAdapter *adapter, const char *directory, const char *model_directory,
@@ -96,15 +108,15 @@ Status carry_open(RunAdapter *adapter, const char *directory, const char *model,
         return error_set(error, STATUS_REFUSED, "adapter \"%s\": no such directory", directory);
     }
     if (!carry_is_adapter(directory)) {
-        return error_set(
-            error, STATUS_REFUSED,
-            "adapter \"%s\": it has neither " DESCRIPTOR_FILE " nor " PEFT_CONFIG_FILE "%s",
-            directory,
-            has(directory, "config.json") ? "; a merged model is used as --model itself" : "");
+        return error_set(error, STATUS_REFUSED,
+                         "adapter \"%s\": it has neither " DESCRIPTOR_FILE " nor " PEFT_CONFIG_FILE
+                         " nor a merged model's config.json",
+                         directory);
     }
-    Status status = has(directory, DESCRIPTOR_FILE)
-                        ? descriptor_read(adapter, directory, error)
-                        : open_peft(adapter, directory, model_directory, error);
+    Status status = has(directory, DESCRIPTOR_FILE) ? descriptor_read(adapter, directory, error)
+                    : has(directory, PEFT_CONFIG_FILE)
+                        ? open_peft(adapter, directory, model_directory, error)
+                        : open_merged(adapter, directory, model_directory, error);
     if (status) {
         return status;
     }

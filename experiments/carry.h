@@ -31,9 +31,9 @@ Status carry_export(CarryReport *report, const Session *session, const RunAdapte
 
 /* Is there an adapter that carry_open reads? */
 bool carry_is_adapter(const char *directory);
-/* An adapter from a folder: bytes, or PEFT's LoRA or TinyLoRA. model: its name, for the settings;
- * directory of it: model_directory. PEFT's come as method lora: TinyLoRA's A, B and P are another
- * program's, and B R is what they are. Errors: STATUS_REFUSED with the file, the place and the
+/* An adapter from a folder: bytes, PEFT's LoRA or TinyLoRA, or a merged model. model: its name, for
+ * the settings; directory of it: model_directory. PEFT's come as method lora: TinyLoRA's A, B and P
+ * are another program's, and B R is what they are. A merged model comes as method full. Errors: STATUS_REFUSED with the file, the place and the
  * rule. */
 Status carry_open(RunAdapter *adapter, const char *directory, const char *model,
                   const char *model_directory, Error *error);

@@ -12,6 +12,8 @@
 #include "experiments/inputs.h"
 #include "rl/checkpoint.h"
 
+enum { MAX_SCALARS = 240000000 }; /* a blob of SQLite's has at most 1e9 bytes */
+
 /* The plan is filled in, so that the stored settings say it whole. */
 static Status make_spec(RunSpec *spec, const RunAdapter *adapter, const char *directory,
                         const RunSpec *like, Error *error)
@@ -103,6 +105,13 @@ Status carry_import(char run_id[17], Store *store, const World *world, const Run
     RunState state = RUN_WAITING;
     int64_t last_step;
     double now_s = world->now_s(world->context);
+    if (adapter->n > MAX_SCALARS) {
+        return error_set(
+            error, STATUS_USAGE,
+            "%s has %zu parameters, a row of results.db holds %d; use it as --adapter, "
+            "a merged model as --model",
+            adapter->name, adapter->n, MAX_SCALARS);
+    }
     Status status = make_spec(&spec, adapter, directory, like, error);
     status = status ? status : identify(&identity, &spec, adapter, directory, error);
     if (!status) {

@@ -182,6 +182,41 @@ static void a_merged_model_scores_as_its_adapter_and_is_the_same_bytes_again(voi
     free(id);
 }
 
+/* As method full of the base: the very bits of the merged model on its own. */
+static void a_merged_model_comes_back_as_an_adapter_of_its_base(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"peft", "full"};
+    for (int i = 0; i < 2; i++) {
+        char *id = run_of(names[i]), imported[17] = "";
+        free(done("--quiet adapter export %s --format merged back-%s", id, names[i]));
+        char *alone = done("-o json score --model back-%s --file texts", names[i]);
+        char *carried =
+            done("-o json score --model abacus --adapter back-%s --file texts", names[i]);
+        assert_string_equal(alone, carried);
+        char *row = done("-o csv adapter import back-%s --model abacus", names[i]);
+        memcpy(imported, strchr(row, '\n') + 1, 16);
+        char *again = done("-o json score --run %s --file texts", imported);
+        assert_string_equal(alone, again);
+        char *two = done("-o csv adapter import back-%s --model abacus", names[i]);
+        assert_string_equal(row, two);
+        free(done("adapter diff %s back-%s", id, names[i]));
+        free(alone);
+        free(carried);
+        free(row);
+        free(again);
+        free(two);
+        free(id);
+    }
+    shell("sed 's/\"num_hidden_layers\": 4/\"num_hidden_layers\": 3/' " SOURCE_DIR
+          "/models/abacus/config.json > shallow.json");
+    free(done("model random --config shallow.json --dtype bf16 --seed 1 shallow"));
+    refused(3, "back-peft/config.json: \"num_hidden_layers\" is not as in the base model's",
+            "adapter import back-peft --model shallow");
+    shell("cp -r back-peft cut; truncate -s -100 cut/model.safetensors");
+    refused(3, "cut/model.safetensors", "adapter import cut --model abacus");
+}
+
 static void exports_for_peft_come_back_and_as_stored_runs(void **state)
 {
     (void)state;
@@ -367,6 +402,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_give_the_same_bits_and_weigh_26_for_13_scalars_of_bf16),
         cmocka_unit_test(a_merged_model_scores_as_its_adapter_and_is_the_same_bytes_again),
+        cmocka_unit_test(a_merged_model_comes_back_as_an_adapter_of_its_base),
         cmocka_unit_test(exports_for_peft_come_back_and_as_stored_runs),
         cmocka_unit_test(bytes_become_a_run_once_that_eval_and_diff_take),
         cmocka_unit_test(adapters_that_peft_made_score_as_in_peft),

@@ -257,6 +257,29 @@ static void plan_shows_presets_sizes_and_scalars_that_buy_nothing(void **state)
     assert_string_equal(json_string(json_get(plan, "grouping"), NULL), "floor");
     assert_string_equal(json_string(json_get(root, "sigma"), NULL), "sqrt");
     json_free(document);
+    /* The map of a plan is a map file of the same plan. */
+    document = expect_json("plan --model abacus --tie structured --groups 14 --u 2 -o json");
+    const Json *map = json_get(json_root(document), "map");
+    assert_int_equal(json_size(map), 28);
+    assert_int_equal(integer(json_get(map, "model.layers.0.self_attn.q_proj")), 0);
+    assert_int_equal(integer(json_get(map, "model.layers.2.self_attn.q_proj")), 1);
+    assert_int_equal(integer(json_get(map, "model.layers.3.mlp.down_proj")), 13);
+    Text file = {0};
+    for (size_t i = 0; i < json_size(map); i++) {
+        text_printf(&file, "%s\"%s\": %ld", i ? ", " : "{", json_key(map, i),
+                    integer(json_at(map, i)));
+    }
+    text_add(&file, "}");
+    run_write("map-of-plan.json", text_string(&file));
+    JsonDocument *again = expect_json("plan --model abacus --map map-of-plan.json --u 2 -o json");
+    const Json *same = json_get(json_root(again), "map");
+    for (size_t i = 0; i < json_size(map); i++) {
+        assert_int_equal(integer(json_at(same, i)), integer(json_get(map, json_key(same, i))));
+    }
+    assert_int_equal(json_size(same), 28);
+    text_release(&file);
+    json_free(again);
+    json_free(document);
 }
 
 static void models_are_described_made_and_verified(void **state)

@@ -13,6 +13,7 @@
 
 #include "core/sha256.h"
 #include "experiments/adapter_settings.h"
+#include "experiments/carry.h"
 #include "experiments/cell.h"
 #include "experiments/config.h"
 
@@ -153,8 +154,8 @@ static bool same_plan(const Plan *a, const Plan *b)
            a->grouping == b->grouping && a->tie_factor == b->tie_factor && a->order == b->order &&
            a->map == b->map && a->projection.law == b->projection.law &&
            a->projection.shared == b->projection.shared && a->dtype == b->dtype &&
-           a->n_modules == b->n_modules && a->parameters == b->parameters &&
-           a->bytes == b->bytes && a->degrees_of_freedom == b->degrees_of_freedom;
+           a->n_modules == b->n_modules && a->parameters == b->parameters && a->bytes == b->bytes &&
+           a->degrees_of_freedom == b->degrees_of_freedom;
 }
 
 static void a_stored_spec_gives_the_same_plan_again(void **state)
@@ -373,6 +374,26 @@ static void the_classic_lora_is_its_settings(void **state)
     text_release(&other);
 }
 
+static double no_time(void *context)
+{
+    (void)context;
+    return 0;
+}
+
+/* Before anything is read or stored. */
+static void an_import_larger_than_a_row_of_sqlite_is_refused(void **state)
+{
+    (void)state;
+    const World world = {.now_s = no_time};
+    RunAdapter adapter = {.name = "adapter \"big\"", .n = 240000001};
+    char run_id[RUN_ID_SIZE];
+    assert_int_equal(carry_import(run_id, NULL, &world, &adapter, "nowhere", NULL, &error),
+                     STATUS_USAGE);
+    assert_string_equal(error.message,
+                        "adapter \"big\" has 240000001 parameters, a row of results.db holds "
+                        "240000000; use it as --adapter, a merged model as --model");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +403,7 @@ int main(void)
         cmocka_unit_test(the_hash_of_a_map_is_in_the_identity_and_checked),
         cmocka_unit_test(defaults_of_later_settings_leave_identities_alone),
         cmocka_unit_test(the_classic_lora_is_its_settings),
+        cmocka_unit_test(an_import_larger_than_a_row_of_sqlite_is_refused),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
