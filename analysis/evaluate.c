@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <limits.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,10 +48,10 @@ static Score *add_score(Evaluated *evaluated, const char *name, int samples)
 {
     Score *score = &evaluated->scores[evaluated->n_scores++];
     *score =
-        (Score){.name = name,
-                .samples = samples,
+        (Score){.samples = samples,
                 .values = allocate((size_t)evaluated->n_rows * (size_t)samples, sizeof(double)),
                 .row_means = allocate((size_t)evaluated->n_rows, sizeof(double))};
+    snprintf(score->name, sizeof score->name, "%s", name);
     return score;
 }
 
@@ -98,11 +99,63 @@ static void score_rollouts(Evaluated *evaluated, const Reward *reward)
     evaluated->clipped = clipped / n;
 }
 
-/* Completions of all rows under n adapters; names: what the items call the adapters. */
-static Status sample(Evaluated *out, const Trainer *trainer, const EvaluateSettings *settings,
-                     const int *names, int n, Error *error)
+/* pass@k of each extractor, whose scores come first. */
+static void score_pass(Evaluated *evaluated, int k)
 {
-    int n_rows = out[0].n_rows, samples = settings->samples;
+    for (int e = 0; e < n_extractors; e++) {
+        char name[sizeof evaluated->scores->name];
+        snprintf(name, sizeof name, "%s@%d", extractors[e]->name, k);
+        Score *pass = add_score(evaluated, name, 1);
+        const Score *score = &evaluated->scores[e];
+        for (int i = 0; i < evaluated->n_rows; i++) {
+            int right = 0;
+            for (int s = 0; s < score->samples; s++) {
+                right += score->values[(size_t)i * (size_t)score->samples + (size_t)s] != 0;
+            }
+            pass->values[i] = statistics_pass_at(k, score->samples, right);
+        }
+        finish_score(pass, evaluated->n_rows);
+        pass->verdict = k == score->samples; /* else in between, though it may not show */
+    }
+}
+
+/* What a call works on: adapters by the names that the items have for them, n from the first. */
+typedef struct {
+    const Trainer *trainer;
+    const EvaluateSettings *settings;
+    Rollout **rollouts;
+    Evaluated *out;
+} Call;
+typedef Status (*Part)(const Call *call, const int *names, int first, int n, Error *error);
+
+/* Together, or each in its turn where the weights themselves are the adapter and the engine knows
+ * only adapter 0. */
+static Status with_adapters(const Call *call, Part part, const int *adapters, int n, Error *error)
+{
+    AdapterBank *bank = call->trainer->bank;
+    int n_threads = engine_threads(call->trainer->engine);
+    const int base_name = 0;
+    Status status = STATUS_OK;
+    if (adapter_hook(bank)) {
+        return part(call, adapters, 0, n, error);
+    }
+    for (int a = 0; !status && a < n; a++) {
+        adapter_use_base(bank, adapters[a] == 0, n_threads);
+        status = part(call, &base_name, a, 1, error);
+    }
+    adapter_use_base(bank, false, n_threads);
+    return status;
+}
+
+static int rows_of(const EvaluateSettings *settings)
+{
+    return settings->n_rows ? settings->n_rows : settings->task->n_rows - settings->first_row;
+}
+
+static Status sample(const Call *call, const int *names, int first, int n, Error *error)
+{
+    const EvaluateSettings *settings = call->settings;
+    int n_rows = rows_of(settings), samples = settings->samples;
     size_t n_items = (size_t)n_rows * (size_t)n * (size_t)samples;
     if (n_items > INT_MAX / 2) {
         return error_set(error, STATUS_USAGE, "%zu completions in one evaluation are too many",
@@ -111,7 +164,7 @@ static Status sample(Evaluated *out, const Trainer *trainer, const EvaluateSetti
     RolloutItem *items = allocate(n_items, sizeof *items);
     RolloutItem *item = items;
     for (int i = 0; i < n_rows; i++) {
-        int row = out[0].first_row + i;
+        int row = settings->first_row + i;
         for (int a = 0; a < n; a++) {
             for (int s = 0; s < samples; s++) {
                 *item++ = (RolloutItem){.prompt = &settings->task->prompts[row],
@@ -124,19 +177,20 @@ static Status sample(Evaluated *out, const Trainer *trainer, const EvaluateSetti
         }
     }
     Rollout *rollouts = NULL;
-    Status status = rollout_run(&rollouts, trainer, settings->task, items, (int)n_items, error);
+    Status status =
+        rollout_run(&rollouts, call->trainer, settings->task, items, (int)n_items, error);
     free(items);
     if (status) {
         return status;
     }
     for (int a = 0; a < n; a++) { /* (row, adapter, sample) becomes (adapter, row, sample) */
-        out[a].rollouts = allocate((size_t)n_rows * (size_t)samples, sizeof *rollouts);
+        Rollout *own = allocate((size_t)n_rows * (size_t)samples, sizeof *rollouts);
         for (int i = 0; i < n_rows; i++) {
-            memcpy(out[a].rollouts + (size_t)i * (size_t)samples,
+            memcpy(own + (size_t)i * (size_t)samples,
                    rollouts + ((size_t)i * (size_t)n + (size_t)a) * (size_t)samples,
                    (size_t)samples * sizeof *rollouts);
         }
-        score_rollouts(&out[a], settings->reward);
+        call->rollouts[first + a] = own;
     }
     free(rollouts); /* its contents have moved */
     return STATUS_OK;
@@ -166,9 +220,11 @@ static Status score_some_answers(Evaluated *out, const Trainer *trainer, const T
     return status;
 }
 
-static Status score_answers(Evaluated *out, const Trainer *trainer, const Task *task,
-                            const int *names, int n, Error *error)
+static Status score_answers(const Call *call, const int *names, int first_adapter, int n,
+                            Error *error)
 {
+    const Trainer *trainer = call->trainer;
+    Evaluated *out = call->out + first_adapter;
     int n_rows = out[0].n_rows;
     for (int a = 0; a < n; a++) {
         add_score(&out[a], "nll", 1);
@@ -181,7 +237,8 @@ static Status score_answers(Evaluated *out, const Trainer *trainer, const Task *
             break;
         }
         int some = n_rows - first < NLL_ROWS ? n_rows - first : NLL_ROWS;
-        status = score_some_answers(out, trainer, task, first, some, names, n, error);
+        status =
+            score_some_answers(out, trainer, call->settings->task, first, some, names, n, error);
     }
     for (int a = 0; a < n; a++) {
         finish_score(&out[a].scores[out[a].n_scores - 1], n_rows);
@@ -189,42 +246,9 @@ static Status score_answers(Evaluated *out, const Trainer *trainer, const Task *
     return status;
 }
 
-static Status evaluate_together(Evaluated *out, const Trainer *trainer,
-                                const EvaluateSettings *settings, const int *names, int n,
-                                Error *error)
+static Status check(const EvaluateSettings *settings, Error *error)
 {
-    Status status = STATUS_OK;
-    if (settings->sampling) {
-        status = sample(out, trainer, settings, names, n, error);
-    }
-    if (!status && settings->answers_nll) {
-        status = score_answers(out, trainer, settings->task, names, n, error);
-    }
-    return status;
-}
-
-/* The weights themselves are the adapter: each takes its turn, and the engine knows only adapter 0.
- */
-static Status evaluate_in_turn(Evaluated *out, const Trainer *trainer,
-                               const EvaluateSettings *settings, const int *adapters, int n,
-                               Error *error)
-{
-    int n_threads = engine_threads(trainer->engine);
-    const int base_name = 0;
-    Status status = STATUS_OK;
-    for (int a = 0; !status && a < n; a++) {
-        adapter_use_base(trainer->bank, adapters[a] == 0, n_threads);
-        status = evaluate_together(&out[a], trainer, settings, &base_name, 1, error);
-    }
-    adapter_use_base(trainer->bank, false, n_threads);
-    return status;
-}
-
-Status evaluate(Evaluated *out, const Trainer *trainer, const EvaluateSettings *settings,
-                const int *adapters, int n_adapters, Error *error)
-{
-    int left = settings->task->n_rows - settings->first_row;
-    int n_rows = settings->n_rows ? settings->n_rows : left;
+    int n_rows = rows_of(settings), left = settings->task->n_rows - settings->first_row;
     if (settings->first_row < 0 || n_rows < 1 || n_rows > left) {
         return error_set(error, STATUS_USAGE, "rows %d to %d are not among the %d of \"%s\"",
                          settings->first_row, settings->first_row + n_rows, settings->task->n_rows,
@@ -234,19 +258,66 @@ Status evaluate(Evaluated *out, const Trainer *trainer, const EvaluateSettings *
         return error_set(error, STATUS_USAGE, "%d samples a row, expected 1 to 65536",
                          settings->samples);
     }
+    if (settings->pass_k && (settings->pass_k < 2 || settings->pass_k > settings->samples)) {
+        return error_set(error, STATUS_USAGE,
+                         "pass@%d wants at least %d samples a row, there are %d", settings->pass_k,
+                         settings->pass_k, settings->samples);
+    }
+    return STATUS_OK;
+}
+
+Status evaluate_sample(Rollout **rollouts, const Trainer *trainer, const EvaluateSettings *settings,
+                       const int *adapters, int n_adapters, Error *error)
+{
+    Call call = {.trainer = trainer, .settings = settings, .rollouts = rollouts};
+    memset(rollouts, 0, (size_t)n_adapters * sizeof *rollouts);
+    Status status = check(settings, error);
+    status = status ? status : with_adapters(&call, sample, adapters, n_adapters, error);
+    for (int a = 0; status && a < n_adapters; a++) {
+        rollouts_free(rollouts[a], rows_of(settings) * settings->samples);
+    }
+    return status;
+}
+
+Status evaluate_score(Evaluated *out, const Trainer *trainer, const EvaluateSettings *settings,
+                      const int *adapters, int n_adapters, Rollout **rollouts, Error *error)
+{
+    Call call = {.trainer = trainer, .settings = settings, .out = out};
+    Status status = check(settings, error);
     for (int a = 0; a < n_adapters; a++) {
         out[a] = (Evaluated){.task = settings->task,
                              .first_row = settings->first_row,
-                             .n_rows = n_rows,
-                             .samples = settings->sampling ? settings->samples : 0,
-                             .scores = allocate((size_t)n_extractors + 2, sizeof(Score))};
+                             .n_rows = rows_of(settings),
+                             .samples = rollouts ? settings->samples : 0,
+                             .rollouts = rollouts ? rollouts[a] : NULL,
+                             .scores = allocate(2 * (size_t)n_extractors + 2, sizeof(Score))};
+        if (rollouts && !status) {
+            score_rollouts(&out[a], settings->reward);
+        }
+        if (rollouts && !status && settings->pass_k) {
+            score_pass(&out[a], settings->pass_k);
+        }
     }
-    Status status = adapter_hook(trainer->bank)
-                        ? evaluate_together(out, trainer, settings, adapters, n_adapters, error)
-                        : evaluate_in_turn(out, trainer, settings, adapters, n_adapters, error);
+    if (!status && settings->answers_nll) {
+        status = with_adapters(&call, score_answers, adapters, n_adapters, error);
+    }
     for (int a = 0; status && a < n_adapters; a++) {
         evaluated_release(&out[a]);
     }
+    return status;
+}
+
+Status evaluate(Evaluated *out, const Trainer *trainer, const EvaluateSettings *settings,
+                const int *adapters, int n_adapters, Error *error)
+{
+    Rollout **rollouts = allocate((size_t)n_adapters, sizeof *rollouts);
+    Status status = settings->sampling
+                        ? evaluate_sample(rollouts, trainer, settings, adapters, n_adapters, error)
+                        : STATUS_OK;
+    status = status ? status
+                    : evaluate_score(out, trainer, settings, adapters, n_adapters,
+                                     settings->sampling ? rollouts : NULL, error);
+    free(rollouts);
     return status;
 }
 

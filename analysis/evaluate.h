@@ -18,6 +18,8 @@ typedef struct {
     int first_row, n_rows;    /* slice of the task's rows; n_rows 0: to the end */
     const Sampling *sampling; /* NULL: no completions, only answers_nll */
     int samples;              /* completions a row; 1 when greedy */
+    int pass_k; /* pass@k of every extractor beside its mean ("strict@4"), 2 to samples;
+                   0: none */
     uint64_t seed;
     const Reward *reward; /* a score "reward" beside the extractors; NULL: none */
     bool answers_nll;     /* a score "nll": mean -log p of the tokens of the row's answer, at
@@ -26,11 +28,11 @@ typedef struct {
         *identity; /* what else a base row depends on (the reward's config); hashed; may be NULL */
 } EvaluateSettings;
 
-/* One way to score: an extractor's name, "reward" or "nll". */
+/* One way to score: an extractor's name, "reward", "nll", or pass@k of an extractor. */
 typedef struct {
-    const char *name;
+    char name[40];
     bool verdict;                /* every value is 0 or 1 */
-    int samples;                 /* values a row; 1 for "nll" */
+    int samples;                 /* values a row; 1 for "nll" and pass@k */
     double *values;              /* (n_rows, samples) */
     double *row_means;           /* (n_rows) */
     double mean, standard_error; /* over rows */
@@ -39,7 +41,7 @@ typedef struct {
 typedef struct {
     const Task *task;
     int first_row, n_rows, samples;
-    Score *scores; /* (n_scores): all extractors, then "reward", then "nll" */
+    Score *scores; /* (n_scores): all extractors, "reward", their pass@k, then "nll" */
     int n_scores;
     Rollout *rollouts;  /* (n_rows, samples); NULL without sampling */
     double mean_tokens; /* of the completions */
@@ -56,6 +58,15 @@ const Score *evaluated_score(const Evaluated *evaluated, const char *name); /* N
 Status evaluate(Evaluated *out, const Trainer *trainer, const EvaluateSettings *settings,
                 const int *adapters, int n_adapters, Error *error);
 
+/* Its two halves, for who keeps the completions of some rows before the others are sampled.
+ * rollouts: (n_adapters), each (n_rows, samples) of the slice, given back by rollouts_free; of
+ * stored ones the text, its length, and completion's n and finish are enough. The second takes them
+ * over, also where it fails; NULL without sampling. */
+Status evaluate_sample(Rollout **rollouts, const Trainer *trainer, const EvaluateSettings *settings,
+                       const int *adapters, int n_adapters, Error *error);
+Status evaluate_score(Evaluated *out, const Trainer *trainer, const EvaluateSettings *settings,
+                      const int *adapters, int n_adapters, Rollout **rollouts, Error *error);
+
 /* On the same rows and samples: the test that fits (statistics.h). score: index in both. */
 void evaluated_compare(Paired *paired, const Evaluated *evaluated, const Evaluated *base,
                        int score);
@@ -66,10 +77,14 @@ void evaluate_describe(Text *out, const EvaluateSettings *settings);
  * model_identity. */
 void evaluate_base_run_id(Text *out, const EvaluateSettings *settings);
 
+/* The word of results.db: "stop" or "length". */
+const char *evaluate_finish(const Rollout *rollout);
+
 /* Into results.db: a row of evaluation for each score, with its per-row answers, compared with the
  * base's row where base_run_id is given and that row is there (step 0, same task): base_value,
  * p_value and, in detail, the difference, its standard error, the test, the discordant counts, the
- * Wilson interval. model: for the base's own row (base_run_id NULL), else NULL. One transaction. */
+ * Wilson interval, the bootstrap's interval and p-value. model: for the base's own row (base_run_id
+ * NULL), else NULL. One transaction. */
 Status evaluate_store(Store *store, const char *run_id, int64_t step,
                       const EvaluateSettings *settings, const Evaluated *evaluated,
                       const char *base_run_id, const char *model, double now_s, Error *error);

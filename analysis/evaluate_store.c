@@ -8,6 +8,8 @@
 #include "core/sha256.h"
 #include "rl/extract.h"
 
+enum { RESAMPLES = 4000 };
+
 void evaluate_describe(Text *out, const EvaluateSettings *settings)
 {
     const char *path = settings->task->dataset.path, *slash = strrchr(path, '/');
@@ -42,9 +44,8 @@ void evaluate_base_run_id(Text *out, const EvaluateSettings *settings)
     int end = settings->n_rows ? settings->first_row + settings->n_rows : task->n_rows;
     Text description = {0};
     evaluate_describe(&description, settings);
-    text_printf(&description, "|%s|%s|%s|%d|", task->dataset.sha256,
-                task->model->tokenizer_sha256, settings->identity ? settings->identity : "",
-                EXTRACT_VERSION);
+    text_printf(&description, "|%s|%s|%s|%d|", task->dataset.sha256, task->model->tokenizer_sha256,
+                settings->identity ? settings->identity : "", EXTRACT_VERSION);
     Sha256 *state = sha256_new();
     sha256_update(state, description.bytes, description.n);
     for (int row = settings->first_row; row < end; row++) { /* the template shows in the prompts */
@@ -81,7 +82,9 @@ static Status read_base(Store *store, const char *base_run_id, const char *task,
     return status;
 }
 
-static void compare_with(Paired *paired, const Score *score, double *base_values, int n_rows)
+/* bootstrap: of the rows' means. */
+static void compare_with(Paired *paired, Bootstrap *bootstrap, const Score *score,
+                         double *base_values, int n_rows, uint64_t seed)
 {
     Score base = *score;
     base.values = base_values;
@@ -101,11 +104,17 @@ static void compare_with(Paired *paired, const Score *score, double *base_values
     Evaluated first = {.n_rows = n_rows, .scores = (Score *)score, .n_scores = 1};
     Evaluated second = {.n_rows = n_rows, .scores = &base, .n_scores = 1};
     evaluated_compare(paired, &first, &second, 0);
+    for (int i = 0; i < n_rows; i++) {
+        base.row_means[i] = score->row_means[i] - base.row_means[i];
+    }
+    statistics_bootstrap(bootstrap, base.row_means, (size_t)n_rows, RESAMPLES, 0.95,
+                         (RandomKey){seed, RANDOM_BOOTSTRAP});
     free(base.row_means);
 }
 
+/* paired, bootstrap: NULL without a base. */
 static void add_detail(Text *detail, const Evaluated *evaluated, const Score *score,
-                       const Paired *paired)
+                       const Paired *paired, const Bootstrap *bootstrap)
 {
     text_printf(detail, "{\"rows\": %d, \"samples\": %d", evaluated->n_rows, score->samples);
     if (evaluated->rollouts && strcmp(score->name, "nll") != 0) {
@@ -128,6 +137,12 @@ static void add_detail(Text *detail, const Evaluated *evaluated, const Score *sc
         text_json_number(detail, paired->difference);
         text_add(detail, ", \"difference_se\": ");
         text_json_number(detail, paired->standard_error);
+        text_add(detail, ", \"bootstrap_95\": [");
+        text_json_number(detail, bootstrap->low);
+        text_add(detail, ", ");
+        text_json_number(detail, bootstrap->high);
+        text_add(detail, "], \"bootstrap_p\": ");
+        text_json_number(detail, bootstrap->p_value);
         text_printf(detail, ", \"test\": \"%s\"", paired->test);
         if (strcmp(paired->test, "paired_t") != 0) {
             text_printf(detail, ", \"only_run\": %zu, \"only_base\": %zu", paired->only_first,
@@ -137,20 +152,26 @@ static void add_detail(Text *detail, const Evaluated *evaluated, const Score *sc
     text_add(detail, "}");
 }
 
+const char *evaluate_finish(const Rollout *rollout)
+{
+    return rollout->completion.finish == FINISH_STOP ? "stop" : "length";
+}
+
 /* Per-row answers of one score; what an extractor read goes into `read` (one Text a sample). */
 static size_t add_samples(EvalSample *samples, Text *read, const Evaluated *evaluated,
                           const Score *score)
 {
     const Extractor *extractor = extractor_find(score->name);
     size_t n = (size_t)evaluated->n_rows * (size_t)score->samples;
-    bool answers = strcmp(score->name, "nll") == 0;
+    bool answers = strcmp(score->name, "nll") == 0, first = score == evaluated->scores;
     for (size_t i = 0; i < n; i++) {
         int row = evaluated->first_row + (int)(i / (size_t)score->samples);
-        const Rollout *rollout = answers ? NULL : &evaluated->rollouts[i];
+        bool of_one = !answers && score->samples == evaluated->samples;
+        const Rollout *rollout = of_one ? &evaluated->rollouts[i] : NULL;
         bool found = extractor && extractor->read(&read[i], rollout->text, rollout->n_text);
         samples[i] = (EvalSample){.row = row,
                                   .sample = (int)(i % (size_t)score->samples),
-                                  .text = rollout ? rollout->text : NULL,
+                                  .text = rollout && first ? rollout->text : NULL,
                                   .n_text = rollout ? rollout->n_text : 0,
                                   .answer = evaluated->task->dataset.rows[row].answer,
                                   .extractor = score->name,
@@ -158,7 +179,8 @@ static size_t add_samples(EvalSample *samples, Text *read, const Evaluated *eval
                                   .correct = score->verdict && score->values[i] != 0,
                                   .n_tokens = rollout ? rollout->completion.n
                                                       : evaluated->task->n_answer[row],
-                                  .score = score->values[i]};
+                                  .score = score->values[i],
+                                  .finish = rollout ? evaluate_finish(rollout) : NULL};
     }
     return n;
 }
@@ -186,14 +208,16 @@ Status evaluate_store(Store *store, const char *run_id, int64_t step,
         double *base_values = NULL;
         Evaluation base = {.value = NAN};
         Paired paired = {.p_value = NAN};
+        Bootstrap bootstrap;
         if (base_run_id) {
             status = read_base(store, base_run_id, task.bytes, score, evaluated->n_rows,
                                &base_values, &base, error);
         }
         if (base_values) {
-            compare_with(&paired, score, base_values, evaluated->n_rows);
+            compare_with(&paired, &bootstrap, score, base_values, evaluated->n_rows,
+                         settings->seed);
         }
-        add_detail(&details[k], evaluated, score, base_values ? &paired : NULL);
+        add_detail(&details[k], evaluated, score, base_values ? &paired : NULL, &bootstrap);
         evaluations[k] = (Evaluation){.run_id = run_id,
                                       .step = step,
                                       .task = task.bytes,

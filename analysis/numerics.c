@@ -8,6 +8,8 @@
 #include <gsl/gsl_interp2d.h>
 #include <gsl/gsl_linalg.h>
 #include <gsl/gsl_multimin.h>
+#include <gsl/gsl_sort.h>
+#include <gsl/gsl_statistics.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +30,16 @@ double numerics_student_above(double t, double freedom)
 {
     gsl_set_error_handler_off();
     return gsl_cdf_tdist_Q(t, freedom);
+}
+
+void numerics_sort(double *x, size_t n)
+{
+    gsl_sort(x, 1, n);
+}
+
+double numerics_quantile(const double *x, size_t n, double at)
+{
+    return gsl_stats_quantile_from_sorted_data(x, 1, n, at);
 }
 
 static Status failed(Error *error, const char *what, int code)

@@ -1,5 +1,5 @@
-/* The one place of GSL: tails of distributions, eigenvectors, principal directions, minimisation,
- * interpolation, behind plain C. GSL's error handler, which would abort, is off. */
+/* The one place of GSL: tails of distributions, quantiles, eigenvectors, principal directions,
+ * minimisation, interpolation, behind plain C. GSL's error handler, which would abort, is off. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,6 +12,11 @@ double numerics_normal_quantile_above(double p);
 double numerics_binomial_below(unsigned k, double p, unsigned n);
 /* P(T > t), T Student's with `freedom` degrees of freedom. */
 double numerics_student_above(double t, double freedom);
+
+/* x: (n) rising. */
+void numerics_sort(double *x, size_t n);
+/* Of rising x: (n > 0), between two of them linearly; at in [0, 1]. */
+double numerics_quantile(const double *x, size_t n, double at);
 
 /* Eigenvalues: (n) falling, and eigenvectors: (n, n), row k of eigenvalue k, orthonormal, the
  * largest element of each positive. a: (n, n) symmetric, finite (its lower triangle is read).

@@ -94,6 +94,50 @@ double statistics_sign_flip(const int *differences, size_t n)
     return sum == 0 || 2 * tail > 1 ? 1 : 2 * tail;
 }
 
+void statistics_bootstrap(Bootstrap *bootstrap, const double *differences, size_t n, int resamples,
+                          double confidence, RandomKey key)
+{
+    enum { BLOCKS = 64, WORDS = 4 * BLOCKS };
+    *bootstrap = (Bootstrap){NAN, NAN, NAN};
+    double *means = malloc(((size_t)resamples + 1) * sizeof *means), sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += differences[i];
+    }
+    if (!means || n == 0 || !isfinite(sum)) {
+        free(means);
+        return;
+    }
+    size_t below = 0, above = 0;
+    for (int b = 0; b < resamples; b++) {
+        uint32_t words[WORDS];
+        double total = 0;
+        for (size_t i = 0; i < n; i++) {
+            if (i % WORDS == 0) {
+                random_blocks(words, key, (uint32_t)b, 0, (uint32_t)(i / 4), 0, BLOCKS);
+            }
+            total += differences[(uint64_t)words[i % WORDS] * n >> 32];
+        }
+        means[b] = total / (double)n;
+        below += means[b] <= 0;
+        above += means[b] >= 0;
+    }
+    double fewer = (double)(1 + (below < above ? below : above));
+    bootstrap->p_value = fmin(1, 2 * fewer / ((double)resamples + 1));
+    numerics_sort(means, (size_t)resamples);
+    bootstrap->low = numerics_quantile(means, (size_t)resamples, (1 - confidence) / 2);
+    bootstrap->high = numerics_quantile(means, (size_t)resamples, (1 + confidence) / 2);
+    free(means);
+}
+
+double statistics_pass_at(int k, int n, int c)
+{
+    double none = n - c < k ? 0 : 1;
+    for (int i = n - c + 1; i <= n && none > 0; i++) {
+        none *= 1 - (double)k / i;
+    }
+    return 1 - none;
+}
+
 void statistics_holm(double *adjusted, const double *p, size_t n)
 {
     size_t n_left = 0;

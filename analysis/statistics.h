@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/random.h"
+
 /* mean of x: (n), and its standard error s / sqrt(n) with s^2 = sum (x - mean)^2 / (n - 1).
  * NaN: the mean for n = 0, the error for n < 2. */
 void statistics_mean(double *mean, double *standard_error, const double *x, size_t n);
@@ -26,6 +28,21 @@ double statistics_paired_t(const double *differences, size_t n);
  * distribution (Fisher 1935, section 21). With differences of -1, 0 and 1 this is McNemar's exact
  * test. NaN when there is no memory for the distribution. */
 double statistics_sign_flip(const int *differences, size_t n);
+
+/* Of the mean of differences: (n) over rows, from resamples of the rows with replacement (Efron
+ * 1979): the interval between the percentiles (1 - confidence) / 2 on both sides, and the two-sided
+ * p-value 2 min((1 + #{mean <= 0}) / (B + 1), (1 + #{mean >= 0}) / (B + 1)), at most 1. Draws are a
+ * function of (key; resample, row). NaN for n = 0 and for differences that are not all finite. */
+typedef struct {
+    double low, high, p_value;
+} Bootstrap;
+void statistics_bootstrap(Bootstrap *bootstrap, const double *differences, size_t n, int resamples,
+                          double confidence, RandomKey key);
+
+/* pass@k of a row from n samples of which c are right: 1 - C(n - c, k) / C(n, k), the chance that k
+ * of them without replacement hold a right one (Chen et al. 2021, eq. 1); its mean over draws of
+ * the samples is pass@k. 1 <= k <= n. */
+double statistics_pass_at(int k, int n, int c);
 
 /* p-values adjusted for n tests made together (Holm 1979); NaN among them stays NaN and is not
  * counted. */

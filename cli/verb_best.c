@@ -12,8 +12,9 @@ static const char readable[] =
     "SELECT experiment, place, CASE kind WHEN 'base' THEN '(base model)' ELSE run_id END AS run, "
     "method, adapter, nullif(budget, 0) AS budget, lr, seed, nullif(step, 0) AS step, "
     "round(value, 4) AS value, round(standard_error, 4) AS se, round(gain, 4) AS gain, "
-    "CASE WHEN p_value IS NOT NULL THEN printf('%.2g', p_value) END AS p, n, extractor AS metric, "
-    "task" ROWS;
+    "CASE WHEN p_value IS NOT NULL THEN printf('%.2g', p_value) END AS p, CASE WHEN p_holm IS NOT "
+    "NULL THEN printf('%.2g', p_holm) END AS p_holm, nullif(verdict, 'base') AS verdict, n, "
+    "extractor AS metric, task" ROWS;
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
@@ -32,12 +33,17 @@ const Verb verb_best = {
     .name = "best",
     .summary = "runs by their score on held-out rows, the base model among them",
     .usage = "[--experiment E] [--metric M]",
-    .help = "  --experiment E   runs of one experiment\n"
-            "  --metric M       reward (unless given), nll, the name of an extractor (strict, "
-            "flexible, "
-            "...), or all\n\n"
-            "examples:\n"
-            "  tinylora best --experiment budget13-lr\n"
-            "  tinylora best --metric flexible -o md\n",
+    .help =
+        "  --experiment E   runs of one experiment\n"
+        "  --metric M       reward (unless given), nll, the name of an extractor (strict, "
+        "flexible, "
+        "...), or all\n\n"
+        "p is of the paired test against the base model on the same rows, p_holm the same where "
+        "all runs\n"
+        "of the experiment are tests made together (Holm); the verdict is by p_holm at "
+        "0.05.\n\n"
+        "examples:\n"
+        "  tinylora best --experiment budget13-lr\n"
+        "  tinylora best --metric flexible -o md\n",
     .run = run,
 };

@@ -126,6 +126,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         {"--data", OPTION_TEXT, &choices.data, 0, 0},
         {"--rows", OPTION_INT, &choices.n_rows, 0, 1e9},
         {"--samples", OPTION_INT, &choices.samples, 1, 1000},
+        {"--pass-k", OPTION_INT, &choices.pass_k, 2, 1000},
         {"--greedy", OPTION_FLAG, &choices.greedy, 0, 0},
         {"--chosen", OPTION_FLAG, &chosen, 0, 0},
     };
@@ -158,7 +159,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         status = eval_cells(cli, store, &world.world, cells, n, chosen, &choices, error);
     }
     if (status == STATUS_STOPPED) {
-        error_set(error, status, "stopped; scores that were complete are in \"%s\"", cli->db);
+        error_set(error, status, "stopped; answers and scores so far are in \"%s\"", cli->db);
     }
     cli_world_release(&world);
     store_close(store);
@@ -170,7 +171,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_eval = {
     .name = "eval",
     .summary = "the base model and an adapter scored on the same rows by every extractor",
-    .usage = "(CONFIG [--chosen] | --run RUN) [--data FILE] [--rows N] [--samples N] [--greedy]",
+    .usage = "(CONFIG [--chosen] | --run RUN) [--data FILE] [--rows N] [--samples N] [--pass-k K] "
+             "[--greedy]",
     .help = "Scores go into results.db, with a standard error and a paired test against the base "
             "model;\n"
             "what is there already is not computed again. CONFIG means every cell that was "
@@ -181,6 +183,8 @@ const Verb verb_eval = {
             "  --data FILE   rows; else the config's data.eval\n"
             "  --rows N      the first N rows; else all\n"
             "  --samples N   completions a row; else the config's eval.samples\n"
+            "  --pass-k K    also pass@k, as the extractors strict@K and so on; needs N >= K "
+            "samples\n"
             "  --greedy      the likeliest token instead of a sample\n"
             "  --set K=V     override a setting of CONFIG\n\n"
             "examples:\n"

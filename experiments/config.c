@@ -491,6 +491,10 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
     if (grpo && grpo_settle(config, spec, error)) {
         return STATUS_USAGE;
     }
+    if (spec->eval.pass_k > 1 && (spec->eval.greedy || spec->eval.pass_k > spec->eval.samples)) {
+        return rule(config, "eval.pass_k", error,
+                    "wants as many eval.samples, drawn (eval.greedy false)");
+    }
     if (spec->eval.max_new_tokens == 0) {
         spec->eval.max_new_tokens = spec->grpo.max_new_tokens;
     }

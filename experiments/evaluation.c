@@ -50,6 +50,7 @@ Status evaluation_run(Text *task, Text *base_run_id, Store *store, const World *
     bool found = false;
     double value, standard_error;
     changed.eval.samples = options->samples ? options->samples : spec->eval.samples;
+    changed.eval.pass_k = options->pass_k ? options->pass_k : spec->eval.pass_k;
     changed.eval.greedy |= options->greedy;
     if (!choose_data(spec, options)[0]) {
         return error_set(error, STATUS_USAGE,

@@ -7,6 +7,7 @@ typedef struct {
     const char *data; /* rows; NULL: the run's data.eval, else its data.dev, else its data.train */
     int n_rows;       /* the first so many; 0: all */
     int samples;      /* 0: the run's eval.samples */
+    int pass_k;       /* 0: the run's eval.pass_k */
     bool greedy;      /* instead of the run's eval.greedy */
 } EvaluationOptions;
 

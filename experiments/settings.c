@@ -102,6 +102,7 @@ static const Setting table[] = {
     {"eval.every", SETTING_INTEGER, FIELD(eval.every), "25", 0, 1e7, NULL, 0, "steps between evaluations; 0: at the end alone"},
     {"eval.rows", SETTING_INTEGER, FIELD(eval.rows), "256", 0, 1e9, NULL, 0, "the first so many rows; 0: all"},
     {"eval.samples", SETTING_INTEGER, FIELD(eval.samples), "1", 1, 1000, NULL, 0, "completions a row"},
+    {"eval.pass_k", SETTING_INTEGER, FIELD(eval.pass_k), "0", 0, 1000, NULL, SETTING_LATER, "pass@k of every extractor beside its mean, from eval.samples; 0: none"},
     {"eval.greedy", SETTING_SWITCH, FIELD(eval.greedy), "false", 0, 0, NULL, 0, "the likeliest token instead of a sample"},
     {"eval.temperature", SETTING_NUMBER, FIELD(eval.temperature), "1", 0, 100, NULL, SETTING_OPEN_LOW, "of sampling"},
     {"eval.max_new_tokens", SETTING_INTEGER, FIELD(eval.max_new_tokens), "0", 0, 1e6, NULL, 0, "0: grpo.max_new_tokens"},

@@ -74,7 +74,7 @@ typedef struct {
     int steps;
     int64_t seed;
     struct {
-        int every, rows, samples, max_new_tokens;
+        int every, rows, samples, pass_k, max_new_tokens;
         bool greedy;
         double temperature;
         int64_t seed;

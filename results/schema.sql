@@ -127,7 +127,8 @@ CREATE TABLE IF NOT EXISTS evaluation (
     UNIQUE (run_id, step, task, extractor)
 ) STRICT;
 
--- What an evaluation sampled, once; what each extractor made of it. The view eval_sample has them side by side.
+-- What an evaluation sampled, once; what each extractor made of it. The view eval_sample has them side by side. An
+-- evaluation that was cut off has its answers here, a piece of rows at a time, and goes on after them.
 CREATE TABLE IF NOT EXISTS eval_completion (
     run_id   TEXT NOT NULL REFERENCES run(run_id),
     step     INTEGER NOT NULL,
@@ -137,6 +138,7 @@ CREATE TABLE IF NOT EXISTS eval_completion (
     text     TEXT NOT NULL,
     answer   TEXT NOT NULL, -- reference
     n_tokens INTEGER NOT NULL,
+    finish   TEXT,
     PRIMARY KEY (run_id, step, task, row, sample)
 ) STRICT, WITHOUT ROWID;
 
@@ -294,6 +296,8 @@ ORDER BY m.experiment, r.method, r.adapter, r.budget, r.lr, r.seed;
 
 -- `best`: the last evaluation of every run under every task and extractor, the base model's row among them.
 -- Runs without evaluation stand under task NULL with their objective. Ranks count down, but for extractor 'nll'.
+-- p_holm: the p-values of an experiment's runs under one task and extractor are tests made together (Holm 1979);
+-- verdict: by p_holm at 0.05.
 CREATE VIEW IF NOT EXISTS best_runs AS
 WITH final AS (
     SELECT e.* FROM evaluation e
@@ -314,13 +318,29 @@ WITH final AS (
            r.state, r.last_step, NULL, r.objective, r.objective_se, NULL, NULL, NULL
     FROM experiment_run m JOIN run r USING (run_id)
     WHERE r.objective IS NOT NULL AND NOT EXISTS (SELECT 1 FROM evaluation e WHERE e.run_id = r.run_id)
+), tested AS (
+    SELECT *, count(p_value) OVER (PARTITION BY experiment, task, extractor) AS tests,
+           row_number() OVER (PARTITION BY experiment, task, extractor ORDER BY p_value IS NULL, p_value) AS test
+    FROM score
+), adjusted AS (
+    SELECT *, CASE WHEN p_value IS NOT NULL
+                   THEN max(min(1.0, (tests - test + 1) * p_value))
+                        OVER (PARTITION BY experiment, task, extractor ORDER BY test)
+              END AS p_holm
+    FROM tested
 )
 SELECT experiment, task, extractor,
        rank() OVER (PARTITION BY experiment, task, extractor
                     ORDER BY CASE extractor WHEN 'nll' THEN -value ELSE value END DESC NULLS LAST) AS place,
        kind, run_id, method, adapter, budget, lr, seed, state, step, n, value, standard_error,
-       base_value, gain, p_value
-FROM score
+       base_value, gain, p_value, p_holm,
+       CASE WHEN kind = 'base' THEN 'base'
+            WHEN base_value IS NULL THEN NULL
+            WHEN coalesce(p_holm, 1) >= 0.05 THEN 'not distinguishable from base'
+            WHEN (gain > 0) = (extractor <> 'nll') THEN 'better than base'
+            ELSE 'worse than base'
+       END AS verdict
+FROM adjusted
 ORDER BY experiment, task, extractor, place, run_id;
 
 -- What is trained where: `setting` is every setting of a run but its learning rate, its seed and what changes no number;
@@ -412,13 +432,13 @@ SELECT t.experiment, t.task, t.extractor, t.test, t.method, t.adapter, t.point, 
 FROM together t LEFT JOIN full_gain f USING (experiment, task, extractor, method)
 ORDER BY t.experiment, t.task, t.extractor, t.method, t.budget, t.adapter, t.setting;
 
--- Per-row answers of every evaluation under every extractor.
+-- Per-row answers of every evaluation under every extractor. pass@k ("strict@4") is of a row's samples together.
 CREATE VIEW IF NOT EXISTS eval_sample AS
 SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.correct, v.score, c.n_tokens,
        c.text, c.answer
 FROM evaluation e JOIN eval_verdict v USING (evaluation_id)
 LEFT JOIN eval_completion c ON c.run_id = e.run_id AND c.step = e.step AND c.task = e.task AND c.row = v.row
-                               AND c.sample = v.sample AND e.extractor <> 'nll';
+                               AND c.sample = v.sample AND e.extractor <> 'nll' AND e.extractor NOT LIKE '%@%';
 
 -- The usual metrics side by side, one row a step.
 CREATE VIEW IF NOT EXISTS learning_curve AS

@@ -164,10 +164,31 @@ Status store_run_end(Store *store, const char *run_id, RunState state, const cha
 Status store_event(Store *store, const char *run_id, int64_t step, const char *kind,
                    const char *message, double now_s, Error *error);
 
+/* One sampled answer of an evaluation. */
+typedef struct {
+    const char *run_id; /* as in Evaluation */
+    int64_t step, row;  /* row of the data file */
+    int sample, n_tokens;
+    const char *text; /* completion */
+    size_t n_text;
+    const char *answer; /* reference */
+    const char *finish; /* "stop" or "length" */
+} EvalCompletion;
+
+/* Sampled answers of evaluations that have no scores yet, one transaction: what is there is not
+ * sampled again when they are cut off and go on. model: of base rows, for people. */
+Status store_eval_completions(Store *store, const char *task, const EvalCompletion *completions,
+                              size_t n, const char *model, double now_s, Error *error);
+/* Tells `take` all that are there of (run, step, task), in order of (row, sample); what it is given
+ * lives for the call. Those without `finish`, of older versions, are left out. */
+Status store_eval_completions_read(Store *store, const char *run_id, int64_t step, const char *task,
+                                   void (*take)(void *context, const EvalCompletion *completion),
+                                   void *context, Error *error);
+
 typedef struct {
     int64_t row; /* of the data file */
     int sample;
-    const char *text; /* completion */
+    const char *text; /* completion; NULL: it is stored, or there is none */
     size_t n_text;
     const char *answer; /* reference */
     const char *extractor;
@@ -175,6 +196,7 @@ typedef struct {
     bool correct;
     int n_tokens;
     double score; /* where the extractor is "reward" or "nll"; elsewhere 0 or 1 */
+    const char *finish;
 } EvalSample;
 
 typedef struct {

@@ -7,25 +7,25 @@
 
 #include "results/store_private.h"
 
-static Status insert_base_run(Store *store, const Evaluation *evaluation, double now_s,
+/* Unless it is there, or no base's. */
+static Status insert_base_run(Store *store, const char *run_id, const char *model, double now_s,
                               Error *error)
 {
-    const char *model = evaluation->model ? evaluation->model : "";
+    if (strncmp(run_id, "base:", 5) != 0) {
+        return STATUS_OK;
+    }
     return database_run(store->database,
                         "INSERT OR IGNORE INTO run (run_id, kind, identity, config, model, method, "
                         "adapter, budget, steps, last_step, state, created_at) VALUES (?1, 'base', "
                         "?1, '{}', ?2, 'base', 'none', 0, 0, 0, 'done', ?3)",
-                        BIND(value_text(evaluation->run_id), value_text(model), value_real(now_s)),
+                        BIND(value_text(run_id), value_text(model ? model : ""), value_real(now_s)),
                         error);
 }
 
 static Status insert_evaluation(Store *store, const Evaluation *evaluation, double now_s,
                                 Error *error)
 {
-    Status status = STATUS_OK;
-    if (strncmp(evaluation->run_id, "base:", 5) == 0) {
-        status = insert_base_run(store, evaluation, now_s, error);
-    }
+    Status status = insert_base_run(store, evaluation->run_id, evaluation->model, now_s, error);
     if (status == STATUS_OK) {
         status =
             database_run(store->database,
@@ -59,20 +59,62 @@ static Status insert_evaluation(Store *store, const Evaluation *evaluation, doub
     return status;
 }
 
-static Status insert_completion(Store *store, const Evaluation *evaluation,
-                                const EvalSample *sample, Error *error)
+static Status insert_completion(Store *store, const char *task, const EvalCompletion *c,
+                                Error *error)
 {
     return database_run(
         store->database,
-        "INSERT INTO eval_completion (run_id, step, task, row, sample, text, answer, n_tokens) "
-        "VALUES "
-        "(?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET text = excluded.text, answer = "
-        "excluded.answer, n_tokens = excluded.n_tokens WHERE text <> excluded.text",
-        BIND(value_text(evaluation->run_id), value_integer(evaluation->step),
-             value_text(evaluation->task), value_integer(sample->row),
-             value_integer(sample->sample), value_bytes(VALUE_TEXT, sample->text, sample->n_text),
-             value_text(sample->answer), value_integer(sample->n_tokens)),
+        "INSERT INTO eval_completion (run_id, step, task, row, sample, text, answer, n_tokens, "
+        "finish) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET text = "
+        "excluded.text, answer = excluded.answer, n_tokens = excluded.n_tokens, finish = "
+        "excluded.finish WHERE text <> excluded.text OR finish IS NOT excluded.finish",
+        BIND(value_text(c->run_id), value_integer(c->step), value_text(task), value_integer(c->row),
+             value_integer(c->sample), value_bytes(VALUE_TEXT, c->text, c->n_text),
+             value_text(c->answer), value_integer(c->n_tokens), value_text(c->finish)),
         error);
+}
+
+Status store_eval_completions(Store *store, const char *task, const EvalCompletion *completions,
+                              size_t n, const char *model, double now_s, Error *error)
+{
+    Status status = store_begin(store, error);
+    for (size_t i = 0; status == STATUS_OK && i < n; i++) {
+        const char *run_id = completions[i].run_id;
+        if (i == 0 || run_id != completions[i - 1].run_id) {
+            status = insert_base_run(store, run_id, model, now_s, error);
+        }
+        status = status ? status : insert_completion(store, task, &completions[i], error);
+    }
+    return store_finish(store, status, error);
+}
+
+Status store_eval_completions_read(Store *store, const char *run_id, int64_t step, const char *task,
+                                   void (*take)(void *context, const EvalCompletion *completion),
+                                   void *context, Error *error)
+{
+    Statement *statement = NULL;
+    bool more = true;
+    Status status = database_rows(
+        &statement, store->database,
+        "SELECT row, sample, text, n_tokens, finish FROM eval_completion WHERE run_id = ? AND step "
+        "= ? AND task = ? AND finish IS NOT NULL ORDER BY row, sample",
+        BIND(value_text(run_id), value_integer(step), value_text(task)), error);
+    while (status == STATUS_OK && more) {
+        status = statement_next(statement, &more, error);
+        if (status == STATUS_OK && more) {
+            Value text = statement_value(statement, 2);
+            take(context, &(EvalCompletion){.run_id = run_id,
+                                            .step = step,
+                                            .row = statement_integer(statement, 0),
+                                            .sample = (int)statement_integer(statement, 1),
+                                            .text = text.bytes,
+                                            .n_text = text.n,
+                                            .n_tokens = (int)statement_integer(statement, 3),
+                                            .finish = statement_text(statement, 4)});
+        }
+    }
+    statement_reset(statement);
+    return store_fail(store, status, error);
 }
 
 static Status insert_sample(Store *store, const Evaluation *evaluation, const EvalSample *sample,
@@ -80,7 +122,10 @@ static Status insert_sample(Store *store, const Evaluation *evaluation, const Ev
 {
     Status status = STATUS_OK;
     if (sample->text) {
-        status = insert_completion(store, evaluation, sample, error);
+        const EvalCompletion completion = {evaluation->run_id, evaluation->step, sample->row,
+                                           sample->sample,     sample->n_tokens, sample->text,
+                                           sample->n_text,     sample->answer,   sample->finish};
+        status = insert_completion(store, evaluation->task, &completion, error);
     }
     if (status == STATUS_OK) {
         status = database_run(

@@ -60,11 +60,11 @@ static const Copied of_run[] = {
      "base_run_id, base_value, p_value, detail, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
      "?, ?)",
      12},
-    {"SELECT run_id, step, task, row, sample, text, answer, n_tokens FROM eval_completion WHERE "
-     "run_id = ?1",
-     "INSERT INTO eval_completion (run_id, step, task, row, sample, text, answer, n_tokens) VALUES "
-     "(?, ?, ?, ?, ?, ?, ?, ?)",
-     8},
+    {"SELECT run_id, step, task, row, sample, text, answer, n_tokens, finish FROM eval_completion "
+     "WHERE run_id = ?1",
+     "INSERT INTO eval_completion (run_id, step, task, row, sample, text, answer, n_tokens, "
+     "finish) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+     9},
     {"SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.correct, "
      "v.score FROM evaluation e JOIN eval_verdict v USING (evaluation_id) WHERE e.run_id = ?1",
      "INSERT INTO eval_verdict (evaluation_id, row, sample, extracted, correct, score) SELECT "

@@ -69,6 +69,17 @@ static void same_numbers(const Evaluated *a, int first, const Evaluated *b)
     }
 }
 
+static const char *ask(Store *store, const char *sql)
+{
+    static Text out;
+    Error told = {{0}};
+    text_clear(&out);
+    if (query_run(store, sql, NULL, 0, FORMAT_CSV, &out, &told) != STATUS_OK) {
+        fail_msg("%s: %s", sql, told.message);
+    }
+    return strstr(text_string(&out), "\r\n") + 2;
+}
+
 static void numbers_depend_on_no_neighbour(void **state)
 {
     (void)state;
@@ -181,6 +192,169 @@ static void scores_are_what_the_extractors_and_the_engine_say(void **state)
     tiny_task_close(&tiny);
 }
 
+static void pass_at_k_stands_beside_every_extractor(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 5);
+    Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
+    set_adapters(&trainer, 1);
+    EvaluateSettings settings = settings_of(&tiny);
+    settings.pass_k = 2;
+    const int adapter = 1;
+    Evaluated evaluated;
+    evaluate_ok(&evaluated, &trainer, &settings, &adapter, 1);
+    assert_int_equal(evaluated.n_scores, 2 * n_extractors + 2);
+    for (int e = 0; e < n_extractors; e++) {
+        const Score *score = &evaluated.scores[e];
+        const Score *pass = &evaluated.scores[n_extractors + 1 + e];
+        char name[40];
+        snprintf(name, sizeof name, "%s@2", extractors[e]->name);
+        assert_string_equal(pass->name, name);
+        assert_int_equal(pass->samples, 1);
+        assert_false(pass->verdict);
+        for (int row = 0; row < 5; row++) {
+            const double *v = score->values + 3 * row;
+            double right = v[0] + v[1] + v[2];
+            double expected = right == 0 ? 0 : right == 1 ? 2.0 / 3 : 1;
+            assert_true(fabs(pass->values[row] - expected) < 1e-15);
+        }
+    }
+    evaluated_release(&evaluated);
+    Error told = {{0}};
+    settings.pass_k = 4;
+    assert_int_equal(evaluate(&evaluated, &trainer, &settings, &adapter, 1, &told), STATUS_USAGE);
+    assert_string_equal(told.message, "pass@4 wants at least 4 samples a row, there are 3");
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+/* What is stored of a completion (text, length, how it ended) scores as the completion itself. */
+static void halves_of_an_evaluation_are_the_whole(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_QWEN2, true, 11);
+    Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
+    set_adapters(&trainer, 1);
+    EvaluateSettings settings = settings_of(&tiny);
+    const int both[] = {0, 1};
+    Evaluated whole[2], halves[2];
+    evaluate_ok(whole, &trainer, &settings, both, 2);
+    Rollout *rollouts[2], *pieces[2];
+    int size = whole[0].n_rows * 3;
+    for (int a = 0; a < 2; a++) {
+        rollouts[a] = calloc((size_t)size, sizeof(Rollout));
+    }
+    for (int first = 0; first < whole[0].n_rows; first += 2) {
+        EvaluateSettings piece = settings;
+        Error told = {{0}};
+        piece.first_row = first;
+        piece.n_rows = whole[0].n_rows - first < 2 ? 1 : 2;
+        assert_int_equal(evaluate_sample(pieces, &trainer, &piece, both, 2, &told), STATUS_OK);
+        for (int a = 0; a < 2; a++) {
+            for (int i = 0; i < 3 * piece.n_rows; i++) {
+                Rollout *kept = &rollouts[a][3 * first + i];
+                *kept = pieces[a][i];
+                free(kept->completion.ids);
+                free(kept->completion.logprobs);
+                kept->completion.ids = NULL;
+                kept->completion.logprobs = NULL;
+            }
+            free(pieces[a]);
+        }
+    }
+    Error told = {{0}};
+    assert_int_equal(evaluate_score(halves, &trainer, &settings, both, 2, rollouts, &told),
+                     STATUS_OK);
+    for (int a = 0; a < 2; a++) {
+        assert_int_equal(halves[a].n_scores, whole[a].n_scores);
+        assert_true(halves[a].clipped == whole[a].clipped &&
+                    halves[a].mean_tokens == whole[a].mean_tokens);
+        for (int k = 0; k < whole[a].n_scores; k++) {
+            const Score *x = &whole[a].scores[k], *y = &halves[a].scores[k];
+            assert_memory_equal(x->values, y->values,
+                                (size_t)whole[a].n_rows * (size_t)x->samples * sizeof(double));
+            assert_true(x->mean == y->mean);
+        }
+        evaluated_release(&whole[a]);
+        evaluated_release(&halves[a]);
+    }
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+/* best_runs against statistics_holm, over random p-values with ties and holes. */
+static void holm_of_the_view_is_that_of_the_statistics(void **state)
+{
+    (void)state;
+    enum { N = 9 };
+    char folder[] = "/tmp/tinylora-holm-XXXXXX", path[64], command[64];
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/results.db", folder);
+    Store *store;
+    Error told = {{0}};
+    assert_int_equal(store_open(&store, path, STORE_WRITE, 0, &told), STATUS_OK);
+    assert_int_equal(store_experiment(store, "e", "{}", 1, &told), STATUS_OK);
+    Evaluation base = {.run_id = "base:a:b",
+                       .value = 0.5,
+                       .standard_error = 0.1,
+                       .base_value = NAN,
+                       .p_value = NAN,
+                       .n = 10};
+    for (int k = 0; k < 20; k++) {
+        double p[N], adjusted[N];
+        char task[16], sql[256];
+        snprintf(task, sizeof task, "t%d", k);
+        base.task = task;
+        base.extractor = k % 2 ? "nll" : "strict";
+        assert_int_equal(store_evaluations(store, &base, 1, NULL, 0, 1, &told), STATUS_OK);
+        for (uint32_t i = 0; i < N; i++) {
+            char run_id[8];
+            RunState run_state;
+            int64_t last;
+            double u = random_uniform((RandomKey){4, RANDOM_DATA}, (uint32_t)k, i, 0, 0);
+            p[i] = i == 4 ? p[3] : u < 0.1 ? NAN : u * u * u;
+            snprintf(run_id, sizeof run_id, "r%u", i);
+            RunInfo info = {.run_id = run_id,
+                            .experiment = "e",
+                            .identity = run_id,
+                            .config = "{}",
+                            .model = "m",
+                            .method = "grpo",
+                            .adapter = "tinylora"};
+            assert_int_equal(store_run(store, &info, 1, &run_state, &last, &told), STATUS_OK);
+            Evaluation evaluation = {.run_id = run_id,
+                                     .task = task,
+                                     .extractor = base.extractor,
+                                     .value = i % 2 ? 0.7 : 0.4,
+                                     .standard_error = 0.1,
+                                     .base_value = 0.5,
+                                     .p_value = p[i],
+                                     .base_run_id = "base:a:b"};
+            assert_int_equal(store_evaluations(store, &evaluation, 1, NULL, 0, 1, &told),
+                             STATUS_OK);
+        }
+        statistics_holm(adjusted, p, N);
+        for (int i = 0; i < N; i++) {
+            snprintf(sql, sizeof sql,
+                     "SELECT printf('%%.12f', p_holm) AS p, verdict FROM best_runs WHERE task = "
+                     "'%s' AND run_id = 'r%d'",
+                     task, i);
+            char expected[96];
+            bool better = (i % 2 == 1) == (k % 2 == 0);
+            snprintf(expected, sizeof expected, "%.12f,%s\r\n", isnan(p[i]) ? 0 : adjusted[i],
+                     isnan(p[i]) || adjusted[i] >= 0.05 ? "not distinguishable from base"
+                     : better                           ? "better than base"
+                                                        : "worse than base");
+            assert_string_equal(ask(store, sql), expected);
+        }
+    }
+    assert_string_equal(ask(store, "SELECT DISTINCT verdict FROM best_runs WHERE kind = 'base'"),
+                        "base\r\n");
+    store_close(store);
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void full_weights_take_turns_with_the_base(void **state)
 {
     (void)state;
@@ -222,17 +396,6 @@ static void full_weights_take_turns_with_the_base(void **state)
     evaluated_release(&turns[1]);
     tiny_trainer_close(&full);
     tiny_task_close(&tiny);
-}
-
-static const char *ask(Store *store, const char *sql)
-{
-    static Text out;
-    Error told = {{0}};
-    text_clear(&out);
-    if (query_run(store, sql, NULL, 0, FORMAT_CSV, &out, &told) != STATUS_OK) {
-        fail_msg("%s: %s", sql, told.message);
-    }
-    return strstr(text_string(&out), "\r\n") + 2;
 }
 
 static void a_stored_run_stands_beside_its_base(void **state)
@@ -371,6 +534,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers_depend_on_no_neighbour),
         cmocka_unit_test(scores_are_what_the_extractors_and_the_engine_say),
+        cmocka_unit_test(pass_at_k_stands_beside_every_extractor),
+        cmocka_unit_test(halves_of_an_evaluation_are_the_whole),
+        cmocka_unit_test(holm_of_the_view_is_that_of_the_statistics),
         cmocka_unit_test(full_weights_take_turns_with_the_base),
         cmocka_unit_test(a_stored_run_stands_beside_its_base),
         cmocka_unit_test(slices_out_of_range_and_stops_leave_nothing),

@@ -151,9 +151,78 @@ static void paired_verdicts_take_rows_as_units(void **state)
     assert_string_equal(paired.test, "paired_t");
 }
 
+static void pass_at_k_counts_the_ways_to_draw(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 12; n++) {
+        for (int c = 0; c <= n; c++) {
+            for (int k = 1; k <= n; k++) {
+                int holds = 0, ways = 0; /* samples 0 .. c - 1 are right; subsets as bits */
+                for (int subset = 0; subset < 1 << n; subset++) {
+                    if (__builtin_popcount((unsigned)subset) == k) {
+                        ways++;
+                        holds += (subset & ((1 << c) - 1)) != 0;
+                    }
+                }
+                close_to(statistics_pass_at(k, n, c), (double)holds / ways, 1e-14);
+            }
+        }
+    }
+    close_to(statistics_pass_at(1, 200, 37), 37.0 / 200, 1e-15);
+}
+
+static double normal(uint32_t i)
+{
+    return random_normal((RandomKey){8, RANDOM_DATA}, i, 0, 0, 0);
+}
+
+static void the_bootstrap_is_normal_theory_where_that_holds(void **state)
+{
+    (void)state;
+    enum { N = 1001 };
+    static double x[N];
+    double mean, error;
+    for (uint32_t i = 0; i < N; i++) {
+        x[i] = 0.1 + normal(i);
+    }
+    statistics_mean(&mean, &error, x, N);
+    Bootstrap b, again, other;
+    statistics_bootstrap(&b, x, N, 20000, 0.95, (RandomKey){1, RANDOM_BOOTSTRAP});
+    /* three standard errors of a percentile of 20000: sqrt(.025 .975 / 20000) / density there */
+    close_to(b.low, mean - 1.959964 * error, 0.06 * error);
+    close_to(b.high, mean + 1.959964 * error, 0.06 * error);
+    double p = erfc(fabs(mean / error) / sqrt(2));
+    close_to(b.p_value, p, 3 * sqrt(2 * p / 20000) + 1e-4);
+    statistics_bootstrap(&again, x, N, 20000, 0.95, (RandomKey){1, RANDOM_BOOTSTRAP});
+    statistics_bootstrap(&other, x, N, 20000, 0.95, (RandomKey){2, RANDOM_BOOTSTRAP});
+    assert_memory_equal(&b, &again, sizeof b);
+    assert_true(b.low != other.low);
+}
+
+/* Every way to draw 3 of 3 rows: 27 means. */
+static void the_bootstrap_draws_every_row_alike(void **state)
+{
+    (void)state;
+    const double x[] = {-1, 0, 2};
+    Bootstrap b;
+    statistics_bootstrap(&b, x, 3, 100000, 0.5, (RandomKey){3, RANDOM_BOOTSTRAP});
+    close_to(b.low, -1.0 / 3, 1e-12);         /* 4 of 27 means are below -1/3, 8 below 0 */
+    close_to(b.high, 1, 1e-12);               /* 20 are at most 2/3, 23 at most 1 */
+    close_to(b.p_value, 2 * 11.0 / 27, 0.01); /* 11 are at most 0 */
+    statistics_bootstrap(&b, (const double[]){0, 0}, 2, 100, 0.95, (RandomKey){3, 9});
+    assert_true(b.low == 0 && b.high == 0 && b.p_value == 1);
+    statistics_bootstrap(&b, x, 0, 100, 0.95, (RandomKey){3, 9});
+    assert_true(isnan(b.low) && isnan(b.p_value));
+    statistics_bootstrap(&b, (const double[]){1, NAN}, 2, 100, 0.95, (RandomKey){3, 9});
+    assert_true(isnan(b.low) && isnan(b.p_value));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pass_at_k_counts_the_ways_to_draw),
+        cmocka_unit_test(the_bootstrap_is_normal_theory_where_that_holds),
+        cmocka_unit_test(the_bootstrap_draws_every_row_alike),
         cmocka_unit_test(the_mean_has_the_standard_error_of_n_minus_1),
         cmocka_unit_test(wilson_intervals_are_those_of_newcombe_1998),
         cmocka_unit_test(mcnemar_is_a_binomial_tail),

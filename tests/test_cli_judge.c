@@ -1,8 +1,10 @@
 /* Judging from outside: extract, rewards and evaluations of the program. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -98,12 +100,171 @@ static void extract_refuses_what_is_not_rows(void **state)
     expect_refused("extract --file bad.jsonl", 3, "no rows");
 }
 
+/* ---- evaluations ---- */
+
+#define ABACUS SOURCE_DIR "/models/abacus/"
+static const char trained[] =
+    "{\"experiment\": \"judged\", \"model\": \"abacus\", \"data\": {\"train\": \"" ABACUS
+    "train.jsonl\", \"dev\": \"" ABACUS "dev.jsonl\", \"eval\": \"" ABACUS "test.jsonl\"},\n"
+    " \"grpo\": {\"prompts_per_step\": 2, \"group_size\": 3, \"max_new_tokens\": 24}, \"steps\": "
+    "1,\n \"optimizer\": {\"lr\": 0.5}, \"eval\": {\"every\": 0, \"rows\": 4}}\n";
+
+static void expect_done(const char *arguments)
+{
+    Run r = run(arguments);
+    if (r.code != 0) {
+        fail_msg("tinylora %s: exit code %d\n%s", arguments, r.code, r.err);
+    }
+    run_free(&r);
+}
+
+/* The answer of a query; released by the caller. */
+static char *ask(const char *db, const char *sql)
+{
+    char command[1024];
+    snprintf(command, sizeof command, "--db %s -o csv query \"%s\"", db, sql);
+    Run r = run(command);
+    if (r.code != 0) {
+        fail_msg("%s\n%s", sql, r.err);
+    }
+    free(r.err);
+    return r.out;
+}
+
+static void expect_same(const char *one, const char *other, const char *sql)
+{
+    char *first = ask(one, sql), *second = ask(other, sql);
+    assert_true(strlen(first) > 100); /* there are rows */
+    if (strcmp(first, second) != 0) {
+        size_t i = 0;
+        while (first[i] == second[i]) {
+            i++;
+        }
+        fail_msg("%s\n%.300s\n---\n%.300s", sql, first + i, second + i);
+    }
+    free(first);
+    free(second);
+}
+
+static long count_of(const char *db, const char *sql)
+{
+    char *answer = ask(db, sql);
+    long n = strtol(strchr(answer, '\n') + 1, NULL, 10);
+    free(answer);
+    return n;
+}
+
+static double seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* Every table that an evaluation fills is the one of an undisturbed evaluation, and what a killed
+ * one had committed is not sampled again: the number of answers never falls. */
+static void an_evaluation_that_is_killed_goes_on_after_its_last_rows(void **state)
+{
+    (void)state;
+    static const char *const tables[] = {
+        "SELECT run_id, step, task, extractor, n, value, standard_error, base_run_id, base_value, "
+        "p_value, detail FROM evaluation ORDER BY run_id, step, task, extractor",
+        "SELECT * FROM eval_completion ORDER BY run_id, step, task, row, sample",
+        "SELECT e.run_id, e.step, e.task, e.extractor, v.row, v.sample, v.extracted, v.correct, "
+        "v.score FROM evaluation e JOIN eval_verdict v USING (evaluation_id) ORDER BY 1, 2, 3, 4, "
+        "5, 6",
+        "SELECT run_id, kind, model, state FROM run ORDER BY run_id"};
+    static const char answers[] = "SELECT count(*) FROM eval_completion";
+    enum { WANTED = 5, MOST = 200 };
+    run_write("judged.json", trained);
+    expect_done("--db start.db grpo judged.json");
+    assert_int_equal(system("cp start.db whole.db; cp start.db killed.db"), 0);
+    double began = seconds();
+    expect_done("--db whole.db eval judged.json --rows 2000 --samples 3 --pass-k 2");
+    double whole_s = seconds() - began;
+    unsigned seed = (unsigned)time(NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    long first = count_of("start.db", answers), whole = count_of("whole.db", answers);
+    long before = first;
+    int kills = 0, partial = 0; /* of them within the rows */
+    for (; partial < WANTED && kills < MOST; kills++) {
+        pid_t pid =
+            run_start("", "--db killed.db eval judged.json --rows 2000 --samples 3 --pass-k 2");
+        usleep((useconds_t)(1e6 * whole_s * 0.8 * rand() / RAND_MAX) + 1000);
+        kill(pid, SIGKILL);
+        Run r = run_wait(pid);
+        bool ended = r.code == 0;
+        run_free(&r);
+        long now = count_of("killed.db", answers);
+        assert_true(now >= before);
+        partial += now > before && now < whole;
+        before = now;
+        if (ended) { /* and anew */
+            expect_same("whole.db", "killed.db", tables[0]);
+            assert_int_equal(system("rm -f killed.db*; cp start.db killed.db"), 0);
+            before = first;
+        }
+    }
+    print_message("%d kills, %d of them within the rows\n", kills, partial);
+    expect_done("--db killed.db eval judged.json --rows 2000 --samples 3 --pass-k 2 --threads 1");
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        expect_same("whole.db", "killed.db", tables[i]);
+    }
+    expect_done("--db killed.db db check");
+}
+
+static void pass_at_k_can_be_asked_for_later_and_samples_nothing(void **state)
+{
+    (void)state;
+    expect_done("--db later.db eval judged.json --rows 30 --samples 4");
+    long events = count_of("later.db", "SELECT count(*) FROM evaluation");
+    expect_done("--db later.db query \"SELECT 1\"");
+    expect_done("--db later.db eval judged.json --rows 30 --samples 4 --pass-k 3");
+    expect_done("--db once.db eval judged.json --rows 30 --samples 4 --pass-k 3");
+    assert_int_equal(events, 7);
+    assert_int_equal(count_of("later.db", "SELECT count(*) FROM evaluation"), 13);
+    expect_same("later.db", "once.db",
+                "SELECT run_id, task, extractor, n, value, standard_error, detail FROM evaluation "
+                "ORDER BY 1, 2, 3");
+    /* 1 - C(n - c, 3) / C(n, 3) of the stored verdicts */
+    assert_int_equal(
+        count_of("once.db",
+                 "WITH c AS (SELECT row, sum(correct) AS c FROM eval_sample WHERE extractor = "
+                 "'flexible' GROUP BY row) SELECT count(*) FROM c JOIN eval_sample s USING (row) "
+                 "WHERE s.extractor = 'flexible@3' AND abs(s.score - CASE c WHEN 0 THEN 0 WHEN 1 "
+                 "THEN 0.75 ELSE 1 END) < 1e-12"),
+        30);
+    assert_int_equal(count_of("once.db", "SELECT count(*) FROM eval_sample WHERE extractor = "
+                                         "'flexible' AND correct"),
+                     count_of("once.db", "SELECT round(value * 120) FROM evaluation WHERE "
+                                         "extractor = 'flexible'"));
+    expect_refused("--db once.db eval judged.json --rows 30 --samples 2 --pass-k 3", 2,
+                   "pass@3 wants at least 3 samples a row, there are 2");
+    expect_refused("--db once.db eval judged.json --set eval.pass_k=3", 2,
+                   "eval.pass_k: wants as many eval.samples");
+}
+
+static void best_says_when_a_run_cannot_be_told_from_the_base(void **state)
+{
+    (void)state;
+    Run r = run("--db whole.db best --metric flexible");
+    assert_int_equal(r.code, 0);
+    if (!strstr(r.out, "p_holm") || !strstr(r.out, "not distinguishable from base")) {
+        fail_msg("%s", r.out);
+    }
+    run_free(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(extract_tells_what_each_extractor_reads_and_its_verdict),
         cmocka_unit_test(extract_keeps_a_table_whole_whatever_was_read),
         cmocka_unit_test(extract_refuses_what_is_not_rows),
+        cmocka_unit_test(an_evaluation_that_is_killed_goes_on_after_its_last_rows),
+        cmocka_unit_test(pass_at_k_can_be_asked_for_later_and_samples_nothing),
+        cmocka_unit_test(best_says_when_a_run_cannot_be_told_from_the_base),
     };
     return cmocka_run_group_tests(tests, run_setup, run_teardown);
 }
