@@ -4,8 +4,11 @@
  *   bench_engine MODEL THREADS REPEATS prefill TOKENS           tokens/s of one sequence
  *   bench_engine MODEL THREADS REPEATS train SEQUENCES TOKENS [ADAPTERS]
  *                                             s a step of SFT with 13 scalars, sequences dealt out
- * to as many adapters Prints one line: task, unit, best, median, peak MiB after loading, peak MiB
- * at the end. */
+ *                                             to as many adapters
+ *   bench_engine MODEL THREADS REPEATS overhead SEQUENCES TOKENS [METHOD RANK]
+ *                                             % of that step that the adapter is, see below
+ * Prints one line: task, unit, best, median, peak MiB after loading, peak MiB at the end. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,14 +73,20 @@ static int compare(const void *left, const void *right)
     return (a > b) - (a < b);
 }
 
+/* Leaves the values sorted. */
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
 /* larger_is_better decides which end of the sorted values is the best. */
 static void report(const char *task, const char *unit, double *values, int n, int larger_is_better,
                    double loaded_mib)
 {
-    qsort(values, (size_t)n, sizeof *values, compare);
-    double median = n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+    double middle = median(values, n);
     printf("%s %s %.4f %.4f %.0f %.0f\n", task, unit, larger_is_better ? values[n - 1] : values[0],
-           median, loaded_mib, peak_mib());
+           middle, loaded_mib, peak_mib());
 }
 
 /* ---- decode -------------------------------------------------------------------------------- */
@@ -218,67 +227,207 @@ static AdapterSpec spec_of(const ModelConfig *config, const char *method, int ra
     return spec;
 }
 
+/* A training step over random tokens, adapter by adapter. */
+typedef struct {
+    AdapterBank *bank;
+    Engine *engine;
+    int n_adapters;
+    size_t n; /* parameters of an adapter */
+    float *values;
+    double *gradient, each;
+    int32_t *tokens;
+    uint8_t *scored;
+    Sequence *sequences;
+    Batch batch;
+} Training;
+
+static void training_init(Training *t, Model *model, Engine *engine, int n_sequences, int n_tokens,
+                          int n_adapters, const char *method, int rank)
+{
+    *t = (Training){.engine = engine, .n_adapters = n_adapters};
+    t->each = -1.0 / ((double)n_sequences * (n_tokens - 1));
+    t->tokens = take((size_t)n_sequences * n_tokens, sizeof *t->tokens);
+    t->scored = take((size_t)n_tokens, 1);
+    t->sequences = take((size_t)n_sequences, sizeof *t->sequences);
+    memset(t->scored + 1, 1, (size_t)n_tokens - 1);
+    for (int i = 0; i < n_sequences; i++) {
+        int32_t *row = t->tokens + (size_t)i * n_tokens;
+        random_tokens(row, n_tokens, model->config.vocab_size, (uint32_t)i);
+        t->sequences[i] = (Sequence){.tokens = row,
+                                     .n_tokens = n_tokens,
+                                     .parent = -1,
+                                     .adapter = 1 + i * n_adapters / n_sequences,
+                                     .scored = t->scored,
+                                     .key = 1 + (uint64_t)i};
+    }
+    Error error;
+    AdapterSpec spec = spec_of(&model->config, method, rank);
+    check(adapter_bank_new(&t->bank, model, &spec, n_adapters, engine_threads(engine), NULL, NULL,
+                           NULL, &error),
+          &error);
+    t->n = adapter_parameters(t->bank);
+    t->values = take((size_t)n_adapters * t->n, sizeof *t->values);
+    t->gradient = take(t->n, sizeof *t->gradient);
+    for (int a = 0; a < n_adapters; a++) {
+        adapter_initial(t->bank, t->values + (size_t)a * t->n);
+        adapter_set(t->bank, a + 1, t->values + (size_t)a * t->n, engine_threads(engine));
+    }
+    t->batch = (Batch){.sequences = t->sequences,
+                       .n_sequences = n_sequences,
+                       .hook = adapter_hook(t->bank),
+                       .weigh = weigh,
+                       .weigh_context = &t->each};
+}
+
+static void training_release(Training *t)
+{
+    adapter_bank_free(t->bank);
+    free(t->gradient);
+    free(t->values);
+    free(t->sequences);
+    free(t->scored);
+    free(t->tokens);
+}
+
+/* Returns the seconds that it took. */
+static double training_step(Training *t)
+{
+    Error error;
+    double start = now();
+    adapter_clear_gradients(t->bank);
+    check(engine_evaluate(t->engine, &t->batch, &error), &error);
+    for (int a = 0; a < t->n_adapters; a++) {
+        float *v = t->values + (size_t)a * t->n;
+        adapter_gradient(t->bank, a + 1, t->gradient);
+        for (size_t i = 0; i < t->n; i++) {
+            v[i] -= (float)(1e-3 * t->gradient[i]);
+        }
+        adapter_set(t->bank, a + 1, v, engine_threads(t->engine));
+    }
+    return now() - start;
+}
+
 static void train(Model *model, Engine *engine, int repeats, int n_sequences, int n_tokens,
                   int n_adapters, const char *method, int rank)
 {
     double *seconds = take((size_t)repeats, sizeof *seconds), loaded = peak_mib();
-    int32_t *tokens = take((size_t)n_sequences * n_tokens, sizeof *tokens);
-    uint8_t *scored = take((size_t)n_tokens, 1);
-    Sequence *sequences = take((size_t)n_sequences, sizeof *sequences);
-    memset(scored + 1, 1, (size_t)n_tokens - 1);
-    for (int i = 0; i < n_sequences; i++) {
-        int32_t *row = tokens + (size_t)i * n_tokens;
-        random_tokens(row, n_tokens, model->config.vocab_size, (uint32_t)i);
-        sequences[i] = (Sequence){.tokens = row,
-                                  .n_tokens = n_tokens,
-                                  .parent = -1,
-                                  .adapter = 1 + i * n_adapters / n_sequences,
-                                  .scored = scored,
-                                  .key = 1 + (uint64_t)i};
-    }
-    Error error;
-    AdapterBank *bank;
-    AdapterSpec spec = spec_of(&model->config, method, rank);
-    check(adapter_bank_new(&bank, model, &spec, n_adapters, engine_threads(engine), NULL, NULL,
-                           NULL, &error),
-          &error);
-    size_t n = adapter_parameters(bank);
-    float *values = take((size_t)n_adapters * n, sizeof *values);
-    double *gradient = take(n, sizeof *gradient);
-    double each = -1.0 / ((double)n_sequences * (n_tokens - 1));
-    for (int a = 0; a < n_adapters; a++) {
-        adapter_initial(bank, values + (size_t)a * n);
-        adapter_set(bank, a + 1, values + (size_t)a * n, engine_threads(engine));
-    }
-    Batch batch = {.sequences = sequences,
-                   .n_sequences = n_sequences,
-                   .hook = adapter_hook(bank),
-                   .weigh = weigh,
-                   .weigh_context = &each};
+    Training training;
+    training_init(&training, model, engine, n_sequences, n_tokens, n_adapters, method, rank);
     for (int r = -1; r < repeats; r++) {
-        double start = now();
-        adapter_clear_gradients(bank);
-        check(engine_evaluate(engine, &batch, &error), &error);
-        for (int a = 0; a < n_adapters; a++) {
-            float *v = values + (size_t)a * n;
-            adapter_gradient(bank, a + 1, gradient);
-            for (size_t i = 0; i < n; i++) {
-                v[i] -= (float)(1e-3 * gradient[i]);
-            }
-            adapter_set(bank, a + 1, v, engine_threads(engine));
-        }
+        double step = training_step(&training);
         if (r >= 0) {
-            seconds[r] = now() - start;
+            seconds[r] = step;
         }
     }
     report("train", "s/step", seconds, repeats, 0, loaded);
-    adapter_bank_free(bank);
-    free(gradient);
-    free(values);
-    free(sequences);
-    free(scored);
-    free(tokens);
+    training_release(&training);
     free(seconds);
+}
+
+/* ---- overhead ------------------------------------------------------------------------------ */
+
+/* The step with the adapter's hook against the step with one that adds nothing, and whose backward
+ * reaches as deep: one after the other, so that a busy machine slows both. And the time inside the
+ * hook's calls, of all threads that they had. */
+typedef struct {
+    const LinearHook *hook;
+    _Atomic long nanoseconds; /* of processor time */
+} Watch;
+
+static void add_time(Watch *watch, double start, int n_threads)
+{
+    atomic_fetch_add(&watch->nanoseconds, (long)(1e9 * (now() - start) * n_threads));
+}
+
+static int watched_width(const void *context, int module)
+{
+    const LinearHook *hook = ((const Watch *)context)->hook;
+    return hook->saved_width(hook->context, module);
+}
+
+static void watched_forward(void *context, int module, const HookForward *call,
+                            const RowSpan *spans, int n_spans, int n_threads)
+{
+    Watch *watch = context;
+    double start = now();
+    watch->hook->forward(watch->hook->context, module, call, spans, n_spans, n_threads);
+    add_time(watch, start, n_threads);
+}
+
+static void watched_backward(void *context, int module, const HookBackward *call,
+                             const RowSpan *spans, int n_spans, int n_threads)
+{
+    Watch *watch = context;
+    double start = now();
+    watch->hook->backward(watch->hook->context, module, call, spans, n_spans, n_threads);
+    add_time(watch, start, n_threads);
+}
+
+static Status watched_begin(void *context, const RowSpan *spans, int n_spans, Error *error)
+{
+    Watch *watch = context;
+    return watch->hook->begin ? watch->hook->begin(watch->hook->context, spans, n_spans, error)
+                              : STATUS_OK;
+}
+
+static void watched_end(void *context, const RowSpan *spans, int n_spans)
+{
+    Watch *watch = context;
+    if (watch->hook->end) {
+        watch->hook->end(watch->hook->context, spans, n_spans);
+    }
+}
+
+static int no_width(const void *context, int module)
+{
+    (void)context;
+    (void)module;
+    return 0;
+}
+
+/* Prints: task, unit, by the best steps, by the medians, inside the hook's calls, peak MiB. */
+static void overhead(Model *model, Engine *engine, int repeats, int n_sequences, int n_tokens,
+                     const char *method, int rank)
+{
+    double *with = take((size_t)repeats, sizeof *with);
+    double *without = take((size_t)repeats, sizeof *without);
+    double *inside = take((size_t)repeats, sizeof *inside);
+    Training training;
+    training_init(&training, model, engine, n_sequences, n_tokens, 1, method, rank);
+    const LinearHook *hook = training.batch.hook;
+    LinearHook nothing = {
+        .ordered = hook->ordered, .lowest_layer = hook->lowest_layer, .saved_width = no_width};
+    Watch watch = {.hook = hook};
+    LinearHook watched = {.context = &watch,
+                          .needs_input = hook->needs_input,
+                          .ordered = hook->ordered,
+                          .lowest_layer = hook->lowest_layer,
+                          .saved_width = watched_width,
+                          .forward = watched_forward,
+                          .backward = watched_backward,
+                          .begin = watched_begin,
+                          .end = watched_end};
+    for (int r = -1; r < repeats; r++) {
+        training.batch.hook = &nothing;
+        double step_without = training_step(&training);
+        training.batch.hook = hook;
+        double step_with = training_step(&training);
+        training.batch.hook = &watched;
+        watch.nanoseconds = 0;
+        double step_watched = training_step(&training);
+        if (r >= 0) {
+            with[r] = step_with;
+            without[r] = step_without;
+            inside[r] = 1e-9 * (double)watch.nanoseconds / (step_watched * engine_threads(engine));
+        }
+    }
+    double medians = median(with, repeats) / median(without, repeats);
+    printf("overhead %% %.2f %.2f %.2f %.0f\n", 100 * (with[0] / without[0] - 1),
+           100 * (medians - 1), 100 * median(inside, repeats), peak_mib());
+    training_release(&training);
+    free(with);
+    free(without);
+    free(inside);
 }
 
 static int number(const char *text)
@@ -295,14 +444,19 @@ int main(int argc, char **argv)
 {
     const char *task = argc > 4 ? argv[4] : "";
     int is_prefill = strcmp(task, "prefill") == 0, is_train = strcmp(task, "train") == 0;
-    if (argc != (is_prefill ? 6 : 7) && !(is_train && (argc == 8 || argc == 10))) {
+    int is_overhead = strcmp(task, "overhead") == 0;
+    if (argc != (is_prefill ? 6 : 7) && !(is_train && (argc == 8 || argc == 10)) &&
+        !(is_overhead && argc == 9)) {
         give_up("usage: bench_engine MODEL THREADS REPEATS decode SEQUENCES NEW | prefill TOKENS | "
-                "train SEQUENCES TOKENS [ADAPTERS [lora|lora-qv|lora-qv-dropout|lora-xs RANK]]");
+                "train SEQUENCES TOKENS [ADAPTERS [METHOD RANK]] | "
+                "overhead SEQUENCES TOKENS [METHOD RANK], METHOD one of lora, lora-qv, "
+                "lora-qv-dropout, lora-xs");
     }
     int n_threads = number(argv[2]), repeats = number(argv[3]), a = number(argv[5]);
-    int b = is_prefill ? 0 : number(argv[6]), n_adapters = argc >= 8 ? number(argv[7]) : 1;
-    const char *method = argc == 10 ? argv[8] : "tinylora";
-    int rank = argc == 10 ? number(argv[9]) : 0;
+    int b = is_prefill ? 0 : number(argv[6]);
+    int n_adapters = is_train && argc >= 8 ? number(argv[7]) : 1;
+    const char *method = argc >= 9 ? argv[argc - 2] : "tinylora";
+    int rank = argc >= 9 ? number(argv[argc - 1]) : 0;
     if (repeats > MAX_REPEATS || (!is_prefill && b < 2)) {
         give_up("at most 1000 repeats, at least 2 tokens");
     }
@@ -315,10 +469,12 @@ int main(int argc, char **argv)
         prefill(model, engine, repeats, a);
     } else if (is_train) {
         train(model, engine, repeats, a, b, n_adapters, method, rank);
+    } else if (is_overhead) {
+        overhead(model, engine, repeats, a, b, method, rank);
     } else if (strcmp(task, "decode") == 0) {
         decode(model, engine, repeats, a, b);
     } else {
-        give_up("the task is decode, prefill or train");
+        give_up("the task is decode, prefill, train or overhead");
     }
     engine_free(engine);
     model_free(model);
