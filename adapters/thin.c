@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { LANES = 16, ROWS = 4, MAX_RANK = 256, DOUBLES = 8, OUTER_RANKS = 8 };
+enum { LANES = 16, ROWS = 4, MAX_RANK = 256, DOUBLES = 8, OUTER_RANKS = 8, WIDE = 512 };
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float))));
 typedef float LooseLanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 
@@ -22,62 +22,77 @@ typedef float LooseHalf
     __attribute__((vector_size(LANES / 2 * sizeof(float)), aligned(4), may_alias));
 typedef float Quarter __attribute__((vector_size(LANES / 4 * sizeof(float))));
 
-/* Lane l and lane l + 8, then l + 4, l + 2, l + 1: a tree that halves. */
-INLINE float add_lanes(const Lanes *sum)
+/* Lane l and lane l + 8, then l and l + 4. */
+INLINE Quarter fold(const Lanes *sum)
 {
-    Half half[2];
-    memcpy(half, sum, sizeof half);
-    half[0] += half[1];
-    Quarter quarter[2];
-    memcpy(quarter, half, sizeof quarter);
-    quarter[0] += quarter[1];
-    return (quarter[0][0] + quarter[0][2]) + (quarter[0][1] + quarter[0][3]);
+    Half half = __builtin_shufflevector(*sum, *sum, 0, 1, 2, 3, 4, 5, 6, 7) +
+                __builtin_shufflevector(*sum, *sum, 8, 9, 10, 11, 12, 13, 14, 15);
+    return __builtin_shufflevector(half, half, 0, 1, 2, 3) +
+           __builtin_shufflevector(half, half, 4, 5, 6, 7);
 }
 
-/* `rows` rows times `ranks` factors, both constants where this is inlined. */
+/* The sums of four times sixteen lanes: a tree that halves, so l and l + 2, then 0 and 1. */
+INLINE Quarter add_lanes(const Lanes *a, const Lanes *b, const Lanes *c, const Lanes *d)
+{
+    Quarter p = fold(a), q = fold(b), r = fold(c), s = fold(d);
+    p = __builtin_shufflevector(p, q, 0, 1, 4, 5) + __builtin_shufflevector(p, q, 2, 3, 6, 7);
+    r = __builtin_shufflevector(r, s, 0, 1, 4, 5) + __builtin_shufflevector(r, s, 2, 3, 6, 7);
+    return __builtin_shufflevector(p, r, 0, 2, 4, 6) + __builtin_shufflevector(p, r, 1, 3, 5, 7);
+}
+
+/* Columns i .. n, fewer than there are lanes. */
+INLINE void project_tail(Lanes *sum, const float *x, const float *f, int i, int n)
+{
+    float lane[LANES];
+    memcpy(lane, sum, sizeof lane);
+    for (; i < n; i++) {
+        lane[i % LANES] += x[i] * f[i];
+    }
+    memcpy(sum, lane, sizeof lane);
+}
+
+/* `rows` rows times `ranks` factors, both constants where this is inlined, and all loops over them
+ * unrolled, so that sum stays in registers. */
 INLINE void project_block(float *h, const float *x, int ld, const float *f, int ld_f, int n,
                           int rank, int rows, int ranks)
 {
-    Lanes sum[ROWS][2];
-    for (int t = 0; t < rows; t++) {
-        for (int j = 0; j < ranks; j++) {
-            sum[t][j] = (Lanes){0};
-        }
-    }
+    Lanes sum[ROWS][2] = {0};
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
+        Lanes factor[2];
 #pragma GCC unroll 2
         for (int j = 0; j < ranks; j++) {
-            Lanes factor = *(const LooseLanes *)(f + (size_t)j * ld_f + i);
+            factor[j] = *(const LooseLanes *)(f + (size_t)j * ld_f + i);
+        }
 #pragma GCC unroll 4
-            for (int t = 0; t < rows; t++) {
-                sum[t][j] += *(const LooseLanes *)(x + (size_t)t * ld + i) * factor;
+        for (int t = 0; t < rows; t++) {
+            /* volatile: loaded once and not again for each factor, which GCC likes to do */
+            Lanes part = *(const volatile LooseLanes *)(x + (size_t)t * ld + i);
+#pragma GCC unroll 2
+            for (int j = 0; j < ranks; j++) {
+                sum[t][j] += part * factor[j];
             }
         }
     }
-    if (i + LANES / 2 <= n) { /* the first half of the lanes goes on */
-        for (int j = 0; j < ranks; j++) {
-            Half factor = *(const LooseHalf *)(f + (size_t)j * ld_f + i);
-            for (int t = 0; t < rows; t++) {
-                Half part;
-                memcpy(&part, &sum[t][j], sizeof part);
-                part += *(const LooseHalf *)(x + (size_t)t * ld + i) * factor;
-                memcpy(&sum[t][j], &part, sizeof part);
+    if (i < n) {
+#pragma GCC unroll 4
+        for (int t = 0; t < rows; t++) {
+#pragma GCC unroll 2
+            for (int j = 0; j < ranks; j++) {
+                Lanes copy = sum[t][j];
+                project_tail(&copy, x + (size_t)t * ld, f + (size_t)j * ld_f, i, n);
+                sum[t][j] = copy;
             }
         }
-        i += LANES / 2;
     }
-    for (int t = 0; t < rows; t++) {
+#pragma GCC unroll 2
+    for (int t = 0; t < rows; t += 2) {
+        Quarter two = add_lanes(&sum[t][0], &sum[t][1], &sum[t + 1][0], &sum[t + 1][1]);
         for (int j = 0; j < ranks; j++) {
-            if (i < n) {
-                float lane[LANES];
-                memcpy(lane, &sum[t][j], sizeof lane);
-                for (int e = i; e < n; e++) {
-                    lane[e % LANES] += x[(size_t)t * ld + e] * f[(size_t)j * ld_f + e];
-                }
-                memcpy(&sum[t][j], lane, sizeof lane);
-            }
-            h[(size_t)t * rank + j] = add_lanes(&sum[t][j]);
+            h[(size_t)t * rank + j] = two[j];
+        }
+        for (int j = 0; t + 1 < rows && j < ranks; j++) {
+            h[(size_t)(t + 1) * rank + j] = two[2 + j];
         }
     }
 }
@@ -149,8 +164,8 @@ FOR_EACH_CPU void thin_project_columns(float *h, const float *x, int ld, const f
         }                                                                                          \
     } while (0)
 
-INLINE void expand_rows(float *y, const float *z, const float *f, int ld_f, int n, int rank,
-                        int rows, int add)
+INLINE void expand_block(float *y, const float *z, const float *f, int ld_f, int n, int rank,
+                         int rows, int add)
 {
     int i = 0;
     for (; i + LANES <= n; i += LANES) {
@@ -162,6 +177,19 @@ INLINE void expand_rows(float *y, const float *z, const float *f, int ld_f, int 
     }
     for (; i < n; i++) {
         EXPAND(float, float);
+    }
+}
+
+/* The usual small rank is a constant, and its z a copy that y cannot be: both stay in registers. */
+INLINE void expand_rows(float *y, const float *z, const float *f, int ld_f, int n, int rank,
+                        int rows, int add)
+{
+    if (rank == 2) {
+        float copy[ROWS * 2];
+        memcpy(copy, z, (size_t)rows * 2 * sizeof *z);
+        expand_block(y, copy, f, ld_f, n, 2, rows, add);
+    } else {
+        expand_block(y, z, f, ld_f, n, rank, rows, add);
     }
 }
 
@@ -188,19 +216,25 @@ FOR_EACH_CPU void thin_expand_columns(float *y, const float *z, const float *f, 
     }
 }
 
-/* The small matrices: `rank` is a constant where it matters, so that loops unroll into registers.
- */
+/* The small matrices: `rank` is a constant where it matters, so that sums stay in registers. */
 INLINE void mix_rows(float *restrict z, const float *restrict h, const float *restrict m, int rows,
                      int rank)
 {
     for (int t = 0; t < rows; t++, z += rank, h += rank) {
-        for (int j = 0; j < rank; j++) {
-            z[j] = h[0] * m[j];
-        }
-        for (int k = 1; k < rank; k++) {
-            for (int j = 0; j < rank; j++) {
-                z[j] += h[k] * m[k * rank + j];
+        int j = 0;
+        for (; j + LANES / 2 <= rank; j += LANES / 2) {
+            Half total = h[0] * *(const LooseHalf *)(m + j);
+            for (int k = 1; k < rank; k++) {
+                total += h[k] * *(const LooseHalf *)(m + (size_t)k * rank + j);
             }
+            *(LooseHalf *)(z + j) = total;
+        }
+        for (; j < rank; j++) {
+            float total = h[0] * m[j];
+            for (int k = 1; k < rank; k++) {
+                total += h[k] * m[(size_t)k * rank + j];
+            }
+            z[j] = total;
         }
     }
 }
@@ -208,52 +242,14 @@ INLINE void mix_rows(float *restrict z, const float *restrict h, const float *re
 FOR_EACH_CPU void thin_mix(float *z, const float *h, const float *m, int rows, int rank)
 {
     switch (rank) {
-    case 1:
-        mix_rows(z, h, m, rows, 1);
-        break;
     case 2:
         mix_rows(z, h, m, rows, 2);
-        break;
-    case 4:
-        mix_rows(z, h, m, rows, 4);
         break;
     case 8:
         mix_rows(z, h, m, rows, 8);
         break;
     default:
         mix_rows(z, h, m, rows, rank);
-    }
-}
-
-INLINE void outer_rows(double *restrict sum, const float *restrict g, const float *restrict h,
-                       int rows, int rank)
-{
-    for (int t = 0; t < rows; t++, g += rank, h += rank) {
-        for (int j = 0; j < rank; j++) {
-            for (int k = 0; k < rank; k++) {
-                sum[j * rank + k] += (double)g[j] * (double)h[k];
-            }
-        }
-    }
-}
-
-FOR_EACH_CPU void thin_outer(double *sum, const float *g, const float *h, int rows, int rank)
-{
-    switch (rank) {
-    case 1:
-        outer_rows(sum, g, h, rows, 1);
-        break;
-    case 2:
-        outer_rows(sum, g, h, rows, 2);
-        break;
-    case 4:
-        outer_rows(sum, g, h, rows, 4);
-        break;
-    case 8:
-        outer_rows(sum, g, h, rows, 8);
-        break;
-    default:
-        outer_rows(sum, g, h, rows, rank);
     }
 }
 
@@ -303,5 +299,36 @@ FOR_EACH_CPU void thin_outer_columns(double *sum, const double *g, const float *
     }
     for (; j < rank; j++) {
         outer_block(sum + (size_t)j * n, g + j, x, ld, rows, n, rank, 1);
+    }
+}
+
+INLINE void outer_rows(double *restrict sum, const float *restrict g, const float *restrict h,
+                       int rows, int rank)
+{
+    for (int t = 0; t < rows; t++, g += rank, h += rank) {
+        for (int j = 0; j < rank; j++) {
+            for (int k = 0; k < rank; k++) {
+                sum[j * rank + k] += (double)g[j] * (double)h[k];
+            }
+        }
+    }
+}
+
+FOR_EACH_CPU void thin_outer(double *sum, const float *g, const float *h, int rows, int rank)
+{
+    double wide[WIDE];
+    int block = WIDE / rank;
+    if (rank == 2) {
+        outer_rows(sum, g, h, rows, 2);
+    } else if (rank < OUTER_RANKS) {
+        outer_rows(sum, g, h, rows, rank);
+    } else {
+        for (int t = 0; t < rows; t += block) {
+            int some = rows - t < block ? rows - t : block;
+            for (int e = 0; e < some * rank; e++) {
+                wide[e] = (double)g[(size_t)t * rank + e];
+            }
+            thin_outer_columns(sum, wide, h + (size_t)t * rank, rank, some, rank, rank);
+        }
     }
 }

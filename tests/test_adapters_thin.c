@@ -88,11 +88,12 @@ static void expansions_sum_the_rank_first_and_add_once(void **state)
 static void mixes_and_outer_products_run_in_order(void **state)
 {
     (void)state;
+    enum { MANY = MAX_ROWS * MAX_N / MAX_RANK };
     for (int rank = 1; rank <= MAX_RANK; rank++) {
         float z[MAX_ROWS * MAX_RANK];
         double sum[MAX_RANK * MAX_RANK] = {0.25};
         thin_mix(z, values[0], values[1], MAX_ROWS, rank);
-        thin_outer(sum, values[0], values[2], MAX_ROWS, rank);
+        thin_outer(sum, values[0], values[2], MANY, rank);
         for (int i = 0; i < MAX_ROWS * rank; i++) {
             volatile float expected = 0;
             for (int k = 0; k < rank; k++) {
@@ -104,7 +105,7 @@ static void mixes_and_outer_products_run_in_order(void **state)
         }
         for (int i = 0; i < rank * rank; i++) {
             volatile double expected = i ? 0 : 0.25;
-            for (int t = 0; t < MAX_ROWS; t++) {
+            for (int t = 0; t < MANY; t++) {
                 expected +=
                     (double)values[0][t * rank + i / rank] * (double)values[2][t * rank + i % rank];
             }
