@@ -2,38 +2,51 @@
  * its own module.
  *
  * The cache is a convenience that is never trusted: a file that is absent, short, of another key or
- * with a wrong checksum is as good as none, and a disk that cannot be written costs time, not the
- * run. */
+ * with a wrong checksum is as good as none. */
 #include "adapters/factors.h"
 
+#include <assert.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-#include "adapters/svd.h"
+#include "core/blas.h"
 #include "core/file.h"
 #include "core/parallel.h"
 
-#define ALGORITHM "tinylora-factors-1" /* change when other bits come out of the same weights */
+#define ALGORITHM "tinylora-factors-2" /* change when other bits come out of the same weights */
 enum { START_SEED = 0, KEY_SIZE = 256 };
 
-Status factors_compute(Factors *out, const float *w, int n_out, int n_in, int rank, uint64_t seed,
-                       Error *error)
+static Status check_rank(int rank, int n_out, int n_in, Error *error)
 {
     int most = n_out < n_in ? n_out : n_in;
-    if (rank < 1 || rank > most) {
-        return error_set(error, STATUS_USAGE,
-                         "rank %d of a %d x %d matrix: from 1 to %d are possible", rank, n_out,
-                         n_in, most);
+    return rank >= 1 && rank <= most
+               ? STATUS_OK
+               : error_set(error, STATUS_USAGE,
+                           "rank %d of a %d x %d matrix: from 1 to %d are possible", rank, n_out,
+                           n_in, most);
+}
+
+Status factors_compute(Factors *out, const Weight *w, int rank, uint64_t seed, const SvdStop *stop,
+                       Error *error)
+{
+    Status status = check_rank(rank, w->n_out, w->n_in, error);
+    if (status != STATUS_OK) {
+        return status;
     }
-    Factors f = {.n_out = n_out, .n_in = n_in, .rank = rank};
-    f.u = malloc((size_t)rank * n_out * sizeof *f.u);
+    size_t n = (size_t)w->n_out * w->n_in, bad = tensor_find_nonfinite(w->data, w->type, n);
+    if (bad < n) {
+        return error_set(error, STATUS_REFUSED, "weight (%zu, %zu) is infinite or not a number",
+                         bad / (size_t)w->n_in, bad % (size_t)w->n_in);
+    }
+    Factors f = {.n_out = w->n_out, .n_in = w->n_in, .rank = rank};
+    f.u = malloc((size_t)rank * f.n_out * sizeof *f.u);
     f.s = malloc((size_t)rank * sizeof *f.s);
-    f.v = malloc((size_t)rank * n_in * sizeof *f.v);
-    Status status = f.u && f.s && f.v
-                        ? svd_top(f.u, f.s, f.v, w, n_out, n_in, rank, seed, error)
-                        : error_set(error, STATUS_FAILED, "no memory for factors of rank %d", rank);
+    f.v = malloc((size_t)rank * f.n_in * sizeof *f.v);
+    status = f.u && f.s && f.v
+                 ? svd_top(f.u, f.s, f.v, w, rank, seed, stop, error)
+                 : error_set(error, STATUS_FAILED, "no memory for factors of rank %d", rank);
     if (status != STATUS_OK) {
         factors_release(&f);
         return status;
@@ -50,19 +63,15 @@ void factors_release(Factors *factors)
     *factors = (Factors){0};
 }
 
-/* What the factors are a function of. w: the module's weight, hashed where the model has no hash of
- * its own. */
-static void make_key(char key[KEY_SIZE], const Model *model, const Module *module, const float *w,
-                     int n_out, int n_in, int rank)
+/* -- the cache --------------------------------------------------------------------------------- */
+
+/* What the factors are a function of. */
+static void make_key(char key[KEY_SIZE], const Weight *w, int rank)
 {
-    char name[96], hash[SHA256_HEX_SIZE];
-    module_name(name, module->layer, module->role);
-    if (model->weights_sha256[0]) {
-        memcpy(hash, model->weights_sha256, sizeof hash);
-    } else {
-        sha256_bytes(hash, w, (size_t)n_out * n_in * sizeof *w);
-    }
-    snprintf(key, KEY_SIZE, "%s %s %s %dx%d rank %d\n", ALGORITHM, hash, name, n_out, n_in, rank);
+    char hash[SHA256_HEX_SIZE];
+    sha256_bytes(hash, w->data, (size_t)w->n_out * w->n_in * tensor_type_size(w->type));
+    snprintf(key, KEY_SIZE, "%s %s %s %s %dx%d rank %d\n", ALGORITHM, blas_core_name(), hash,
+             tensor_type_name(w->type), w->n_out, w->n_in, rank);
 }
 
 static Status cache_path(char path[FILE_PATH_MAX], const char *directory, const char *key)
@@ -120,14 +129,15 @@ static bool cache_read(Factors *out, const char *directory, const char *key, int
     return true;
 }
 
-static void cache_write(const Factors *f, const char *directory, const char *key)
+static Status cache_write(const Factors *f, const char *directory, const char *key, Error *error)
 {
     char path[FILE_PATH_MAX];
+    Status status = cache_path(path, directory, key);
     size_t body = body_size(key, f->n_out, f->n_in, f->rank);
     char *bytes = malloc(body + SHA256_HEX_SIZE);
-    if (bytes == NULL || cache_path(path, directory, key) != STATUS_OK) {
+    if (bytes == NULL || status != STATUS_OK) {
         free(bytes);
-        return;
+        return error_set(error, STATUS_FAILED, "%s: no memory or too long a path", directory);
     }
     size_t n_u = (size_t)f->rank * f->n_out * sizeof(float), n_s = (size_t)f->rank * sizeof(float);
     char *to = bytes + strlen(key);
@@ -136,76 +146,148 @@ static void cache_write(const Factors *f, const char *directory, const char *key
     memcpy(to + n_u, f->s, n_s);
     memcpy(to + n_u + n_s, f->v, (size_t)f->rank * f->n_in * sizeof(float));
     sha256_bytes(bytes + body, bytes, body);
-    (void)file_write(path, bytes, body + SHA256_HEX_SIZE - 1, NULL);
+    status = file_write(path, bytes, body + SHA256_HEX_SIZE - 1, error);
     free(bytes);
-}
-
-static Status open_module(Factors *out, const Model *model, const Module *module, int rank,
-                          const char *directory, Error *error)
-{
-    int n_out, n_in;
-    char key[KEY_SIZE];
-    role_shape(&model->config, module->role, &n_out, &n_in);
-    bool hashed = model->weights_sha256[0] != 0; /* the key then needs no weights */
-    if (directory && hashed) {
-        make_key(key, model, module, NULL, n_out, n_in, rank);
-        if (cache_read(out, directory, key, n_out, n_in, rank)) {
-            return STATUS_OK;
-        }
-    }
-    float *w = malloc((size_t)n_out * n_in * sizeof *w);
-    if (w == NULL) {
-        return error_set(error, STATUS_FAILED, "no memory for a weight: %.1f GiB",
-                         (double)n_out * n_in * sizeof *w / 0x1p30);
-    }
-    model_module_weight(model, module->layer, module->role, w);
-    if (directory && !hashed) {
-        make_key(key, model, module, w, n_out, n_in, rank);
-    }
-    Status status = STATUS_OK;
-    if (!directory || hashed || !cache_read(out, directory, key, n_out, n_in, rank)) {
-        status = factors_compute(out, w, n_out, n_in, rank, START_SEED, error);
-        if (status == STATUS_OK && directory) {
-            cache_write(out, directory, key);
-        }
-    }
-    free(w);
     return status;
 }
 
-/* Modules divided among threads. */
+/* -- modules divided among threads ------------------------------------------------------------- */
+
 typedef struct {
-    Factors *factors;
-    const Model *model;
-    const Module *modules;
-    int n_modules, rank;
-    const char *directory;
-    void (*progress)(void *, int, int);
-    void *progress_context;
-    int n_done;
-    int failed; /* the first module that failed, whoever was faster; n_modules: none */
+    FactorsStream job;
+    const int *order; /* (n_modules) in which they are worked on; NULL: as they are */
+    Factors *kept;    /* NULL: each is released once it is finished */
+    int failed;       /* the first in that order, whoever was faster; n_modules: none */
+    bool stopped;
     Status status;
     Error error;
 } Work;
 
+static const Tensor *tensor_of(const FactorsStream *job, int module)
+{
+    char name[128];
+    module_name(name, job->modules[module].layer, job->modules[module].role);
+    strcat(name, ".weight");
+    const Tensor *tensor = safetensors_find(job->file, name);
+    assert(tensor); /* model_config_check saw it */
+    return tensor;
+}
+
+static Status find_factors(Factors *out, bool *cached, const Work *work, int module, Error *error)
+{
+    const FactorsStream *job = &work->job;
+    const Tensor *tensor = tensor_of(job, module);
+    Weight w = {.data = tensor->data, .type = tensor->type};
+    SvdStop stop = {job->stopping, job->context};
+    char key[KEY_SIZE];
+    Status status = STATUS_OK;
+    role_shape(job->config, job->modules[module].role, &w.n_out, &w.n_in);
+    if (job->cache_directory) {
+        make_key(key, &w, job->rank);
+        *cached = cache_read(out, job->cache_directory, key, w.n_out, w.n_in, job->rank);
+    }
+    if (!*cached) {
+        status = factors_compute(out, &w, job->rank, START_SEED, &stop, error);
+    }
+    safetensors_forget(job->file, tensor);
+    if (status == STATUS_OK && !*cached && job->cache_directory) {
+        /* Those that are used now need no disk. */
+        status = cache_write(out, job->cache_directory, key, error);
+        status = work->kept ? STATUS_OK : status;
+        if (status != STATUS_OK) {
+            factors_release(out);
+        }
+    }
+    return status;
+}
+
 static void work_on_module(void *context, int i, int thread)
 {
     (void)thread;
-    Work *w = context;
+    Work *work = context;
+    const FactorsStream *job = &work->job;
+    int module = work->order ? work->order[i] : i;
+    bool go, cached = false;
+    Factors factors;
     Error error = {{0}};
-    Status status =
-        open_module(&w->factors[i], w->model, &w->modules[i], w->rank, w->directory, &error);
 #pragma omp critical(adapters_factors)
     {
-        if (status != STATUS_OK && i < w->failed) {
-            w->failed = i;
-            w->status = status;
-            w->error = error;
+        work->stopped = work->stopped || (job->stopping && job->stopping(job->context));
+        go = !work->stopped && i < work->failed;
+        if (go && job->started) {
+            job->started(job->context, module);
         }
-        w->n_done++;
-        if (w->progress) {
-            w->progress(w->progress_context, w->n_done, w->n_modules);
+    }
+    if (!go) {
+        return;
+    }
+    Status status = find_factors(&factors, &cached, work, module, &error);
+#pragma omp critical(adapters_factors)
+    {
+        if (status == STATUS_OK && job->finished) {
+            job->finished(job->context, module, &factors, cached);
+        } else if (status == STATUS_STOPPED) {
+            work->stopped = true;
+        } else if (status != STATUS_OK && i < work->failed) {
+            work->failed = i;
+            work->status = status;
+            work->error = error;
         }
+    }
+    if (status == STATUS_OK && work->kept) {
+        work->kept[module] = factors;
+    } else if (status == STATUS_OK) {
+        factors_release(&factors);
+    }
+}
+
+static Status name_module(const FactorsStream *job, int module, Status status, Error *error)
+{
+    char name[96];
+    module_name(name, job->modules[module].layer, job->modules[module].role);
+    return error_context(error, status, "module \"%s\"", name);
+}
+
+static Status run(Work *work, Error *error)
+{
+    const FactorsStream *job = &work->job;
+    for (int i = 0; i < job->n_modules; i++) {
+        int n_out, n_in;
+        role_shape(job->config, job->modules[i].role, &n_out, &n_in);
+        Status status = check_rank(job->rank, n_out, n_in, error);
+        if (status != STATUS_OK) {
+            return name_module(job, i, status, error);
+        }
+    }
+    work->failed = job->n_modules;
+    int blas_threads = svd_begin();
+    parallel_for(job->n_modules, job->n_threads, work_on_module, work);
+    svd_end(blas_threads);
+    if (work->status != STATUS_OK) {
+        if (error) {
+            *error = work->error;
+        }
+        return name_module(job, work->order ? work->order[work->failed] : work->failed,
+                           work->status, error);
+    }
+    return work->stopped ? error_set(error, STATUS_STOPPED, "stopped") : STATUS_OK;
+}
+
+typedef struct {
+    void (*call)(void *, int, int);
+    void *context;
+    int n_done, n_modules;
+} Count;
+
+static void count_finished(void *context, int module, const Factors *factors, bool cached)
+{
+    (void)module;
+    (void)factors;
+    (void)cached;
+    Count *count = context;
+    count->n_done++;
+    if (count->call) {
+        count->call(count->context, count->n_done, count->n_modules);
     }
 }
 
@@ -213,22 +295,67 @@ Status factors_open(Factors *factors, const Model *model, const Module *modules,
                     int rank, int n_threads, const char *cache_directory,
                     void (*progress)(void *, int, int), void *progress_context, Error *error)
 {
-    if (cache_directory) {
-        (void)mkdir(cache_directory, 0777);
-    }
+    Count count = {progress, progress_context, 0, n_modules};
+    Work work = {.job = {.file = model->file,
+                         .config = &model->config,
+                         .modules = modules,
+                         .n_modules = n_modules,
+                         .rank = rank,
+                         .n_threads = n_threads,
+                         .cache_directory = cache_directory,
+                         .finished = count_finished,
+                         .context = &count},
+                 .kept = factors};
     memset(factors, 0, (size_t)n_modules * sizeof *factors);
-    Work work = {factors,          model, modules,   n_modules, rank, cache_directory, progress,
-                 progress_context, 0,     n_modules, STATUS_OK, {{0}}};
-    int blas_threads = svd_begin();
-    parallel_for(n_modules, n_threads, work_on_module, &work);
-    svd_end(blas_threads);
-    if (work.status != STATUS_OK) {
-        for (int i = 0; i < n_modules; i++) {
-            factors_release(&factors[i]);
-        }
-        char name[96];
-        module_name(name, modules[work.failed].layer, modules[work.failed].role);
-        return error_set(error, work.status, "module \"%s\": %s", name, work.error.message);
+    if (cache_directory) {
+        (void)directory_make(cache_directory, NULL);
     }
+    Status status = run(&work, error);
+    for (int i = 0; status != STATUS_OK && i < n_modules; i++) {
+        factors_release(&factors[i]);
+    }
+    return status;
+}
+
+typedef struct {
+    uintptr_t address;
+    int module;
+} Place;
+
+static int by_address(const void *a, const void *b)
+{
+    const Place *left = a, *right = b;
+    return (left->address > right->address) - (left->address < right->address);
+}
+
+/* The modules in the order of their weights in the file or in each of its shards. */
+static Status order_by_place(int *order, const FactorsStream *job, Error *error)
+{
+    Place *places = malloc(((size_t)job->n_modules + 1) * sizeof *places);
+    if (places == NULL) {
+        return error_set(error, STATUS_FAILED, "no memory for %d modules", job->n_modules);
+    }
+    for (int i = 0; i < job->n_modules; i++) {
+        places[i] = (Place){(uintptr_t)tensor_of(job, i)->data, i};
+    }
+    qsort(places, (size_t)job->n_modules, sizeof *places, by_address);
+    for (int i = 0; i < job->n_modules; i++) {
+        order[i] = places[i].module;
+    }
+    free(places);
     return STATUS_OK;
+}
+
+Status factors_stream(const FactorsStream *stream, Error *error)
+{
+    int *order = malloc(((size_t)stream->n_modules + 1) * sizeof *order);
+    if (order == NULL) {
+        return error_set(error, STATUS_FAILED, "no memory for %d modules", stream->n_modules);
+    }
+    Work work = {.job = *stream, .order = order};
+    Status status = order_by_place(order, stream, error);
+    status = status ? status : directory_make(stream->cache_directory, error);
+    status = status ? status : run(&work, error);
+    free(order);
+    return status;
 }

@@ -17,5 +17,7 @@ const Verb *const verbs[] = {
     &verb_export_figures, &verb_export_notebook, &verb_export_report,
 
     &verb_adapter_export, &verb_adapter_import, &verb_adapter_diff,
+
+    &verb_factors,
 };
 const int n_verbs = sizeof verbs / sizeof verbs[0];

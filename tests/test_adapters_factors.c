@@ -21,7 +21,8 @@ static Factors compute(const float *w, int n_out, int n_in, int rank)
 {
     Factors f;
     int n_threads = svd_begin();
-    tiny_require(factors_compute(&f, w, n_out, n_in, rank, 0, &error), &error);
+    tiny_require(factors_compute(&f, &(Weight){w, TENSOR_F32, n_out, n_in}, rank, 0, NULL, &error),
+                 &error);
     svd_end(n_threads);
     return f;
 }
@@ -105,8 +106,8 @@ static float *random_matrix(int n_out, int n_in, int kind)
 static void random_matrices_agree_with_lapack(void **state)
 {
     (void)state;
-    const int shapes[][2] = {{64, 48}, {128, 131}, {301, 203}, {151, 397}};
-    for (int s = 0; s < 4; s++) {
+    const int shapes[][2] = {{64, 48}, {128, 131}, {301, 203}, {151, 397}, {459, 263}};
+    for (int s = 0; s < 5; s++) {
         for (int kind = 0; kind < 3; kind++) {
             float *w = random_matrix(shapes[s][0], shapes[s][1], kind);
             for (int rank = 1; rank <= 8; rank *= 2) {
@@ -115,6 +116,141 @@ static void random_matrices_agree_with_lapack(void **state)
             free(w);
         }
     }
+}
+
+/* Known spectra: U diag(s) V^T of random orthonormal U, V. s_j = j^-decay, or s_2 and s_3 one part
+ * in a thousand apart. */
+static void slow_decay_and_near_ties_agree_with_lapack(void **state)
+{
+    (void)state;
+    enum { ROWS = 260, COLUMNS = 170 };
+    float *w = random_matrix(ROWS, COLUMNS, 0), s[COLUMNS];
+    float *u = malloc(ROWS * COLUMNS * sizeof *u), *vt = malloc(COLUMNS * COLUMNS * sizeof *vt);
+    assert_int_equal(LAPACKE_sgesdd(LAPACK_ROW_MAJOR, 'S', ROWS, COLUMNS, w, COLUMNS, s, u, COLUMNS,
+                                    vt, COLUMNS),
+                     0);
+    for (int kind = 0; kind < 3; kind++) {
+        for (int i = 0; i < ROWS * COLUMNS; i++) {
+            double sum = 0;
+            for (int j = 0; j < COLUMNS; j++) {
+                double value = kind == 0   ? pow(j + 1, -0.1)
+                               : kind == 1 ? pow(j + 1, -1.5)
+                               : j == 1    ? 0.9
+                               : j == 2    ? 0.8991
+                                           : 1.0 / (1 + 0.3 * j);
+                sum += (double)u[i / COLUMNS * COLUMNS + j] * value *
+                       (double)vt[j * COLUMNS + i % COLUMNS];
+            }
+            w[i] = (float)sum;
+        }
+        check_against_lapack(w, ROWS, COLUMNS, 2);
+        check_against_lapack(w, ROWS, COLUMNS, 3);
+    }
+    free(w);
+    free(u);
+    free(vt);
+}
+
+/* Weights that no model has, whose fourth powers leave single precision. */
+static void tiny_and_huge_weights_agree_with_lapack(void **state)
+{
+    (void)state;
+    const float scales[] = {1e-30f, 1e-12f, 1e12f, 1e30f};
+    for (int i = 0; i < 4; i++) {
+        float *w = random_matrix(160, 144, 1);
+        for (int e = 0; e < 160 * 144; e++) {
+            w[e] *= scales[i];
+        }
+        check_against_lapack(w, 160, 144, 2);
+        free(w);
+    }
+}
+
+/* A weight is read in its own type, wherever it lies. */
+static void types_and_places_do_not_matter(void **state)
+{
+    (void)state;
+    enum { ROWS = 147, COLUMNS = 203 };
+    const TensorType types[] = {TENSOR_BF16, TENSOR_F16, TENSOR_F32};
+    float *w = random_matrix(ROWS, COLUMNS, 1);
+    char *bytes = malloc((ROWS * COLUMNS + 1) * sizeof *w);
+    for (int t = 0; t < 3; t++) {
+        Factors own, plain;
+        tensor_from_f32(bytes + 1, w, types[t], ROWS * COLUMNS);
+        tensor_to_f32(w, bytes + 1, types[t], ROWS * COLUMNS); /* what it holds */
+        plain = compute(w, ROWS, COLUMNS, 2);
+        int n_threads = svd_begin();
+        Weight there = {bytes + 1, types[t], ROWS, COLUMNS};
+        tiny_require(factors_compute(&own, &there, 2, 0, NULL, &error), &error);
+        svd_end(n_threads);
+        assert_memory_equal(own.u, plain.u, 2 * ROWS * sizeof(float));
+        assert_memory_equal(own.s, plain.s, 2 * sizeof(float));
+        assert_memory_equal(own.v, plain.v, 2 * COLUMNS * sizeof(float));
+        factors_release(&own);
+        factors_release(&plain);
+    }
+    free(bytes);
+    free(w);
+}
+
+static bool stop_at_third(void *context)
+{
+    return ++*(int *)context == 3;
+}
+
+static void a_decomposition_stops_between_products(void **state)
+{
+    (void)state;
+    int asked = 0;
+    Factors f;
+    float *w = random_matrix(160, 144, 0);
+    SvdStop stop = {stop_at_third, &asked};
+    int n_threads = svd_begin();
+    Weight weight = {w, TENSOR_F32, 160, 144};
+    assert_int_equal(factors_compute(&f, &weight, 2, 0, &stop, &error), STATUS_STOPPED);
+    svd_end(n_threads);
+    assert_int_equal(asked, 3);
+    free(w);
+}
+
+/* z = W^T W x and y = W x as in double; what is beside a vector does not show. */
+static void the_product_is_that_of_double_precision(void **state)
+{
+    (void)state;
+    enum { ROWS = 45, COLUMNS = 1037, VECTORS = 2 * GRAM_VECTORS };
+    float *w = random_matrix(ROWS, COLUMNS, 0), *x = random_matrix(VECTORS, COLUMNS, 0);
+    float *z = malloc(VECTORS * COLUMNS * sizeof *z), *y = malloc(VECTORS * ROWS * sizeof *y);
+    float *scratch = malloc(GRAM_ROWS * COLUMNS * sizeof *scratch);
+    Weight weight = {w, TENSOR_F32, ROWS, COLUMNS};
+    memset(z, 0xff, VECTORS * COLUMNS * sizeof *z); /* NaN */
+    memset(y, 0xff, VECTORS * ROWS * sizeof *y);
+    gram_apply(z, y, x, &weight, VECTORS / GRAM_VECTORS, scratch);
+    for (int v = 0; v < VECTORS; v++) {
+        int group = v / GRAM_VECTORS, lane = v % GRAM_VECTORS;
+        double product[ROWS] = {0}, sum;
+        for (int i = 0; i < ROWS; i++) {
+            for (int k = 0; k < COLUMNS; k++) {
+                product[i] += (double)w[i * COLUMNS + k] *
+                              (double)x[(group * COLUMNS + k) * GRAM_VECTORS + lane];
+            }
+            /* sums of 0.013, from a thousand terms that round one after another: 1e-8 and its tail
+             */
+            assert_true(fabs((double)y[(group * ROWS + i) * GRAM_VECTORS + lane] - product[i]) <
+                        1e-7);
+        }
+        for (int k = 0; k < COLUMNS; k++) {
+            sum = 0;
+            for (int i = 0; i < ROWS; i++) {
+                sum += (double)w[i * COLUMNS + k] * product[i];
+            }
+            assert_true(fabs((double)z[(group * COLUMNS + k) * GRAM_VECTORS + lane] - sum) < 1e-8);
+        }
+    }
+    free(w);
+    free(x);
+    free(y);
+    free(z);
+    free(scratch);
 }
 
 static void weights_of_trained_models_agree_with_lapack(void **state)
@@ -215,11 +351,12 @@ static void impossible_matrices_are_refused(void **state)
     (void)state;
     float w[6] = {1, 2, 3, 4, INFINITY, 6};
     Factors f;
-    assert_int_equal(factors_compute(&f, w, 2, 3, 3, 0, &error), STATUS_USAGE);
+    Weight two = {w, TENSOR_F32, 2, 3};
+    assert_int_equal(factors_compute(&f, &two, 3, 0, NULL, &error), STATUS_USAGE);
     assert_string_equal(error.message, "rank 3 of a 2 x 3 matrix: from 1 to 2 are possible");
-    assert_int_equal(factors_compute(&f, w, 2, 3, 0, 0, &error), STATUS_USAGE);
-    assert_int_equal(factors_compute(&f, w, 2, 3, 1, 0, &error), STATUS_FAILED);
-    assert_string_equal(error.message, "weight (1, 1) is not a finite number");
+    assert_int_equal(factors_compute(&f, &two, 0, 0, NULL, &error), STATUS_USAGE);
+    assert_int_equal(factors_compute(&f, &two, 1, 0, NULL, &error), STATUS_REFUSED);
+    assert_string_equal(error.message, "weight (1, 1) is infinite or not a number");
 }
 
 /* -- a model's factors and their cache --------------------------------------------------------- */
@@ -381,11 +518,11 @@ static void the_cache_is_read_and_its_key_knows_model_and_rank(void **state)
     tiny_require(factors_open(f, model, modules, 1, 3, 1, cache, NULL, NULL, &error), &error);
     assert_true(f[0].rank == 3 && f[0].u[0] != planted);
     factors_release(f);
-    snprintf(model->weights_sha256, sizeof model->weights_sha256, "%064d", 7);
-    tiny_require(factors_open(f, model, modules, 1, 2, 1, cache, NULL, NULL, &error), &error);
+    Model *other = tiny_model_open(&model->config, 6);
+    tiny_require(factors_open(f, other, modules, 1, 2, 1, cache, NULL, NULL, &error), &error);
     assert_true(f[0].u[0] != planted);
     factors_release(f);
-    model->weights_sha256[0] = 0;
+    model_free(other);
     assert_int_equal(list_cache(paths), 3);
 }
 
@@ -412,6 +549,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_matrices_agree_with_lapack),
+        cmocka_unit_test(slow_decay_and_near_ties_agree_with_lapack),
+        cmocka_unit_test(tiny_and_huge_weights_agree_with_lapack),
+        cmocka_unit_test(types_and_places_do_not_matter),
+        cmocka_unit_test(a_decomposition_stops_between_products),
+        cmocka_unit_test(the_product_is_that_of_double_precision),
         cmocka_unit_test(weights_of_trained_models_agree_with_lapack),
         cmocka_unit_test(matrices_of_low_or_full_rank_are_factored_whole),
         cmocka_unit_test(impossible_matrices_are_refused),

@@ -44,7 +44,8 @@ static int numerical_rank(const Plan *plan, const Module *modules, const int *gr
     float *u = malloc((size_t)most * n_rows * sizeof *u), *v = malloc((size_t)most * n * sizeof *v);
     Error error;
     int threads = svd_begin();
-    assert_int_equal(svd_top(u, s, v, a, n_rows, n, most, 0, &error), STATUS_OK);
+    assert_int_equal(svd_top(u, s, v, &(Weight){a, TENSOR_F32, n_rows, n}, most, 0, NULL, &error),
+                     STATUS_OK);
     svd_end(threads);
     while (rank < most && s[rank] > 1e-5f * s[0]) {
         rank++;
