@@ -526,7 +526,13 @@ static Status run_members(Fusion *fusion, Store *store, Error *error)
     const World *world = fusion->bench->world;
     Status status = STATUS_OK;
     for (size_t i = 0; i < fusion->n && !status; i++) {
-        status = begin_member(fusion, store, &fusion->members[i], error);
+        Member *member = &fusion->members[i];
+        if (member->cell->state == RUN_DONE) { /* by another process, while this one waited */
+            member->active = false;
+            fusion->progress->n_done++;
+        } else {
+            status = begin_member(fusion, store, member, error);
+        }
     }
     while (!status) {
         size_t chosen[FUSION_MAX];
