@@ -59,6 +59,14 @@ if [ -n "$python" ]; then
 else
     echo "peer: none, no python3 here has torch"
 fi
+# What an adapter of 13 scalars is of a step, %: by the best steps, by the medians, by the time inside its calls.
+overhead() { # SHAPE MODEL REPEATS TASK...
+    local shape=$1 model=$2 times=$3
+    shift 3
+    printf "%-13s %-15s %s\n" "$shape" "$*" "$(env OPENBLAS_CORETYPE=$cores GOMP_SPINCOUNT=5000 \
+        "$build/bench_engine" "$model" "$threads" "$times" "$@")"
+}
+
 printf "%-13s %-15s %-9s %10s %10s %8s  %-5s %10s %8s %7s\n" shape task unit best median MiB peer median MiB ratio
 
 # Questions with their answers, and a tokenizer of the shape's vocabulary; without them surfaces are not timed.
@@ -68,8 +76,8 @@ for shape in $shapes; do
     dtype=$(sed -n 's/.*"torch_dtype": "\(.*\)".*/\1/p' "bench/$shape.json")
     case $dtype in bfloat16) dtype=bf16 ;; *) dtype=f32 ;; esac
     [ -d "$work/$shape" ] || "$build/tinylora" --quiet model random --config "bench/$shape.json" --dtype $dtype --seed 1 "$work/$shape"
-    new=48
-    [ "$shape" = small ] && new=256
+    new=48 times=$repeats
+    [ "$shape" = small ] && new=256 times=30
     for n in 1 8 16 32; do
         row "$shape" $dtype decode $n $new
     done
@@ -85,9 +93,11 @@ for shape in $shapes; do
             echo "peer, $peer_dtype: $(peer $peer_dtype "$shape" scan "$work/tokens" 16)"
         done
     fi
+    overhead "$shape" "$work/$shape" "$times" overhead 4 256
     if [ "$shape" = small ]; then # as it scales: by tokens, and by adapters in one batch
         row "$shape" none train 1 256
         row "$shape" none train 28 256
         row "$shape" none train 28 256 7
     fi
 done
+overhead abacus models/abacus 300 overhead 16 64

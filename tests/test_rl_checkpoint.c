@@ -47,6 +47,26 @@ static void a_checkpoint_is_read_back_bit_for_bit(void **state)
     free(bytes);
 }
 
+/* Budget 13: what is stored of a run between two steps, and what of it is in memory. */
+static void the_whole_state_of_thirteen_scalars_is_below_a_kibibyte(void **state)
+{
+    (void)state;
+    enum { BUDGET = 13, COUNTERS = 48, HASH = 64 };
+    float v[BUDGET] = {0.5f}, moments[2 * BUDGET] = {0.25f};
+    for (int i = 0; i < n_optimizers; i++) {
+        Learner learner = test_learner(v, moments);
+        learner.n = BUDGET;
+        learner.settings.optimizer = optimizers[i];
+        size_t arrays = 1 + (size_t)optimizers[i]->n_moments, n;
+        void *bytes;
+        checkpoint_write(&bytes, &n, &learner);
+        assert_int_equal(n, COUNTERS + arrays * BUDGET * sizeof(float) + HASH);
+        assert_true(n < 1024);
+        assert_true(sizeof learner + arrays * BUDGET * sizeof(float) < 1024);
+        free(bytes);
+    }
+}
+
 static void refuses(const void *bytes, size_t n, int n_parameters, const char *expected)
 {
     float v[5] = {9, 9, 9, 9, 9}, moments[10] = {0};
@@ -95,6 +115,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_checkpoint_is_read_back_bit_for_bit),
+        cmocka_unit_test(the_whole_state_of_thirteen_scalars_is_below_a_kibibyte),
         cmocka_unit_test(a_bent_checkpoint_is_refused_at_every_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
