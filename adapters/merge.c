@@ -347,9 +347,12 @@ Status merged_read(float **v, size_t *n, const char *directory, const ModelConfi
     }
     status = status ? status : model_weights_path(path, directory, error);
     status = status ? status : safetensors_open(&file, path, error);
-    status = status ? status : model_config_check(&config, file, error);
-    status = status ? status : model_weights_check(&config, file, error);
-    status = status ? status : read_weights(v, n, file, &config, error);
+    if (!status) {
+        status = model_config_check(&config, file, error);
+        status = status ? status : model_weights_check(&config, file, error);
+        status = status ? error_context(error, status, "%s", path)
+                        : read_weights(v, n, file, &config, error);
+    }
     safetensors_close(file);
     return status;
 }

@@ -1,8 +1,10 @@
 /* Every format is one function of adapters/ or the descriptor; here it is chosen. */
 #include "experiments/carry.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "adapters/gguf_lora.h"
 #include "adapters/peft.h"
@@ -65,6 +67,18 @@ bool carry_is_adapter(const char *directory)
            has(directory, "config.json");
 }
 
+/* What an adapter's folder lacks is a fault of the folder. */
+static Status check_readable(const char *directory, const char *name, Error *error)
+{
+    char path[FILE_PATH_MAX];
+    Status status = path_join(path, directory, name, error);
+    if (!status && access(path, R_OK) != 0) {
+        status =
+            error_set(error, STATUS_REFUSED, "%s: cannot be opened: %s", path, strerror(errno));
+    }
+    return status;
+}
+
 /* A merged model is its base, trained in full. */
 static Status open_merged(RunAdapter *adapter, const char *directory, const char *model_directory,
                           Error *error)
@@ -113,10 +127,16 @@ Status carry_open(RunAdapter *adapter, const char *directory, const char *model,
                          " nor a merged model's config.json",
                          directory);
     }
-    Status status = has(directory, DESCRIPTOR_FILE) ? descriptor_read(adapter, directory, error)
-                    : has(directory, PEFT_CONFIG_FILE)
-                        ? open_peft(adapter, directory, model_directory, error)
-                        : open_merged(adapter, directory, model_directory, error);
+    bool bytes = has(directory, DESCRIPTOR_FILE), peft = !bytes && has(directory, PEFT_CONFIG_FILE);
+    const char *first = bytes ? DESCRIPTOR_FILE : peft ? PEFT_CONFIG_FILE : "config.json";
+    Status status = check_readable(directory, first, error);
+    if (!status && (bytes || peft)) {
+        status = check_readable(directory, bytes ? VALUES_FILE : PEFT_WEIGHTS_FILE, error);
+    }
+    status = status  ? status
+             : bytes ? descriptor_read(adapter, directory, error)
+             : peft  ? open_peft(adapter, directory, model_directory, error)
+                     : open_merged(adapter, directory, model_directory, error);
     if (status) {
         return status;
     }

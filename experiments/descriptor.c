@@ -12,7 +12,6 @@
 #include "core/json.h"
 
 #define FORMAT "tinylora-adapter"
-#define VALUES_FILE "v.bin"
 #define MAP_FILE "tie_map.json"
 enum { VERSION = 1, MAX_DESCRIPTOR = 1 << 26, MAX_MAP = 1 << 24 };
 

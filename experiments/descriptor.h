@@ -5,6 +5,7 @@
 #include "experiments/session.h"
 
 #define DESCRIPTOR_FILE "adapter.json"
+#define VALUES_FILE "v.bin"
 
 /* A folder with both, which must not exist or be empty. type: of the scalars in v.bin; rounding:
  * the largest |v - what is stored|. The bank's adapter 1 is v, and is again. Errors: STATUS_USAGE

@@ -215,6 +215,12 @@ static void a_merged_model_comes_back_as_an_adapter_of_its_base(void **state)
             "adapter import back-peft --model shallow");
     shell("cp -r back-peft cut; truncate -s -100 cut/model.safetensors");
     refused(3, "cut/model.safetensors", "adapter import cut --model abacus");
+    shell("rm cut/model.safetensors; ln -s nowhere cut/config.json -f");
+    refused(3, "cut/config.json: cannot be opened", "adapter import cut --model abacus");
+    shell("rm -rf cut; cp -r back-peft cut; printf '\\300\\177' | dd of=cut/model.safetensors bs=1 "
+          "seek=$(($(stat -c %%s cut/model.safetensors) - 2)) conv=notrunc 2>/dev/null");
+    refused(3, "cut/model.safetensors: tensor \"model.norm.weight\": element 95 is infinite or",
+            "adapter import cut --model abacus");
 }
 
 static void exports_for_peft_come_back_and_as_stored_runs(void **state)
@@ -360,6 +366,10 @@ static void broken_adapters_are_refused_with_file_and_rule(void **state)
         {"sed -i 's/\"sigma\"/\"sigmund\"/' x/adapter.json", "unknown setting \"sigmund\""},
         {"truncate -s 400 x/adapter.json", "x/adapter.json: line"},
         {"rm x/adapter.json", "it has neither adapter.json nor adapter_config.json"},
+        {"rm x/v.bin", "x/v.bin: cannot be opened: No such file"},
+        {"ln -sf nowhere x/adapter.json", "x/adapter.json: cannot be opened: No such file"},
+        {"ln -sf /dev/zero x/v.bin", "x/v.bin"},
+        {"truncate -s +1 x/v.bin", "x/v.bin: has 53 bytes"},
     };
     char *id = run_of("tiny");
     free(done("adapter export %s --format bytes sound", id));
@@ -383,6 +393,8 @@ static void broken_adapters_are_refused_with_file_and_rule(void **state)
          "option \"init_lora_weights\" = \"pissa\""},
         {"sed -i 's/\"LORA\"/\"IA3\"/' x/adapter_config.json", "\"peft_type\" is \"IA3\""},
         {"truncate -s 3000 x/adapter_model.safetensors", "x/adapter_model.safetensors: "},
+        {"rm x/adapter_model.safetensors",
+         "x/adapter_model.safetensors: cannot be opened: No such"},
     };
     char *lora = run_of("lora");
     free(done("adapter export %s --format peft-lora sound-lora", lora));
