@@ -160,7 +160,11 @@ static Status settle_budget(RunSpec *spec, Error *error)
     if (spec->adapter.u && spec->adapter.groups) {
         int64_t product = (int64_t)spec->adapter.u * spec->adapter.groups;
         if (spec->adapter.budget && spec->adapter.budget != product) {
-            return rule("adapter.budget", error, "is not adapter.u x adapter.groups");
+            return error_set(
+                error, STATUS_USAGE,
+                "adapter.budget: %d is not adapter.u x adapter.groups, %lld; leave one "
+                "of the three out",
+                spec->adapter.budget, (long long)product);
         }
         if (product > 1000000000) {
             return rule("adapter.u", error, "u x groups is more than 1e9");

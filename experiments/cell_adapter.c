@@ -152,7 +152,10 @@ static Status check_map_hash(char sha256[SHA256_HEX_SIZE], const RunSpec *spec, 
 {
     const char *wanted = spec->adapter.map_sha256;
     Status status = sha256_file(sha256, spec->adapter.map, error);
-    if (!status && wanted[0] && !is(wanted, sha256)) {
+    if (status) {
+        return error_context(error, status, "tie map");
+    }
+    if (wanted[0] && !is(wanted, sha256)) {
         status = error_set(error, STATUS_REFUSED,
                            "tie map \"%s\": its SHA-256 is %s, not adapter.map_sha256's %s",
                            spec->adapter.map, sha256, wanted);

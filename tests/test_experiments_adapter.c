@@ -207,6 +207,10 @@ static void points_that_do_not_exist_are_refused_with_what_to_change(void **stat
     refuses("{\"groups\": 0}", 4, STATUS_USAGE, "adapter.groups: 0: there is at least 1 group");
     refuses("{\"u\": 1, \"groups\": 29}", 4, STATUS_USAGE,
             "adapter.groups: 29 groups over 28 modules: from 1 to 28 are possible");
+    refuses("{\"u\": 2, \"groups\": 3, \"budget\": 13}", 4, STATUS_USAGE,
+            "adapter.budget: 13 is not adapter.u x adapter.groups, 6; leave one of the three out");
+    refuses("{\"map\": \"/dev/zero\"}", 4, STATUS_REFUSED,
+            "tie map: /dev/zero: is not a regular file");
     refuses("{\"rank\": 33}", 4, STATUS_USAGE,
             "adapter.rank: module \"model.layers.0.self_attn.k_proj\" (32 x 64): rank 33, at most "
             "32");

@@ -347,7 +347,7 @@ static void what_must_be_given_is_asked_for(void **state)
                         "\": grpo.group_size: 1 leaves nothing to compare with; at least 2");
     assert_string_equal(
         settle_refusal("{" REQUIRED ", \"adapter\": {\"budget\": 13, \"u\": 2, \"groups\": 6}}"),
-        "\": adapter.budget: is not adapter.u x adapter.groups");
+        "\": adapter.budget: 13 is not adapter.u x adapter.groups, 12; leave one of the three out");
 }
 
 static void settings_of_grpo_that_would_do_nothing_are_refused(void **state)
