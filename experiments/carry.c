@@ -130,8 +130,9 @@ Status carry_open(RunAdapter *adapter, const char *directory, const char *model,
     bool bytes = has(directory, DESCRIPTOR_FILE), peft = !bytes && has(directory, PEFT_CONFIG_FILE);
     const char *first = bytes ? DESCRIPTOR_FILE : peft ? PEFT_CONFIG_FILE : "config.json";
     Status status = check_readable(directory, first, error);
-    if (!status && (bytes || peft)) {
-        status = check_readable(directory, bytes ? VALUES_FILE : PEFT_WEIGHTS_FILE, error);
+    const char *second = bytes ? VALUES_FILE : peft ? PEFT_WEIGHTS_FILE : "model.safetensors";
+    if (!status && (bytes || peft || has(directory, second))) { /* a model may be in shards */
+        status = check_readable(directory, second, error);
     }
     status = status  ? status
              : bytes ? descriptor_read(adapter, directory, error)

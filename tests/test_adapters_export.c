@@ -308,6 +308,63 @@ static void ten_thousand_merges_leave_the_weights_as_they_were(void **state)
     free(v);
 }
 
+/* The adapters that stand beside the weights: v goes on and off 10,000 times, one time in 1000 it
+ * is merged into files. Nothing of it stays: the base's numbers, its file and its merged model are
+ * those of before. */
+static void ten_thousand_adapters_on_and_off_leave_no_trace(void **state)
+{
+    (void)state;
+    static const char *const methods[] = {"tinylora", "lora", "lora-xs"};
+    for (int k = 0; k < 3; k++) {
+        char directory[256], target[300], path[400], own[400], hashes[4][SHA256_HEX_SIZE];
+        float *v, *other;
+        Engine *engine;
+        MergeReport report;
+        Model *model = open_model(directory, ARCHITECTURE_QWEN2, TENSOR_BF16);
+        AdapterBank *bank = open_bank(model, methods[k], &v);
+        size_t n = adapter_parameters(bank);
+        Data before, after;
+        other = calloc(n, sizeof *other);
+        snprintf(target, sizeof target, "%s-merged", directory);
+        snprintf(path, sizeof path, "%s/model.safetensors", target);
+        snprintf(own, sizeof own, "%s/model.safetensors", directory);
+        tiny_require(engine_new(&engine, model, 1, 0, &error), &error);
+        for (int pass = 0; pass < 2; pass++) {
+            Data *d = pass ? &after : &before;
+            tiny_require(adapter_merge(&report, bank, v, target, &error), &error);
+            tiny_require(sha256_file(hashes[2 * pass], path, &error), &error);
+            tiny_require(sha256_file(hashes[2 * pass + 1], own, &error), &error);
+            tiny_model_remove(target);
+            data_init(d, model->config.vocab_size);
+            Batch batch = {
+                .sequences = d->sequences, .n_sequences = N_SEQUENCES, .hook = adapter_hook(bank)};
+            for (int s = 0; s < N_SEQUENCES; s++) {
+                d->sequences[s].adapter = d->sequences[s].adapter > 0;
+            }
+            tiny_require(engine_evaluate(engine, &batch, &error), &error);
+            for (int i = 0; i < 10000 && pass == 0; i++) {
+                other[i % n] += 0.01f * (float)(i % 7);
+                adapter_set(bank, 1, other, 1);
+                if (i % 1000 == 0) {
+                    tiny_require(adapter_merge(&report, bank, other, target, &error), &error);
+                    tiny_model_remove(target);
+                }
+                adapter_set(bank, 1, v, 1);
+            }
+        }
+        assert_string_equal(hashes[0], hashes[2]);
+        assert_string_equal(hashes[1], hashes[3]);
+        assert_string_not_equal(hashes[0], hashes[1]);
+        assert_memory_equal(before.logprobs, after.logprobs, sizeof before.logprobs);
+        engine_free(engine);
+        adapter_bank_free(bank);
+        model_free(model);
+        tiny_model_remove(directory);
+        free(other);
+        free(v);
+    }
+}
+
 static void fingerprints_see_a_sign_and_a_small_change(void **state)
 {
     (void)state;
@@ -383,6 +440,7 @@ int main(void)
         cmocka_unit_test(merged_weights_are_rounded_once_to_the_nearest),
         cmocka_unit_test(a_gguf_file_is_what_its_specification_says),
         cmocka_unit_test(ten_thousand_merges_leave_the_weights_as_they_were),
+        cmocka_unit_test(ten_thousand_adapters_on_and_off_leave_no_trace),
         cmocka_unit_test(fingerprints_see_a_sign_and_a_small_change),
         cmocka_unit_test(a_peft_folder_gives_the_matrices_that_went_in),
     };

@@ -215,6 +215,8 @@ static void a_merged_model_comes_back_as_an_adapter_of_its_base(void **state)
             "adapter import back-peft --model shallow");
     shell("cp -r back-peft cut; truncate -s -100 cut/model.safetensors");
     refused(3, "cut/model.safetensors", "adapter import cut --model abacus");
+    shell("ln -sf model.safetensors cut/model.safetensors");
+    refused(3, "cut/model.safetensors: cannot be opened", "adapter import cut --model abacus");
     shell("rm cut/model.safetensors; ln -s nowhere cut/config.json -f");
     refused(3, "cut/config.json: cannot be opened", "adapter import cut --model abacus");
     shell("rm -rf cut; cp -r back-peft cut; printf '\\300\\177' | dd of=cut/model.safetensors bs=1 "
