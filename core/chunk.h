@@ -15,7 +15,7 @@ typedef struct {
     int32_t token;
     float inverse_temperature;
     float largest;
-    double sum, logprob, entropy, kl;
+    double sum, logprob, entropy, mean, kl;
     TokenWeight weight;
 } Score;
 

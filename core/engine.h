@@ -22,6 +22,8 @@ typedef struct {
                             * sequence without parent has no log p. */
     double *logprobs;  /* (n_tokens) out: log p at scored tokens, others untouched; NULL when only weigh wants it */
     double *entropies; /* (n_tokens) out, nats; may be NULL (then not computed) */
+    double *means;     /* (n_tokens) out: mean of log p over the whole vocabulary, of the distribution each scored token
+                        * was drawn from; may be NULL (then not computed) */
     uint64_t key;      /* what the adapter's dropout is a function of, with module and token; 0: no dropout. Each
                         * sequence has its own, also a parent's child; keys are for passes with backward. */
 
@@ -41,6 +43,7 @@ typedef struct {
 typedef struct {
     double dlogprob; /* derivative of the objective (to be MINIMISED) by log p of this token */
     double dentropy; /* and by the entropy of the distribution it was drawn from; usually 0 */
+    double dmean;    /* and by that distribution's mean of log p over the vocabulary; usually 0 */
 } TokenWeight;
 
 /* Called once for each scored token, in order of (sequence, position), from one thread. */

@@ -53,6 +53,8 @@ typedef struct Kernels {
     /* e = exp(l - largest), (n) */
     void (*softmax_terms)(float *e, const float *logits, int n, float inverse_temperature,
                           float largest);
+    /* The sum of x (n), in f32 within blocks of 1024, in double over them. */
+    double (*sum)(const float *x, int n);
     /* sum p (log p - log q) over the vocabulary, p and q the softmax of logits and of reference,
      * both (n) and with the statistics of softmax_stats. Computed as sum p (d + exp(-d) - 1), d =
      * log p - log q, whose terms are all >= 0: nothing cancels, and p = q gives 0. */

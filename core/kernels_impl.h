@@ -509,6 +509,21 @@ static void softmax_stats(float *largest, double *sum, double *weighted, const f
     }
 }
 
+static double sum_of(const float *x, int n)
+{
+    double sum = 0;
+    for (int block = 0; block < n; block += SUM_BLOCK) {
+        int end = n - block < SUM_BLOCK ? n - block : SUM_BLOCK;
+        V16 total = v16_zero();
+        FOR_VECTORS(end)
+        {
+            total = v16_add(total, load_lanes(x + block + i, m));
+        }
+        sum += (double)v16_sum(total);
+    }
+    return sum;
+}
+
 /* d + exp(-d) - 1 for |d| <= 1/2, by its series: the next term is 1e-7 of it. */
 SIMD_INLINE V16 divergence_series(V16 d)
 {
@@ -595,6 +610,7 @@ const Kernels KERNELS = {
     .swiglu = swiglu,
     .swiglu_backward = swiglu_backward,
     .softmax_stats = softmax_stats,
+    .sum = sum_of,
     .softmax_kl = softmax_kl,
     .softmax_terms = softmax_terms,
     .softmax_backward = softmax_backward,

@@ -116,6 +116,11 @@ static void score_row(void *context, int i, int thread)
                                           score->inverse_temperature);
     score->logprob = engine_logprob(logits, score->token, score->inverse_temperature,
                                     score->largest, score->sum);
+    if (s->means) {
+        score->mean =
+            chunk->engine->kernels->sum(logits, V) * (double)score->inverse_temperature / V -
+            ((double)score->largest + log(score->sum));
+    }
     score->entropy = want_entropy ? log(score->sum) - weighted / score->sum : 0;
 }
 
@@ -126,14 +131,18 @@ static void differentiate_row(void *context, int i, int thread)
     const Score *score = &chunk->now[i];
     float *logits = chunk->logits + (size_t)i * chunk->stride;
     int V = chunk->engine->model->config.vocab_size;
-    double w = score->weight.dlogprob, h = score->weight.dentropy;
-    if (w == 0 && h == 0) {
+    double w = score->weight.dlogprob, h = score->weight.dentropy, m = score->weight.dmean;
+    if (w == 0 && h == 0 && m == 0) {
         memset(logits, 0, (size_t)V * sizeof *logits);
         return;
     }
-    double a = -w - (h != 0 ? h * (score->entropy - log(score->sum)) : 0);
+    double a = -w - m - (h != 0 ? h * (score->entropy - log(score->sum)) : 0);
     chunk->engine->kernels->softmax_backward(logits, V, score->inverse_temperature, score->largest,
                                              score->sum, a, -h);
+    float each = (float)(m / V * (double)score->inverse_temperature);
+    for (int v = 0; v < V && m != 0; v++) {
+        logits[v] += each;
+    }
     logits[score->token] += (float)(w * (double)score->inverse_temperature);
 }
 
@@ -231,6 +240,9 @@ static void hand_out(const Chunk *chunk, const Score *score)
     if (s->entropies) {
         s->entropies[score->position] = score->entropy;
     }
+    if (s->means) {
+        s->means[score->position] = score->mean;
+    }
     if (s->kl) {
         s->kl[score->position] = score->kl;
     }
@@ -254,7 +266,8 @@ static int score_block(Chunk *chunk, int first)
         if (chunk->batch->weigh) {
             score->weight = chunk->batch->weigh(chunk->batch->weigh_context, score->sequence,
                                                 score->position, score->logprob, score->entropy);
-            any |= score->weight.dlogprob != 0 || score->weight.dentropy != 0;
+            any |= score->weight.dlogprob != 0 || score->weight.dentropy != 0 ||
+                   score->weight.dmean != 0;
         }
     }
     if (pass->keep && any) {

@@ -1,10 +1,36 @@
 /* From settings to identity. Files are hashed once, however many cells share them. */
 #include "experiments/cell.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "experiments/inputs.h"
+#include "rl/dataset.h"
+
+/* The steps that make so many passes over the training rows. */
+static Status settle_epochs(RunSpec *spec, Error *error)
+{
+    Dataset dataset;
+    bool sft = strcmp(spec->method, "sft") == 0, trains = sft || strcmp(spec->method, "grpo") == 0;
+    if (spec->epochs == 0 || !trains) {
+        return STATUS_OK;
+    }
+    Status status =
+        dataset_open(&dataset, spec->data.train, spec->data.question, spec->data.answer, error);
+    if (status) {
+        return status;
+    }
+    double rows = sft ? spec->sft.batch_size : spec->grpo.prompts_per_step;
+    double steps = ceil(spec->epochs * dataset.n_rows / rows * (1 - 1e-12));
+    dataset_close(&dataset);
+    if (steps > 1e7) {
+        return error_set(error, STATUS_USAGE, "epochs: %g of them are %.0f steps, at most 1e7",
+                         spec->epochs, steps);
+    }
+    spec->steps = (int)steps;
+    return STATUS_OK;
+}
 
 static Status prepare(Cell *cell, const Config *config, size_t i, const char *models,
                       InputHashes *hashes, Error *error)
@@ -21,6 +47,7 @@ static Status prepare(Cell *cell, const Config *config, size_t i, const char *mo
     status = status ? status : path_make_absolute(spec->data.train, "data.train", error);
     status = status ? status : path_make_absolute(spec->data.dev, "data.dev", error);
     status = status ? status : path_make_absolute(spec->data.eval, "data.eval", error);
+    status = status ? status : settle_epochs(spec, error);
     if (status) {
         return status;
     }

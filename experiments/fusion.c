@@ -135,7 +135,10 @@ static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
     settings->method = sft ? METHOD_SFT : METHOD_GRPO;
     settings->seed = (uint64_t)spec->seed;
     settings->steps = spec->steps;
+    settings->micro_batch = spec->micro_batch;
     settings->sft.batch_size = spec->sft.batch_size;
+    settings->sft.label_smoothing = spec->sft.label_smoothing;
+    settings->sft.whole = strcmp(spec->sft.loss_on, "all") == 0;
     settings->grpo.prompts_per_step = spec->grpo.prompts_per_step;
     settings->grpo.group_size = spec->grpo.group_size;
     settings->grpo.sampling = (Sampling){.temperature = spec->grpo.temperature,

@@ -20,6 +20,8 @@ static const Setting table[] = {
     {"model", SETTING_MODEL, FIELD(model), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "a model directory or the name of an embedded model"},
     {"method", SETTING_CHOICE, FIELD(method), "\"grpo\"", 0, 0, "sft|grpo|scan|import", 0, "how it is trained; scan: nothing is, a surface is measured; import: it was elsewhere (adapter import)"},
     {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},
+    {"epochs", SETTING_NUMBER, FIELD(epochs), "0", 0, 1e6, NULL, SETTING_NO_NUMBERS, "passes over the training rows, which make the steps (rounded up); 0: steps says"},
+    {"micro_batch", SETTING_INTEGER, FIELD(micro_batch), "0", 0, 1e6, NULL, SETTING_LATER, "rows (sft) or groups (grpo) in memory at a time, summed up to the whole batch; 0: as many as fit"},
     {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
 
     {"adapter.method", SETTING_CHOICE, FIELD(adapter.method), "\"tinylora\"", 0, 0, "tinylora|lora|lora-xs|full|none", 0, "what is trained"},
@@ -87,6 +89,8 @@ static const Setting table[] = {
     {"grpo.importance_sampling_clip_max", SETTING_NUMBER, FIELD(grpo.importance_sampling_clip_max), "3", 0, 1e30, NULL, SETTING_LATER, "of that"},
 
     {"sft.batch_size", SETTING_INTEGER, FIELD(sft.batch_size), "8", 1, 1e6, NULL, 0, "rows a step"},
+    {"sft.label_smoothing", SETTING_NUMBER, FIELD(sft.label_smoothing), "0", 0, 1, NULL, SETTING_LATER, "share of the loss that is the mean of -log p over the vocabulary"},
+    {"sft.loss_on", SETTING_CHOICE, FIELD(sft.loss_on), "\"answer\"", 0, 0, "answer|all", SETTING_LATER, "the answer and the end of sequence, or the prompt's tokens too"},
 
     {"optimizer.name", SETTING_CHOICE, FIELD(optimizer.name), "\"adamw\"", 0, 0, "adamw|sgd|none", 0, "the update rule"},
     {"optimizer.lr", SETTING_NUMBER, FIELD(optimizer.lr), "2e-4", 0, 1e38, NULL, 0, "learning rate"},

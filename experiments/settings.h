@@ -65,6 +65,8 @@ typedef struct {
     } grpo;
     struct {
         int batch_size;
+        double label_smoothing;
+        char loss_on[16];
     } sft;
     struct {
         char name[16], schedule[16];
@@ -72,6 +74,8 @@ typedef struct {
         int warmup_steps;
     } optimizer;
     int steps;
+    double epochs; /* 0: steps says */
+    int micro_batch;
     int64_t seed;
     struct {
         int every, rows, samples, pass_k, max_new_tokens;

@@ -128,9 +128,10 @@ static void judge(Work *work, StepArena *scratch)
     }
 }
 
-static void member_list_init(MemberList *list, int capacity, StepArena *scratch)
+static void member_list_init(MemberList *list, int capacity, Learner **learners, int n,
+                             StepArena *scratch)
 {
-    sequence_list_init(&list->list, capacity, scratch);
+    sequence_list_init(&list->list, capacity, learners, n, scratch);
     list->member = arena_alloc(scratch, (size_t)capacity, sizeof *list->member);
     list->work = arena_alloc(scratch, (size_t)capacity, sizeof *list->work);
 }
@@ -472,8 +473,12 @@ static Status train(const Trainer *trainer, Work *works, int n, StepArena *scrat
     memset(ones, 1, (size_t)longest);
     Training training = {
         .trainer = trainer, .works = works, .n = n, .ones = ones, .scratch = scratch};
-    member_list_init(&training.look, capacity, scratch);
-    member_list_init(&training.learn, capacity, scratch);
+    Learner **learners = arena_alloc(scratch, (size_t)n, sizeof *learners);
+    for (int i = 0; i < n; i++) {
+        learners[i] = works[i].candidate->learner;
+    }
+    member_list_init(&training.look, capacity, learners, n, scratch);
+    member_list_init(&training.learn, capacity, learners, n, scratch);
     Status status = score_base(&training, error);
     status = status ? status : score_old(&training, error);
     for (int update = 0; update < updates && !status; update++) {

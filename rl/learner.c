@@ -55,6 +55,8 @@ static Status check_settings(const TrainSettings *s, Error *error)
     } ranges[] = {
         {"steps", (double)s->steps, 0, 4e9, true},
         {"sft.batch_size", s->sft.batch_size, 1, MAX_COMPLETIONS, !grpo},
+        {"sft.label_smoothing", s->sft.label_smoothing, 0, 1, !grpo},
+        {"micro_batch", s->micro_batch, 0, MAX_COMPLETIONS, true},
         {"grpo.prompts_per_step", g->prompts_per_step, 1, MAX_COMPLETIONS, grpo},
         {"grpo.group_size", g->group_size, 1, MAX_COMPLETIONS, grpo},
         {"grpo.max_new_tokens", g->sampling.max_new_tokens, 1, 1e7, grpo},

@@ -19,7 +19,9 @@
 typedef enum { METHOD_SFT, METHOD_GRPO } Method;
 
 typedef struct {
-    int batch_size; /* rows a step */
+    int batch_size;         /* rows a step */
+    double label_smoothing; /* share of the loss that is the mean over the vocabulary */
+    bool whole;             /* the prompt's tokens are learned too, from the second on */
 } SftSettings;
 
 /* A step samples prompts_per_step x group_size completions: that is the batch. */
@@ -54,6 +56,8 @@ typedef struct {
     double lr;
     Schedule schedule;
     double grad_clip; /* largest norm of the gradient; 0: none */
+    int micro_batch;  /* rows (SFT) or groups (GRPO) that are held in memory at a time; 0: as many
+                       * as fit. The sums are of the whole batch */
 } TrainSettings;
 
 /* TRL's defaults where it has one (INTERFACE's example elsewhere); method and steps are the

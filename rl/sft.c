@@ -9,15 +9,18 @@
 typedef struct {
     Candidate *candidate;
     int n_prompt, n_answer;
-    double *logprobs, *entropies; /* (n_prompt + n_answer) */
-    double weight;                /* -1 / supervised tokens of the learner's step */
+    int first;                            /* supervised position; all after it are */
+    double *logprobs, *means, *entropies; /* (n_prompt + n_answer); means NULL: no smoothing */
+    double weight;                        /* -1 / supervised tokens of the learner's step */
+    double smoothing;
 } Example;
 
 static TokenWeight weigh(void *context, int sequence, int position, double logprob, double entropy)
 {
     (void)position, (void)logprob, (void)entropy;
-    const Example *examples = context;
-    return (TokenWeight){.dlogprob = examples[sequence].weight};
+    const Example *example = (const Example *)context + sequence;
+    return (TokenWeight){.dlogprob = example->weight * (1 - example->smoothing),
+                         .dmean = example->weight * example->smoothing};
 }
 
 static void add_example(SequenceList *list, Example *example, const Task *task, int row,
@@ -29,10 +32,10 @@ static void add_example(SequenceList *list, Example *example, const Task *task, 
     uint8_t *scored = arena_alloc(scratch, (size_t)n, 1);
     memcpy(tokens, prompt->ids, (size_t)prompt->n * sizeof *tokens);
     memcpy(tokens + prompt->n, task->answers[row], (size_t)n_answer * sizeof *tokens);
-    memset(scored + prompt->n, 1, (size_t)n_answer);
-    example->n_prompt = prompt->n;
-    example->n_answer = n_answer;
+    memset(scored + example->first, 1, (size_t)(n - example->first));
     example->logprobs = arena_alloc(scratch, (size_t)n, sizeof(double));
+    example->means =
+        example->smoothing != 0 ? arena_alloc(scratch, (size_t)n, sizeof(double)) : NULL;
     example->entropies = arena_alloc(scratch, (size_t)n, sizeof(double));
     sequence_add(list, (Sequence){.tokens = tokens,
                                   .n_tokens = n,
@@ -41,6 +44,7 @@ static void add_example(SequenceList *list, Example *example, const Task *task, 
                                   .temperature = 1,
                                   .scored = scored,
                                   .logprobs = example->logprobs,
+                                  .means = example->means,
                                   .entropies = example->entropies,
                                   .key = candidate_key(example->candidate, row, 0, 0)});
 }
@@ -50,10 +54,12 @@ static void finish(Candidate *candidate, const Trainer *trainer, const Example *
 {
     double sum = 0, entropy = 0;
     for (int i = 0; i < rows; i++) {
-        double row_sum = 0, row_entropy = 0;
-        for (int t = examples[i].n_prompt; t < examples[i].n_prompt + examples[i].n_answer; t++) {
-            row_sum += examples[i].logprobs[t];
-            row_entropy += examples[i].entropies[t];
+        const Example *example = &examples[i];
+        double row_sum = 0, row_entropy = 0, e = example->smoothing;
+        for (int t = example->first; t < example->n_prompt + example->n_answer; t++) {
+            row_sum += e != 0 ? (1 - e) * example->logprobs[t] + e * example->means[t]
+                              : example->logprobs[t];
+            row_entropy += example->entropies[t];
         }
         sum += row_sum;
         entropy += row_entropy;
@@ -62,6 +68,41 @@ static void finish(Candidate *candidate, const Trainer *trainer, const Example *
     step_metric(candidate->result, "loss", loss);
     step_metric(candidate->result, "entropy", entropy / (double)n_supervised);
     candidate_update(candidate, trainer, loss);
+}
+
+/* The first supervised position of a row: after the prompt, or the first that has a log p. */
+static int first_of(const Learner *learner, int row)
+{
+    return learner->settings.sft.whole ? 1 : learner->task->prompts[row].n;
+}
+
+/* The learner's rows of the step into examples (batch_size) and the list; returns the supervised
+ * tokens. */
+static long add_rows(SequenceList *list, Example *examples, Candidate *candidate, long *tokens,
+                     StepArena *scratch)
+{
+    const Learner *learner = candidate->learner;
+    const Task *task = learner->task;
+    int rows = learner->settings.sft.batch_size;
+    int *order = arena_alloc(scratch, (size_t)rows, sizeof *order);
+    long supervised = 0;
+    task_order(order, rows, task, learner->settings.seed, (candidate->step - 1) * rows);
+    for (int j = 0; j < rows; j++) {
+        int row = order[j], n = task->prompts[row].n + task->n_answer[row];
+        supervised += n - first_of(learner, row);
+        *tokens += n;
+    }
+    for (int j = 0; j < rows; j++) {
+        int row = order[j];
+        examples[j] = (Example){.candidate = candidate,
+                                .n_prompt = task->prompts[row].n,
+                                .n_answer = task->n_answer[row],
+                                .first = first_of(learner, row),
+                                .weight = -1.0 / (double)supervised,
+                                .smoothing = learner->settings.sft.label_smoothing};
+        add_example(list, &examples[j], task, row, scratch);
+    }
+    return supervised;
 }
 
 Status sft_step(const Trainer *trainer, Learner **learners, int n, StepResult *results,
@@ -78,22 +119,10 @@ Status sft_step(const Trainer *trainer, Learner **learners, int n, StepResult *r
         total += rows[i];
     }
     SequenceList list;
-    sequence_list_init(&list, total, scratch);
+    sequence_list_init(&list, total, learners, n, scratch);
     Example *examples = arena_alloc(scratch, (size_t)total, sizeof *examples);
-    for (int i = 0, at = 0; i < n; i++) {
-        const Learner *learner = learners[i];
-        int *order = arena_alloc(scratch, (size_t)rows[i], sizeof *order);
-        task_order(order, rows[i], learner->task, learner->settings.seed,
-                   (candidates[i].step - 1) * rows[i]);
-        for (int j = 0; j < rows[i]; j++) {
-            supervised[i] += learner->task->n_answer[order[j]];
-        }
-        for (int j = 0; j < rows[i]; j++, at++) {
-            examples[at] =
-                (Example){.candidate = &candidates[i], .weight = -1.0 / (double)supervised[i]};
-            add_example(&list, &examples[at], learner->task, order[j], scratch);
-            tokens[i] += examples[at].n_prompt + examples[at].n_answer;
-        }
+    for (int i = 0, at = 0; i < n; at += rows[i++]) {
+        supervised[i] = add_rows(&list, examples + at, &candidates[i], &tokens[i], scratch);
     }
     adapter_clear_gradients(trainer->bank);
     bool trains = adapter_parameters(trainer->bank) > 0;

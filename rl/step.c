@@ -226,10 +226,17 @@ void candidates_restore(Candidate *candidates, int n, const Trainer *trainer)
     }
 }
 
-void sequence_list_init(SequenceList *list, int capacity, StepArena *scratch)
+void sequence_list_init(SequenceList *list, int capacity, Learner **learners, int n,
+                        StepArena *scratch)
 {
     *list = (SequenceList){.sequences =
                                arena_alloc(scratch, (size_t)capacity, sizeof *list->sequences)};
+    for (int i = 0; i < n; i++) {
+        int own = learners[i]->settings.micro_batch;
+        if (own > 0 && (list->micro_batch == 0 || own < list->micro_batch)) {
+            list->micro_batch = own;
+        }
+    }
 }
 
 int sequence_add(SequenceList *list, Sequence sequence)
@@ -269,8 +276,10 @@ Status sequences_evaluate(const Trainer *trainer, const SequenceList *list, Weig
             return error_set(error, STATUS_STOPPED, "stopped");
         }
         long tokens = 0;
-        int end = first;
-        while (end < list->n && (list->sequences[end].parent >= 0 || tokens < limit)) {
+        int end = first, trees = 0;
+        while (end < list->n && (list->sequences[end].parent >= 0 ||
+                                 (tokens < limit && (trees == 0 || trees != list->micro_batch)))) {
+            trees += list->sequences[end].parent < 0;
             tokens += list->sequences[end++].n_tokens;
         }
         for (int i = first; i < end; i++) { /* parents count from the piece's start... */

@@ -59,8 +59,11 @@ uint64_t candidate_key(const Candidate *candidate, int row, int sample, int upda
 typedef struct {
     Sequence *sequences; /* (capacity) */
     int n;
+    int micro_batch; /* trees that are evaluated at a time; 0: as many as a piece takes */
 } SequenceList;
-void sequence_list_init(SequenceList *list, int capacity, StepArena *scratch);
+/* micro_batch is the least that the learners (n) have. */
+void sequence_list_init(SequenceList *list, int capacity, Learner **learners, int n,
+                        StepArena *scratch);
 /* Index of the new sequence. */
 int sequence_add(SequenceList *list, Sequence sequence);
 

@@ -127,9 +127,9 @@ static void babyllama_matches_its_golden_numbers(void **state)
     check_golden("babyllama-105");
 }
 
-/* log p of every token, and the entropies, against the double-precision reference, for random
- * models of both architectures. bf16 weights are exact in f32, so the tolerance is the same: f32
- * sums over widths up to 100. */
+/* log p of every token, its mean over the vocabulary, and the entropies, against the
+ * double-precision reference, for random models of both architectures. bf16 weights are exact in
+ * f32, so the tolerance is the same: f32 sums over widths up to 100. */
 static void random_models_match_the_double_precision_reference(void **state)
 {
     (void)state;
@@ -159,13 +159,22 @@ static void random_models_match_the_double_precision_reference(void **state)
                 (int32_t)(random_uniform((RandomKey){8, RANDOM_DATA}, (uint32_t)t, 0, 0, 0) * 37);
             scored[t] = 1;
         }
+        double means[LENGTH], logits[LENGTH * 37];
         Sequence sequence = text(ids, LENGTH, -1, 0, 0.8f, scored, logprobs, entropies);
+        sequence.means = means;
         Batch batch = {.sequences = &sequence, .n_sequences = 1};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         Reference *reference = reference_open(model);
         reference_score(reference, ids, LENGTH, (double)0.8f, expected, expected_entropies);
+        reference_logits(reference, ids, LENGTH, logits);
         double worst = 0;
         for (int t = 1; t < LENGTH; t++) {
+            double mean = 0;
+            for (int v = 0; v < 37; v++) { /* log p(v) is that of the token and the logits' gap */
+                const double *row = logits + (t - 1) * 37;
+                mean += (expected[t] + (row[v] - row[ids[t]]) / (double)0.8f) / 37;
+            }
+            worst = fmax(worst, fabs(means[t] - mean));
             worst = fmax(worst, fabs(logprobs[t] - expected[t]));
             worst = fmax(worst, fabs(entropies[t] - expected_entropies[t]));
         }
@@ -392,17 +401,19 @@ static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
     close_tiny(&f);
 }
 
-/* Objective sum_t w_t log p_t + h_t H_t and its gradient by every weight, against central
- * differences of f32 values. */
+/* Objective sum_t w_t log p_t + h_t H_t + m_t M_t (M: the mean of log p over the vocabulary) and
+ * its gradient by every weight, against central differences of f32 values. */
 typedef struct {
-    double total;
+    double total, means[4][9];
 } Objective;
 
 static TokenWeight weigh(void *context, int sequence, int position, double logprob, double entropy)
 {
     Objective *objective = context;
-    TokenWeight w = {0.31 + 0.17 * position - sequence, sequence == 1 ? -0.6 : 0.0};
-    objective->total += w.dlogprob * logprob + w.dentropy * entropy;
+    TokenWeight w = {0.31 + 0.17 * position - sequence, sequence == 1 ? -0.6 : 0.0,
+                     sequence == 2 ? 0.45 : 0.0};
+    objective->total += w.dlogprob * logprob + w.dentropy * entropy +
+                        w.dmean * objective->means[sequence][position];
     return w;
 }
 
@@ -428,6 +439,7 @@ static void weight_gradients_match_finite_differences(void **state)
         float *gradient = calloc(n, sizeof *gradient);
         WeightGradients weights = {gradient};
         Objective objective = {0};
+        tree[2].means = objective.means[2];
         Batch batch = {.sequences = tree,
                        .n_sequences = 4,
                        .weigh = weigh,

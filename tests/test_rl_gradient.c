@@ -52,15 +52,26 @@ static double sft_loss(Judge *judge, const double *v)
 {
     reference_adapt(judge->reference, &judge->adapter, v);
     const Task *task = judge->tiny.task;
-    double sum = 0, n = 0;
-    for (int i = 0; i < judge->settings.sft.batch_size; i++) {
-        double logprobs[MAX_LENGTH];
-        int row = judge->rows[i];
-        score(judge, logprobs, NULL, row, task->answers[row], task->n_answer[row], 1);
-        for (int t = 0; t < task->n_answer[row]; t++, n++) {
-            sum -= logprobs[t];
+    const SftSettings *sft = &judge->settings.sft;
+    int V = task->model->config.vocab_size;
+    double sum = 0, n = 0, *logits = malloc(sizeof(double) * 2 * MAX_LENGTH * (size_t)V);
+    for (int i = 0; i < sft->batch_size; i++) {
+        int row = judge->rows[i], n_prompt = task->prompts[row].n, n_answer = task->n_answer[row];
+        int32_t tokens[2 * MAX_LENGTH];
+        memcpy(tokens, task->prompts[row].ids, (size_t)n_prompt * sizeof *tokens);
+        memcpy(tokens + n_prompt, task->answers[row], (size_t)n_answer * sizeof *tokens);
+        reference_logits(judge->reference, tokens, n_prompt + n_answer, logits);
+        for (int t = sft->whole ? 1 : n_prompt; t < n_prompt + n_answer; t++, n++) {
+            const double *row_of = logits + (size_t)(t - 1) * (size_t)V;
+            double mass = 0, mean = 0, e = sft->label_smoothing;
+            for (int id = 0; id < V; id++) {
+                mass += exp(row_of[id]);
+                mean += row_of[id] / V;
+            }
+            sum -= (1 - e) * (row_of[tokens[t]] - log(mass)) + e * (mean - log(mass));
         }
     }
+    free(logits);
     return sum / n;
 }
 
@@ -128,13 +139,15 @@ static void judge_open(Judge *judge, const Trainer *trainer, const TinyTask *tin
                      .adapter = reference_adapter(tiny->model, adapter_spec(trainer->bank))};
 }
 
-static void check_sft(Architecture architecture, bool tied)
+static void check_sft(Architecture architecture, bool tied, double smoothing, bool whole)
 {
     TinyTask tiny = tiny_task_open(architecture, tied, 3);
     Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 2);
     Judge *judge = calloc(1, sizeof *judge);
     judge_open(judge, &trainer, &tiny);
     judge->settings = tiny_settings(METHOD_SFT);
+    judge->settings.sft.label_smoothing = smoothing;
+    judge->settings.sft.whole = whole;
     use_sgd(&judge->settings, 1);
     Learner *learner = tiny_learner(&tiny, &trainer, &judge->settings);
     float before[MAX_PARAMETERS];
@@ -295,7 +308,10 @@ static void sft_gradient_matches_central_differences(void **state)
 {
     (void)state;
     for (int i = 0; i < 4; i++) {
-        check_sft(i / 2 ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA, i % 2);
+        Architecture architecture = i / 2 ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA;
+        check_sft(architecture, i % 2, 0, false);
+        check_sft(architecture, i % 2, 0.1 + 0.3 * i, i % 2);
+        check_sft(architecture, i % 2, 0, true);
     }
 }
 
@@ -319,11 +335,7 @@ static void the_whole_menu_moves_v_where_the_formulas_say(void **state)
         {"bnpo, 3 minibatches", "bnpo", 0.02, 0.03, {.minibatches = 3}},
         {"dapo, 3 minibatches", "dapo", 0.02, 0.03, {.minibatches = 3, .updates_per_batch = 1}},
         {"dapo, masked", "dapo", 0.02, 0.03, {.mask_truncated = true, .minibatches = 2}},
-        {"grpo, masked, kl",
-         "grpo",
-         0.5,
-         0.5,
-         {.mask_truncated = true, .objective.kl_beta = 0.1}},
+        {"grpo, masked, kl", "grpo", 0.5, 0.5, {.mask_truncated = true, .objective.kl_beta = 0.1}},
         {"gspo", "gspo", 0.002, 0.003, {.updates_per_batch = 3}},
         {"gspo, kl, masked",
          "gspo",

@@ -78,6 +78,9 @@ static TrainSettings settings_of(Method method, int number)
     settings.schedule = (Schedule){i == 0 ? SCHEDULE_COSINE : SCHEDULE_CONSTANT, i};
     settings.optimizer = optimizer_find(i == 2 ? "sgd" : "adamw");
     settings.sft.batch_size = 2 + i;
+    settings.sft.label_smoothing = i == 1 ? 0.1 : 0;
+    settings.sft.whole = i == 2;
+    settings.micro_batch = i == 2 ? 2 : 0;
     settings.grpo.group_size = 4 - i;
     settings.grpo.updates_per_batch = 1 + i % 2;
     settings.grpo.objective.kl_beta = i == 2 ? 0.1 : 0;
@@ -199,6 +202,92 @@ static void a_run_resumed_at_every_step_is_the_undisturbed_run(void **state)
     for (int i = 3; i < 9; i++) {
         check_resume(METHOD_GRPO, i == 5 ? "full" : i == 7 ? "lora" : "tinylora", i);
     }
+}
+
+static int count_pieces(void *context, const char *phase, int done, int total, long tokens)
+{
+    (void)done, (void)total, (void)tokens;
+    *(int *)context += strcmp(phase, "update") == 0;
+    return 0;
+}
+
+/* Fewer rows at a time are the same sums: bit for bit where gradients are summed by sequences. */
+static void check_micro_batches(Method method, const char *adapter, int number)
+{
+    Text whole = {0};
+    float expected = 0;
+    int pieces[3] = {0};
+    for (int micro_batch = 0; micro_batch < 3; micro_batch++) {
+        TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 7);
+        Trainer trainer = tiny_trainer(&tiny, adapter, 1, 2);
+        TrainSettings settings = settings_of(method, number);
+        settings.micro_batch = micro_batch;
+        settings.grpo.minibatches = 1;
+        trainer.progress = count_pieces;
+        trainer.progress_context = &pieces[micro_batch];
+        Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+        Text own = {0};
+        run_steps(&trainer, &learner, 1, 2, &own);
+        if (micro_batch == 0) {
+            text_append(&whole, own.bytes, own.n);
+            expected = learner->v[5];
+        } else if (strcmp(adapter, "full") != 0) {
+            same_bits(&whole, &own, "micro-batches");
+        }
+        assert_true(fabsf(learner->v[5] - expected) <= 1e-5f * fabsf(expected));
+        text_release(&own);
+        learner_free(learner);
+        tiny_trainer_close(&trainer);
+        tiny_task_close(&tiny);
+    }
+    assert_true(pieces[1] > pieces[0] && pieces[2] >= pieces[0] && pieces[1] >= pieces[2]);
+    text_release(&whole);
+}
+
+static void gradients_accumulated_over_micro_batches_are_those_of_the_batch(void **state)
+{
+    (void)state;
+    check_micro_batches(METHOD_SFT, "tinylora", 2);
+    check_micro_batches(METHOD_SFT, "lora", 2);
+    check_micro_batches(METHOD_GRPO, "tinylora", 2);
+    check_micro_batches(METHOD_GRPO, "lora", 5);
+    check_micro_batches(METHOD_GRPO, "lora-xs", 2);
+    check_micro_batches(METHOD_SFT, "full", 2);
+    check_micro_batches(METHOD_GRPO, "full", 2);
+}
+
+/* Rows are not packed: none sees another. A step of 4 is the mean of 4 steps of one row. */
+static void rows_of_a_batch_do_not_see_each_other(void **state)
+{
+    (void)state;
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_QWEN2, false, 7);
+    Trainer trainer = tiny_trainer(&tiny, "tinylora", 1, 1);
+    TrainSettings settings = tiny_settings(METHOD_SFT);
+    double sum = 0, n = 0;
+    settings.lr = 0;
+    settings.sft.label_smoothing = 0.1;
+    settings.sft.batch_size = 4;
+    Learner *together = tiny_learner(&tiny, &trainer, &settings);
+    settings.sft.batch_size = 1;
+    Learner *alone = tiny_learner(&tiny, &trainer, &settings);
+    int rows[4];
+    task_order(rows, 4, tiny.task, settings.seed, 0);
+    StepResult result;
+    Error error;
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(learner_step(&trainer, &alone, 1, &result, &error), STATUS_OK);
+        int own = tiny.task->n_answer[rows[i]];
+        sum += own * tiny_metric(&result, "loss");
+        n += own;
+        step_result_release(&result);
+    }
+    assert_int_equal(learner_step(&trainer, &together, 1, &result, &error), STATUS_OK);
+    assert_true(fabs(tiny_metric(&result, "loss") - sum / n) < 1e-14 * sum / n * 4);
+    step_result_release(&result);
+    learner_free(together);
+    learner_free(alone);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
 }
 
 static void a_diverging_learner_fails_alone_and_keeps_its_last_good_state(void **state)
@@ -391,6 +480,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(learners_fused_have_the_bits_they_have_alone_for_any_threads),
         cmocka_unit_test(a_run_resumed_at_every_step_is_the_undisturbed_run),
+        cmocka_unit_test(gradients_accumulated_over_micro_batches_are_those_of_the_batch),
+        cmocka_unit_test(rows_of_a_batch_do_not_see_each_other),
         cmocka_unit_test(a_diverging_learner_fails_alone_and_keeps_its_last_good_state),
         cmocka_unit_test(a_step_stopped_at_any_moment_changes_nothing),
         cmocka_unit_test(training_learns),
