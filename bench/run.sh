@@ -72,6 +72,11 @@ printf "%-13s %-15s %-9s %10s %10s %8s  %-5s %10s %8s %7s\n" shape task unit bes
 # Questions with their answers, and a tokenizer of the shape's vocabulary; without them surfaces are not timed.
 rows=${ROWS:-../shared/data/gsm8k/test.jsonl} tokenizer=${TOKENIZER:-../shared/data/tokenizers/qwen2.5/tokenizer.json}
 
+if [ -x "$build/bench_svd" ]; then # one thread each: OpenBLAS and ours
+    echo "top 2 triplets of 896 x 4864 by its spectrum, beside LAPACK"
+    env OPENBLAS_CORETYPE=$cores OPENBLAS_NUM_THREADS=1 "$build/bench_svd" time 896 4864 2 5
+fi
+
 for shape in $shapes; do
     dtype=$(sed -n 's/.*"torch_dtype": "\(.*\)".*/\1/p' "bench/$shape.json")
     case $dtype in bfloat16) dtype=bf16 ;; *) dtype=f32 ;; esac
