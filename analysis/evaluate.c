@@ -31,6 +31,7 @@ void evaluated_release(Evaluated *evaluated)
     }
     free(evaluated->scores);
     rollouts_free(evaluated->rollouts, evaluated->n_rows * evaluated->samples);
+    text_release(&evaluated->no_reward);
     *evaluated = (Evaluated){0};
 }
 
@@ -55,48 +56,100 @@ static Score *add_score(Evaluated *evaluated, const char *name, int samples)
     return score;
 }
 
+double evaluated_row_mean(const double *values, int samples)
+{
+    double sum = 0;
+    int n = 0;
+    for (int s = 0; s < samples; s++) {
+        sum += isnan(values[s]) ? 0 : values[s];
+        n += !isnan(values[s]);
+    }
+    return sum / n;
+}
+
 /* Row means, then the mean over rows. */
 static void finish_score(Score *score, int n_rows)
 {
+    double *there = allocate((size_t)n_rows, sizeof *there);
+    size_t n = 0;
     score->verdict = strcmp(score->name, "nll") != 0;
     for (int i = 0; i < n_rows; i++) {
-        double sum = 0;
+        const double *values = score->values + (size_t)i * (size_t)score->samples;
         for (int s = 0; s < score->samples; s++) {
-            double value = score->values[(size_t)i * (size_t)score->samples + (size_t)s];
-            score->verdict = score->verdict && (value == 0 || value == 1);
-            sum += value;
+            score->verdict = score->verdict && (values[s] == 0 || values[s] == 1);
+            score->n_missing += isnan(values[s]) != 0;
         }
-        score->row_means[i] = sum / score->samples;
+        score->row_means[i] = evaluated_row_mean(values, score->samples);
+        if (!isnan(score->row_means[i])) {
+            there[n++] = score->row_means[i];
+        }
     }
-    statistics_mean(&score->mean, &score->standard_error, score->row_means, (size_t)n_rows);
+    statistics_mean(&score->mean, &score->standard_error, there, n);
+    free(there);
 }
 
-static void score_rollouts(Evaluated *evaluated, const Reward *reward)
+static void score_extractor(Evaluated *evaluated, const Extractor *extractor)
+{
+    Score *score = add_score(evaluated, extractor->name, evaluated->samples);
+    for (int i = 0; i < evaluated->n_rows * evaluated->samples; i++) {
+        const Rollout *rollout = &evaluated->rollouts[i];
+        const DataRow *row =
+            &evaluated->task->dataset.rows[evaluated->first_row + i / evaluated->samples];
+        score->values[i] =
+            extractor->correct(rollout->text, rollout->n_text, row->answer, row->n_answer);
+    }
+    finish_score(score, evaluated->n_rows);
+}
+
+static Status score_reward(Evaluated *evaluated, const Reward *reward, Error *error)
 {
     int n = evaluated->n_rows * evaluated->samples;
-    for (int k = 0; k < n_extractors + (reward != NULL); k++) {
-        const Extractor *extractor = k < n_extractors ? extractors[k] : NULL;
-        Score *score =
-            add_score(evaluated, extractor ? extractor->name : "reward", evaluated->samples);
-        for (int i = 0; i < n; i++) {
-            const Rollout *rollout = &evaluated->rollouts[i];
-            const DataRow *row =
-                &evaluated->task->dataset.rows[evaluated->first_row + i / evaluated->samples];
-            score->values[i] =
-                extractor
-                    ? extractor->correct(rollout->text, rollout->n_text, row->answer, row->n_answer)
-                    : reward_score(reward, NULL, rollout->text, rollout->n_text, row->answer,
-                                   row->n_answer);
-        }
-        finish_score(score, evaluated->n_rows);
+    Score *score = add_score(evaluated, "reward", evaluated->samples);
+    RewardRow *rows = allocate((size_t)n, sizeof *rows);
+    Text *reasons = allocate((size_t)n, sizeof *reasons);
+    for (int i = 0; i < n; i++) {
+        int at = evaluated->first_row + i / evaluated->samples;
+        const Rollout *rollout = &evaluated->rollouts[i];
+        const Prompt *prompt = &evaluated->task->prompts[at];
+        const DataRow *row = &evaluated->task->dataset.rows[at];
+        rows[i] = (RewardRow){.prompt = prompt->text,
+                              .completion = rollout->text,
+                              .answer = row->answer,
+                              .n_prompt = prompt->n_text,
+                              .n_completion = rollout->n_text,
+                              .n_answer = row->n_answer};
     }
+    Status status = reward_score(reward, score->values, NULL, reasons, rows, n, error);
+    for (int i = 0; i < n; i++) {
+        if (!status && isnan(score->values[i]) && !evaluated->no_reward.n) {
+            text_append(&evaluated->no_reward, reasons[i].bytes, reasons[i].n);
+        }
+        text_release(&reasons[i]);
+    }
+    finish_score(score, evaluated->n_rows);
+    if (!status && score->n_missing == n) {
+        status = error_set(error, STATUS_FAILED, "no completion has a reward; the first: %s",
+                           text_string(&evaluated->no_reward));
+    }
+    free(rows);
+    free(reasons);
+    return status;
+}
+
+static Status score_rollouts(Evaluated *evaluated, const Reward *reward, Error *error)
+{
+    int n = evaluated->n_rows * evaluated->samples;
     double tokens = 0, clipped = 0;
+    for (int k = 0; k < n_extractors; k++) {
+        score_extractor(evaluated, extractors[k]);
+    }
     for (int i = 0; i < n; i++) {
         tokens += evaluated->rollouts[i].completion.n;
         clipped += evaluated->rollouts[i].completion.finish == FINISH_LENGTH;
     }
     evaluated->mean_tokens = tokens / n;
     evaluated->clipped = clipped / n;
+    return reward ? score_reward(evaluated, reward, error) : STATUS_OK;
 }
 
 /* pass@k of each extractor, whose scores come first. */
@@ -292,7 +345,7 @@ Status evaluate_score(Evaluated *out, const Trainer *trainer, const EvaluateSett
                              .rollouts = rollouts ? rollouts[a] : NULL,
                              .scores = allocate(2 * (size_t)n_extractors + 2, sizeof(Score))};
         if (rollouts && !status) {
-            score_rollouts(&out[a], settings->reward);
+            status = score_rollouts(&out[a], settings->reward, error);
         }
         if (rollouts && !status && settings->pass_k) {
             score_pass(&out[a], settings->pass_k);
@@ -328,7 +381,16 @@ void evaluated_compare(Paired *paired, const Evaluated *evaluated, const Evaluat
            first->samples == second->samples && strcmp(first->name, second->name) == 0);
     size_t n_rows = (size_t)evaluated->n_rows, n = n_rows * (size_t)first->samples;
     if (!first->verdict || !second->verdict) {
-        statistics_paired_values(paired, first->row_means, second->row_means, n_rows);
+        double *there = allocate(2 * n_rows, sizeof *there);
+        size_t n_there = 0;
+        for (size_t i = 0; i < n_rows; i++) {
+            if (!isnan(first->row_means[i]) && !isnan(second->row_means[i])) {
+                there[n_there] = first->row_means[i];
+                there[n_rows + n_there++] = second->row_means[i];
+            }
+        }
+        statistics_paired_values(paired, there, there + n_rows, n_there);
+        free(there);
         return;
     }
     uint8_t *verdicts = allocate(2 * n, 1);

@@ -33,9 +33,10 @@ typedef struct {
     char name[40];
     bool verdict;                /* every value is 0 or 1 */
     int samples;                 /* values a row; 1 for "nll" and pass@k */
-    double *values;              /* (n_rows, samples) */
-    double *row_means;           /* (n_rows) */
-    double mean, standard_error; /* over rows */
+    double *values;              /* (n_rows, samples); NaN: there is none (a reward's error) */
+    double *row_means;           /* (n_rows) of the values that are there; NaN: none is */
+    int n_missing;               /* of values */
+    double mean, standard_error; /* over rows that have one */
 } Score;
 
 typedef struct {
@@ -46,6 +47,7 @@ typedef struct {
     Rollout *rollouts;  /* (n_rows, samples); NULL without sampling */
     double mean_tokens; /* of the completions */
     double clipped;     /* share that ended by length */
+    Text no_reward;     /* why the first of those without a reward has none; empty: all have one */
 } Evaluated;
 void evaluated_release(Evaluated *evaluated);
 const Score *evaluated_score(const Evaluated *evaluated, const char *name); /* NULL when absent */
@@ -68,6 +70,7 @@ Status evaluate_score(Evaluated *out, const Trainer *trainer, const EvaluateSett
                       const int *adapters, int n_adapters, Rollout **rollouts, Error *error);
 
 /* On the same rows and samples: the test that fits (statistics.h). score: index in both. */
+/* Rows without a value in either are left out. */
 void evaluated_compare(Paired *paired, const Evaluated *evaluated, const Evaluated *base,
                        int score);
 
@@ -77,6 +80,8 @@ void evaluate_describe(Text *out, const EvaluateSettings *settings);
  * model_identity. */
 void evaluate_base_run_id(Text *out, const EvaluateSettings *settings);
 
+/* Of the values that are there; NaN: none is. values: (samples) */
+double evaluated_row_mean(const double *values, int samples);
 /* The word of results.db: "stop" or "length". */
 const char *evaluate_finish(const Rollout *rollout);
 

@@ -93,21 +93,23 @@ static void compare_with(Paired *paired, Bootstrap *bootstrap, const Score *scor
         abort();
     }
     for (int i = 0; i < n_rows; i++) {
-        double sum = 0;
-        for (int s = 0; s < score->samples; s++) {
-            double value = base_values[(size_t)i * (size_t)score->samples + (size_t)s];
-            base.verdict = base.verdict && (value == 0 || value == 1);
-            sum += value;
+        const double *values = base_values + (size_t)i * (size_t)score->samples;
+        for (int k = 0; k < score->samples; k++) {
+            base.verdict = base.verdict && (values[k] == 0 || values[k] == 1);
         }
-        base.row_means[i] = sum / score->samples;
+        base.row_means[i] = evaluated_row_mean(values, score->samples);
     }
     Evaluated first = {.n_rows = n_rows, .scores = (Score *)score, .n_scores = 1};
     Evaluated second = {.n_rows = n_rows, .scores = &base, .n_scores = 1};
     evaluated_compare(paired, &first, &second, 0);
+    size_t n_there = 0;
     for (int i = 0; i < n_rows; i++) {
-        base.row_means[i] = score->row_means[i] - base.row_means[i];
+        double difference = score->row_means[i] - base.row_means[i];
+        if (!isnan(difference)) {
+            base.row_means[n_there++] = difference;
+        }
     }
-    statistics_bootstrap(bootstrap, base.row_means, (size_t)n_rows, RESAMPLES, 0.95,
+    statistics_bootstrap(bootstrap, base.row_means, n_there, RESAMPLES, 0.95,
                          (RandomKey){seed, RANDOM_BOOTSTRAP});
     free(base.row_means);
 }
@@ -122,6 +124,10 @@ static void add_detail(Text *detail, const Evaluated *evaluated, const Score *sc
         text_json_number(detail, evaluated->mean_tokens);
         text_add(detail, ", \"clipped\": ");
         text_json_number(detail, evaluated->clipped);
+    }
+    if (score->n_missing) {
+        text_printf(detail, ", \"errors\": %d, \"first_error\": ", score->n_missing);
+        text_json_string(detail, text_string(&evaluated->no_reward), evaluated->no_reward.n);
     }
     if (score->verdict && score->samples == 1) {
         double low, high;
@@ -218,18 +224,19 @@ Status evaluate_store(Store *store, const char *run_id, int64_t step,
                          settings->seed);
         }
         add_detail(&details[k], evaluated, score, base_values ? &paired : NULL, &bootstrap);
-        evaluations[k] = (Evaluation){.run_id = run_id,
-                                      .step = step,
-                                      .task = task.bytes,
-                                      .extractor = score->name,
-                                      .n = (int64_t)evaluated->n_rows * score->samples,
-                                      .value = score->mean,
-                                      .standard_error = score->standard_error,
-                                      .base_value = base_values ? base.value : NAN,
-                                      .p_value = paired.p_value,
-                                      .detail = details[k].bytes,
-                                      .base_run_id = base_values ? base_run_id : NULL,
-                                      .model = model};
+        evaluations[k] =
+            (Evaluation){.run_id = run_id,
+                         .step = step,
+                         .task = task.bytes,
+                         .extractor = score->name,
+                         .n = (int64_t)evaluated->n_rows * score->samples - score->n_missing,
+                         .value = score->mean,
+                         .standard_error = score->standard_error,
+                         .base_value = base_values ? base.value : NAN,
+                         .p_value = paired.p_value,
+                         .detail = details[k].bytes,
+                         .base_run_id = base_values ? base_run_id : NULL,
+                         .model = model};
         n_samples += add_samples(samples + n_samples, read + n_samples, evaluated, score);
         free(base_values);
     }

@@ -429,6 +429,9 @@ static Status check_reward(const Config *config, const RewardSetting *reward, Er
                   reward->extractor, nearest_name(reward->extractor, names, n));
         return error_context(error, STATUS_USAGE, "config \"%s\": reward.extractor", config->path);
     }
+    if (strcmp(reward->name, "command") == 0 && !reward->command[0]) {
+        return rule(config, "reward.command", error, "must be given for the reward command");
+    }
     if (strcmp(reward->name, "regex") == 0 && !reward->pattern[0]) {
         return rule(config, "reward.pattern", error, "must be given for the reward regex");
     }

@@ -167,7 +167,7 @@ static Status open_learners(Fusion *fusion, Error *error)
     status = status ? status
                     : scoring_open(&fusion->scoring, bench, first,
                                    fusion->members[0].cell->held_out, first->eval.rows, error);
-    status = status ? status : reward_from_spec(&fusion->reward, first, error);
+    status = status ? status : reward_from_spec(&fusion->reward, first, bench->world, error);
     status = status
                  ? status
                  : adapter_bank_new(&fusion->bank, bench->model, &fusion->members[0].cell->adapter,
@@ -477,6 +477,8 @@ static Status commit(Fusion *fusion, Store *store, const size_t *chosen, size_t 
                          .n_metrics = result->n_metrics + 1,
                          .completions = result->completions,
                          .n_completions = result->n_completions,
+                         .events = result->events,
+                         .n_events = result->n_events,
                          .checkpoint = keep ? result->checkpoint : NULL,
                          .checkpoint_bytes = keep ? result->checkpoint_bytes : 0,
                          .keep_checkpoints = keep_checkpoints(member, result->checkpoint_bytes),
@@ -513,7 +515,15 @@ static Status advance(Fusion *fusion, Store *store, const size_t *chosen, size_t
         learners[i] = fusion->members[chosen[i]].learner;
     }
     fusion->progress->n_fused = (int)n;
-    Status status = learner_step(&fusion->trainer, learners, (int)n, results, error);
+    Error why = {{0}};
+    Status status = learner_step(&fusion->trainer, learners, (int)n, results, &why);
+    if (status) {
+        error_set(error, status, "%s", why.message);
+    }
+    for (size_t i = 0; i < n && status == STATUS_FAILED; i++) { /* memory, a reward command */
+        store_event(store, fusion->members[chosen[i]].cell->run_id, learners[i]->step, "failed",
+                    why.message, now(fusion), NULL);
+    }
     if (!status) {
         status = commit(fusion, store, chosen, n, results, now(fusion) - began, error);
         show(fusion, "step", 1, 1, 0);

@@ -52,7 +52,7 @@ Status scan_open_bench(Scan *scan, Error *error)
     status = status ? status
                     : workbench_task(&scan->bench, &task, spec, spec->data.train, spec->scan.rows,
                                      error);
-    status = status ? status : reward_from_spec(&scan->reward, spec, error);
+    status = status ? status : reward_from_spec(&scan->reward, spec, scan->world, error);
     status = status ? status
                     : adapter_bank_new(&scan->bank, scan->bench.model, &scan->adapter,
                                        strcmp(scan->adapter.method, "full") == 0 ? 1 : SCAN_BATCH,

@@ -31,7 +31,7 @@ Status scoring_open(Scoring *scoring, Workbench *bench, const RunSpec *spec, con
     const Task *task;
     memset(scoring, 0, sizeof *scoring);
     Status status = workbench_task(bench, &task, spec, path, n_rows, error);
-    status = status ? status : reward_from_spec(&scoring->reward, spec, error);
+    status = status ? status : reward_from_spec(&scoring->reward, spec, bench->world, error);
     if (status) {
         return status;
     }

@@ -58,8 +58,11 @@ static const Setting table[] = {
     {"data.template", SETTING_TEXT, FIELD(data.template), "\"plain\"", 0, 0, NULL, 0, "how a question becomes a prompt"},
 
     {"reward.name", SETTING_TEXT, FIELD(reward[0].name), "\"exact_match\"", 0, 0, NULL, 0, "what a completion is worth"},
-    {"reward.extractor", SETTING_TEXT, FIELD(reward[0].extractor), "\"flexible\"", 0, 0, NULL, 0, "how the answer is read out of a completion"},
+    {"reward.extractor", SETTING_TEXT, FIELD(reward[0].extractor), "\"flexible\"", 0, 0, NULL, 0, "how the answer is read out of a completion (exact_match, format)"},
     {"reward.pattern", SETTING_TEXT, FIELD(reward[0].pattern), "\"\"", 0, 0, NULL, 0, "of the reward `regex`"},
+    {"reward.length", SETTING_INTEGER, FIELD(reward[0].length), "20", 0, 1e9, NULL, SETTING_LATER, "characters, of the reward `length`: minus the distance from them"},
+    {"reward.command", SETTING_TEXT, FIELD(reward[0].command), "\"\"", 0, 0, NULL, SETTING_LATER, "of the reward `command`: JSON Lines in and out, by /bin/sh in the working directory"},
+    {"reward.timeout_s", SETTING_NUMBER, FIELD(reward[0].timeout_s), "30", 0, 86400, NULL, SETTING_LATER | SETTING_OPEN_LOW, "how long the command may take for a row"},
     {"reward.weight", SETTING_NUMBER, FIELD(reward[0].weight), "1", -1e6, 1e6, NULL, 0, "in a list of rewards"},
 
     {"grpo.prompts_per_step", SETTING_INTEGER, FIELD(grpo.prompts_per_step), "8", 1, 1e6, NULL, 0, "questions a step; the batch is so many x group_size completions"},
@@ -572,8 +575,11 @@ bool setting_is_default(const RunSpec *spec, const Setting *setting)
     RunSpec plain;
     Text one = {0}, other = {0};
     settings_default(&plain);
-    setting_value_json(spec, setting, 0, &one);
-    setting_value_json(&plain, setting, 0, &other);
+    int n = starts_with(setting->path, "reward.") ? spec->n_rewards : 1;
+    for (int reward = 0; reward < n; reward++) {
+        setting_value_json(spec, setting, reward, &one);
+        setting_value_json(&plain, setting, reward, &other);
+    }
     bool same = strcmp(text_string(&one), text_string(&other)) == 0;
     text_release(&one);
     text_release(&other);

@@ -18,6 +18,9 @@ typedef struct {
     char pattern[1024];
     char extractor[32];
     double weight;
+    int length;
+    char command[1024];
+    double timeout_s;
 } RewardSetting;
 
 /* One cell, resolved: every setting has its value. Plain data, copied by assignment. */

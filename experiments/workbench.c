@@ -84,17 +84,20 @@ Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, 
     return STATUS_OK;
 }
 
-Status reward_from_spec(Reward **reward, const RunSpec *spec, Error *error)
+Status reward_from_spec(Reward **reward, const RunSpec *spec, const World *world, Error *error)
 {
     RewardTerm terms[MAX_REWARDS];
+    const RewardHost host = {world->context, world->now_s, world->stopping};
     for (int i = 0; i < spec->n_rewards; i++) {
         const RewardSetting *setting = &spec->reward[i];
-        bool exact = strcmp(setting->name, "exact_match") == 0;
-        bool regex = strcmp(setting->name, "regex") == 0;
         terms[i] = (RewardTerm){.name = setting->name,
-                                .extractor = exact ? setting->extractor : NULL,
-                                .pattern = regex ? setting->pattern : NULL,
-                                .weight = setting->weight};
+                                .extractor = setting->extractor,
+                                .pattern = setting->pattern,
+                                .weight = setting->weight,
+                                .length = setting->length,
+                                .command = setting->command,
+                                .limit_s = setting->timeout_s,
+                                .host = &host};
     }
     Status status = reward_new(reward, terms, spec->n_rewards, error);
     return status ? error_context(error, status, "reward") : STATUS_OK;

@@ -32,4 +32,4 @@ void workbench_forget(Workbench *bench);
 Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, const char *path,
                       int max_rows, Error *error);
 /* The reward of the settings. Caller frees it. */
-Status reward_from_spec(Reward **reward, const RunSpec *spec, Error *error);
+Status reward_from_spec(Reward **reward, const RunSpec *spec, const World *world, Error *error);

@@ -15,13 +15,14 @@ bool advantage_baseline_find(AdvantageBaseline *baseline,
 
 /* A_i = (r_i - baseline) / (std + 1e-4); std unbiased, of the group ("group"), of all
  * rewards ("batch"), or no division ("none", Dr. GRPO). A group of equal rewards has advantages
- * exactly 0. advantages, rewards: (n_groups, group_size)   stds: (n_groups) unbiased std of each
- * group, out, may be NULL */
+ * exactly 0. A reward that is NaN is not there: it counts in no mean, std or number, and its
+ * advantage is 0. advantages, rewards: (n_groups, group_size)   stds: (n_groups) unbiased std of
+ * each group, out, may be NULL */
 void advantage_compute(double *advantages, double *stds, const double *rewards,
                        AdvantageScale scale, AdvantageBaseline baseline, int n_groups,
                        int group_size);
 
-/* Are all rewards of a group equal? rewards: (group_size) */
+/* Are all rewards of a group that are there equal? rewards: (group_size) */
 bool advantage_no_spread(const double *rewards, int group_size);
 
 /* min(-(length - (limit - buffer)) / buffer * factor, 0): from 0 to -factor over the last `buffer`

@@ -99,11 +99,24 @@ static void count_batches(Work *work)
     }
 }
 
+/* A step in which no completion has a reward is none. */
+static void check_rewards(Work *work)
+{
+    for (int m = 0; m < work->n_members; m++) {
+        if (!work->members[m].no_reward) {
+            return;
+        }
+    }
+    candidate_fail(work->candidate, "no completion has a reward; the first: %s",
+                   work->members[0].no_reward);
+}
+
 /* Advantages, weights and the room for what the passes find. */
 static void judge(Work *work, StepArena *scratch)
 {
     const GrpoSettings *settings = work->settings;
     double *advantages = arena_alloc(scratch, (size_t)work->n_members, sizeof *advantages);
+    check_rewards(work);
     count_batches(work);
     advantage_compute(advantages, work->group_std, work->rewards, settings->scale_rewards,
                       settings->baseline, work->n_groups, settings->group_size);

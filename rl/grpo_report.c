@@ -26,17 +26,45 @@ static double range_mean(const Range *range)
     return range->n ? range->sum / range->n : 0;
 }
 
-static double std_of_values(const Work *work, int term)
+/* Of a reward term's values, those that are there. */
+static void mean_and_std(double *mean, double *std, const Work *work, int term)
 {
-    double mean = 0, squares = 0;
+    double sum = 0, squares = 0;
+    int n = 0;
     for (int m = 0; m < work->n_members; m++) {
-        mean += work->members[m].values[term] / work->n_members;
+        double value = work->members[m].values[term];
+        sum += isnan(value) ? 0 : value;
+        n += !isnan(value);
     }
+    *mean = sum / n;
     for (int m = 0; m < work->n_members; m++) {
-        double d = work->members[m].values[term] - mean;
-        squares += d * d;
+        double d = work->members[m].values[term] - *mean;
+        squares += isnan(d) ? 0 : d * d;
     }
-    return work->n_members > 1 ? sqrt(squares / (work->n_members - 1)) : 0;
+    *std = n > 1 ? sqrt(squares / (n - 1)) : 0;
+}
+
+/* Completions without a reward: their number, and the first in words. */
+static void report_troubles(const Work *work, int n_rewarded)
+{
+    StepResult *result = work->candidate->result;
+    int n = work->n_members - n_rewarded, m = 0;
+    if (n == 0) {
+        return;
+    }
+    Text message = {0};
+    while (!work->members[m].no_reward) {
+        m++;
+    }
+    text_printf(&message,
+                "%d of %d completions have no reward; the first: prompt %d, sample %d: %s", n,
+                work->n_members, m / work->settings->group_size, m % work->settings->group_size,
+                work->members[m].no_reward);
+    result->events = arena_alloc(result->arena, 1, sizeof *result->events);
+    result->events[result->n_events++] =
+        (EventRow){"reward_error", arena_string(result->arena, message.bytes, message.n)};
+    step_metric(result, "rewards/errors", n);
+    text_release(&message);
 }
 
 static void report_completions(const Work *work)
@@ -64,15 +92,16 @@ static void report_rewards(const Work *work)
     StepResult *result = work->candidate->result;
     const Reward *reward = work->candidate->learner->reward;
     double sum = 0, std = 0;
-    int zero = 0;
+    int zero = 0, n_rewarded = 0;
     for (int m = 0; m < work->n_members; m++) {
-        sum += work->members[m].reward;
+        sum += work->members[m].no_reward ? 0 : work->members[m].reward;
+        n_rewarded += !work->members[m].no_reward;
     }
     for (int group = 0; group < work->n_groups; group++) {
         std += work->group_std[group];
         zero += work->group_std[group] == 0;
     }
-    step_metric(result, "reward", sum / work->n_members);
+    step_metric(result, "reward", sum / n_rewarded);
     step_metric(result, "reward_std", std / work->n_groups);
     step_metric(result, "frac_reward_zero_std", (double)zero / work->n_groups);
     if (work->settings->overlong_buffer > 0) {
@@ -85,17 +114,16 @@ static void report_rewards(const Work *work)
     }
     for (int term = 0; term < reward_size(reward); term++) {
         Text key = {0};
-        double mean = 0;
-        for (int m = 0; m < work->n_members; m++) {
-            mean += work->members[m].values[term];
-        }
+        double mean, term_std;
+        mean_and_std(&mean, &term_std, work, term);
         text_printf(&key, "rewards/%s/mean", reward_name(reward, term));
-        step_metric(result, key.bytes, mean / work->n_members);
+        step_metric(result, key.bytes, mean);
         text_clear(&key);
         text_printf(&key, "rewards/%s/std", reward_name(reward, term));
-        step_metric(result, key.bytes, std_of_values(work, term));
+        step_metric(result, key.bytes, term_std);
         text_release(&key);
     }
+    report_troubles(work, n_rewarded);
 }
 
 static void report_passes(const Work *work)

@@ -4,6 +4,7 @@
  * step, those of the step left out, in its order. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/random.h"
 #include "core/safetensors.h"
@@ -52,24 +53,60 @@ static void check_rollouts(Work *work, const Wanted *wanted)
     }
 }
 
-static void reward_group(Work *work, int group)
+/* The place in the work of the i-th completion of the wanted groups. */
+static int member_at(const Work *work, const Wanted *wanted, int i)
+{
+    int size = work->settings->group_size;
+    return wanted->groups[i / size] * size + i % size;
+}
+
+/* What a completion that has no reward is told with. */
+static void note_reason(Member *member, const Text *reason, StepArena *scratch)
+{
+    member->no_reward =
+        isnan(member->reward) ? arena_string(scratch, reason->bytes, reason->n) : NULL;
+}
+
+/* Rewards of all wanted groups, asked together. */
+static Status reward_groups(Work *work, const Wanted *wanted, StepArena *scratch, Error *error)
 {
     const GrpoSettings *settings = work->settings;
-    const DataRow *row = &work->task->dataset.rows[work->rows[group]];
-    work->n_seen += (long)settings->group_size * work->task->prompts[work->rows[group]].n;
-    for (int i = 0; i < settings->group_size; i++) {
-        int m = group * settings->group_size + i;
-        Member *member = &work->members[m];
-        const Rollout *rollout = member->rollout;
-        member->overlong =
-            overlong_penalty(rollout->completion.n, settings->sampling.max_new_tokens,
-                             settings->overlong_buffer, settings->overlong_factor);
-        member->reward = reward_score(work->candidate->learner->reward, member->values,
-                                      rollout->text, rollout->n_text, row->answer, row->n_answer) +
-                         member->overlong;
-        work->rewards[m] = member->reward;
-        work->n_seen += rollout->completion.n;
+    const Reward *reward = work->candidate->learner->reward;
+    int n = wanted->n * settings->group_size, n_terms = reward_size(reward);
+    RewardRow *rows = arena_alloc(scratch, (size_t)n, sizeof *rows);
+    double *scores = arena_alloc(scratch, (size_t)n, sizeof *scores);
+    double *values = arena_alloc(scratch, (size_t)n * (size_t)n_terms, sizeof *values);
+    Text *reasons = arena_alloc(scratch, (size_t)n, sizeof *reasons);
+    for (int i = 0; i < n; i++) {
+        int row = work->rows[member_at(work, wanted, i) / settings->group_size];
+        const Rollout *rollout = work->members[member_at(work, wanted, i)].rollout;
+        const Prompt *prompt = &work->task->prompts[row];
+        const DataRow *data = &work->task->dataset.rows[row];
+        rows[i] = (RewardRow){.prompt = prompt->text,
+                              .completion = rollout->text,
+                              .answer = data->answer,
+                              .n_prompt = prompt->n_text,
+                              .n_completion = rollout->n_text,
+                              .n_answer = data->n_answer};
+        work->n_seen += prompt->n + rollout->completion.n;
     }
+    Status status = reward_score(reward, scores, values, reasons, rows, n, error);
+    for (int i = 0; i < n && !status; i++) {
+        int m = member_at(work, wanted, i);
+        Member *member = &work->members[m];
+        member->overlong =
+            overlong_penalty(member->rollout->completion.n, settings->sampling.max_new_tokens,
+                             settings->overlong_buffer, settings->overlong_factor);
+        memcpy(member->values, values + (size_t)i * (size_t)n_terms,
+               (size_t)n_terms * sizeof *values);
+        member->reward = scores[i] + member->overlong;
+        work->rewards[m] = member->reward;
+        note_reason(member, &reasons[i], scratch);
+    }
+    for (int i = 0; i < n; i++) {
+        text_release(&reasons[i]);
+    }
+    return status;
 }
 
 /* One generate() for all; wanted: (n) of each learner. */
@@ -100,11 +137,11 @@ static Status run_round(Samples *samples, const Trainer *trainer, Work *works, i
             }
         }
         check_rollouts(work, &wanted[i]);
-        for (int j = 0; j < wanted[i].n && candidate_alive(work->candidate); j++) {
-            reward_group(work, wanted[i].groups[j]);
+        if (!status && candidate_alive(work->candidate)) {
+            status = reward_groups(work, &wanted[i], scratch, error);
         }
     }
-    return STATUS_OK;
+    return status;
 }
 
 /* Rows that replace groups, in order. */

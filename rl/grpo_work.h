@@ -9,6 +9,7 @@ typedef struct {
     bool masked;                   /* cut off, and such ones have no loss */
     double reward, advantage;      /* reward: with the overlong penalty */
     double overlong;               /* that penalty */
+    const char *no_reward;         /* why there is none: reward is NaN; else NULL */
     double weight, entropy_weight; /* of each token in the loss; 0: masked */
     double *values;                /* (reward terms) */
     double *base;                  /* (n) log-probabilities of the base; NULL without KL */

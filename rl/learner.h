@@ -93,6 +93,8 @@ typedef struct {
     size_t n_metrics;
     CompletionRow *completions; /* none for SFT */
     size_t n_completions;
+    EventRow *events; /* (n_events) worth telling of a step that was done */
+    size_t n_events;
     void *checkpoint; /* of the new state; NULL when failed */
     size_t checkpoint_bytes;
     struct StepArena *arena;

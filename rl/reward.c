@@ -1,8 +1,8 @@
 /* The rewards and their weighted sum. Regular expressions are the C library's POSIX extended ones,
- * compiled once. */
+ * compiled once; processes are in reward_command.c. */
 #include "rl/reward.h"
 
-#include <assert.h>
+#include <math.h>
 #include <regex.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +16,7 @@ typedef struct {
     const char *name;
     /* May be NULL. */
     Status (*prepare)(Term *term, const RewardTerm *from, Error *error);
+    /* NULL: a command, which is asked all rows at once. */
     double (*score)(const Term *term, const char *completion, size_t n, const char *answer,
                     size_t n_answer);
 } RewardKind;
@@ -27,6 +28,8 @@ struct Term {
     const Extractor *extractor;
     regex_t pattern;
     bool has_pattern;
+    int length;
+    RewardCommand *command; /* may be NULL */
 };
 
 struct Reward {
@@ -34,7 +37,7 @@ struct Reward {
     int n_terms;
 };
 
-static Status exact_match_prepare(Term *term, const RewardTerm *from, Error *error)
+static Status extractor_prepare(Term *term, const RewardTerm *from, Error *error)
 {
     const char *name = from->extractor ? from->extractor : "strict";
     term->extractor = extractor_find(name);
@@ -47,6 +50,16 @@ static double exact_match_score(const Term *term, const char *completion, size_t
                                 const char *answer, size_t n_answer)
 {
     return term->extractor->correct(completion, n, answer, n_answer) ? 1 : 0;
+}
+
+static double format_score(const Term *term, const char *completion, size_t n, const char *answer,
+                           size_t n_answer)
+{
+    (void)answer, (void)n_answer;
+    Text read = {0};
+    bool found = term->extractor->read(&read, completion, n);
+    text_release(&read);
+    return found ? 1 : 0;
 }
 
 static Status regex_prepare(Term *term, const RewardTerm *from, Error *error)
@@ -70,6 +83,36 @@ static double regex_score(const Term *term, const char *completion, size_t n, co
     (void)answer, (void)n_answer;
     regmatch_t range = {.rm_so = 0, .rm_eo = (regoff_t)n};
     return regexec(&term->pattern, completion, 1, &range, REG_STARTEND) == 0 ? 1 : 0;
+}
+
+static Status length_prepare(Term *term, const RewardTerm *from, Error *error)
+{
+    term->length = from->length;
+    return from->length >= 0 ? STATUS_OK
+                             : error_set(error, STATUS_USAGE, "a length of %d", from->length);
+}
+
+static double length_score(const Term *term, const char *completion, size_t n, const char *answer,
+                           size_t n_answer)
+{
+    (void)answer, (void)n_answer;
+    double characters = 0;
+    for (size_t i = 0; i < n; i++) {
+        characters += ((unsigned char)completion[i] & 0xC0) != 0x80;
+    }
+    return 0 - fabs(characters - term->length); /* never -0 */
+}
+
+static Status command_prepare(Term *term, const RewardTerm *from, Error *error)
+{
+    if (!from->command || !*from->command) {
+        return error_set(error, STATUS_USAGE, "reward \"command\" needs a command");
+    }
+    if (!from->host) {
+        return error_set(error, STATUS_USAGE, "reward \"command\" cannot be used here");
+    }
+    term->command = reward_command_new(from->command, from->limit_s, from->host);
+    return STATUS_OK;
 }
 
 /* Length of the term that starts at `at`. */
@@ -111,12 +154,16 @@ static double none_score(const Term *term, const char *completion, size_t n, con
 }
 
 static const RewardKind kinds[] = {
-    {"exact_match", exact_match_prepare, exact_match_score},
+    {"exact_match", extractor_prepare, exact_match_score},
+    {"format", extractor_prepare, format_score},
     {"regex", regex_prepare, regex_score},
+    {"length", length_prepare, length_score},
     {"leading_terms", NULL, leading_terms_score},
+    {"command", command_prepare, NULL},
     {"none", NULL, none_score},
 };
-const char *const reward_names[] = {"exact_match", "regex", "leading_terms", "none", NULL};
+const char *const reward_names[] = {"exact_match",   "format",  "regex", "length",
+                                    "leading_terms", "command", "none",  NULL};
 
 static Status prepare(Term *term, const RewardTerm *from, Error *error)
 {
@@ -128,7 +175,8 @@ static Status prepare(Term *term, const RewardTerm *from, Error *error)
         }
     }
     return error_set(error, STATUS_USAGE,
-                     "reward \"%.60s\" is not known (exact_match, regex, leading_terms, none)",
+                     "reward \"%.60s\" is not known (exact_match, format, regex, length, "
+                     "leading_terms, command, none)",
                      from->name);
 }
 
@@ -181,6 +229,7 @@ void reward_free(Reward *reward)
         if (reward->terms[i].has_pattern) {
             regfree(&reward->terms[i].pattern);
         }
+        reward_command_free(reward->terms[i].command);
     }
     free(reward->terms);
     free(reward);
@@ -196,17 +245,60 @@ const char *reward_name(const Reward *reward, int term)
     return reward->terms[term].name;
 }
 
-double reward_score(const Reward *reward, double *values, const char *completion, size_t n,
-                    const char *answer, size_t n_answer)
+static void score_rows(const Term *term, double *values, const RewardRow *rows, int n)
 {
-    double sum = 0;
-    for (int i = 0; i < reward->n_terms; i++) {
-        const Term *term = &reward->terms[i];
-        double value = term->kind->score(term, completion, n, answer, n_answer);
-        if (values) {
-            values[i] = value;
-        }
-        sum += term->weight * value;
+    for (int i = 0; i < n; i++) {
+        values[i] = term->kind->score(term, rows[i].completion, rows[i].n_completion,
+                                      rows[i].answer, rows[i].n_answer);
     }
-    return sum;
+}
+
+/* Asks a command and adds its reasons, each with the name of the reward. */
+static Status ask_command(const Term *term, double *values, Text *reasons, const RewardRow *rows,
+                          int n, Error *error)
+{
+    Text *own = calloc((size_t)n + 1, sizeof *own);
+    if (!own) {
+        return error_set(error, STATUS_FAILED, "no memory for %d rewards", n);
+    }
+    Status status = reward_command_ask(term->command, values, own, rows, n, error);
+    for (int i = 0; i < n; i++) {
+        if (own[i].n) {
+            text_printf(&reasons[i], "%s%s: %s", reasons[i].n ? "; " : "", term->name,
+                        own[i].bytes);
+        }
+        text_release(&own[i]);
+    }
+    free(own);
+    return status;
+}
+
+Status reward_score(const Reward *reward, double *scores, double *values, Text *reasons,
+                    const RewardRow *rows, int n, Error *error)
+{
+    Status status = STATUS_OK;
+    double *own = calloc((size_t)n + 1, sizeof *own);
+    if (!own) {
+        return error_set(error, STATUS_FAILED, "no memory for %d rewards", n);
+    }
+    for (int i = 0; i < n; i++) {
+        scores[i] = 0;
+        text_clear(&reasons[i]);
+    }
+    for (int k = 0; k < reward->n_terms && !status; k++) {
+        const Term *term = &reward->terms[k];
+        if (term->command) {
+            status = ask_command(term, own, reasons, rows, n, error);
+        } else {
+            score_rows(term, own, rows, n);
+        }
+        for (int i = 0; i < n && !status; i++) {
+            scores[i] += term->weight * own[i];
+            if (values) {
+                values[(size_t)i * (size_t)reward->n_terms + (size_t)k] = own[i];
+            }
+        }
+    }
+    free(own);
+    return status;
 }

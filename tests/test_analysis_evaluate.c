@@ -12,6 +12,7 @@
 #include "core/json.h"
 #include "results/query.h"
 #include "rl/extract.h"
+#include "tests/reward_one.h"
 #include "tests/tiny_task.h"
 
 static const Sampling sampling = {.temperature = 1.25, .top_p = 1, .max_new_tokens = 9};
@@ -146,8 +147,8 @@ static void scores_are_what_the_extractors_and_the_engine_say(void **state)
     for (int i = 0; i < 15; i++) {
         const Rollout *rollout = &evaluated.rollouts[i];
         const DataRow *row = &tiny.task->dataset.rows[i / 3];
-        double expected = reward_score(tiny.reward, NULL, rollout->text, rollout->n_text,
-                                       row->answer, row->n_answer);
+        double expected = reward_one(tiny.reward, NULL, rollout->text, rollout->n_text, row->answer,
+                                     row->n_answer);
         assert_true(reward->values[i] == expected);
         sum += expected;
         tokens += rollout->completion.n;

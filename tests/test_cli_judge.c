@@ -256,6 +256,107 @@ static void best_says_when_a_run_cannot_be_told_from_the_base(void **state)
     run_free(&r);
 }
 
+/* ---- rewards of a command ---- */
+
+/* A config with a reward command that is kept in reward.sh. */
+static void write_command(const char *name, const char *more, const char *command)
+{
+    char config[2048];
+    run_write("reward.sh", command);
+    snprintf(config, sizeof config,
+             "{\"experiment\": \"told\", \"model\": \"abacus\", \"data\": {\"train\": \"" ABACUS
+             "train.jsonl\", \"dev\": \"" ABACUS "dev.jsonl\"},\n"
+             " \"reward\": [{\"name\": \"command\", \"command\": \"sh reward.sh\"%s},\n"
+             "            {\"name\": \"length\", \"length\": 30, \"weight\": 0.125}],\n"
+             " \"grpo\": {\"prompts_per_step\": 2, \"group_size\": 4, \"max_new_tokens\": 24}, "
+             "\"steps\": 3,\n \"eval\": {\"every\": 0, \"rows\": 12}}\n",
+             more);
+    run_write(name, config);
+}
+
+static void a_command_rewards_and_its_errors_are_recorded(void **state)
+{
+    (void)state;
+    write_command("told.json", "",
+                  "sed -u -e 's/.*\"completion\": \"[^\"]*7.*\", \"answer.*/{\"error\": \"a "
+                  "seven\"}/' -e 's/^{\"id.*/{\"reward\": 0.5}/'\n");
+    expect_done("--db told.db grpo told.json");
+    long n = count_of("told.db", "SELECT count(*) FROM completion");
+    long sevens = count_of("told.db", "SELECT count(*) FROM completion WHERE text LIKE '%7%'");
+    assert_int_equal(n, 24);
+    assert_true(sevens > 0 && sevens < n);
+    assert_int_equal(count_of("told.db", "SELECT count(*) FROM completion WHERE (text LIKE '%7%') "
+                                         "= (reward IS NULL) AND (text NOT LIKE '%7%' OR advantage "
+                                         "= 0)"),
+                     n);
+    assert_int_equal(count_of("told.db", "SELECT count(*) FROM completion WHERE reward = 0.5 - "
+                                         "0.125 * abs(length(text) - 30)"),
+                     n - sevens);
+    assert_int_equal(count_of("told.db", "SELECT sum(value) FROM metric WHERE key = "
+                                         "'rewards/errors'"),
+                     sevens);
+    assert_int_equal(count_of("told.db", "SELECT count(*) FROM event WHERE kind = 'reward_error' "
+                                         "AND message LIKE '% of 8 completions have no reward; the "
+                                         "first: prompt %, sample %: command: a seven'"),
+                     count_of("told.db", "SELECT count(*) FROM metric WHERE key = "
+                                         "'rewards/errors'"));
+    /* and in an evaluation: the rows that have one, and how many have none */
+    assert_int_equal(count_of("told.db",
+                              "SELECT count(*) FROM evaluation e WHERE extractor = 'reward' AND n "
+                              "= (SELECT count(score) FROM eval_sample s WHERE s.run_id = e.run_id "
+                              "AND s.extractor = 'reward') AND n < 12 AND 12 - n = detail ->> "
+                              "'errors' AND detail ->> 'first_error' = 'command: a seven'"),
+                     2);
+    expect_done("--db again.db grpo told.json");
+    expect_same("told.db", "again.db",
+                "SELECT run_id, step, prompt, sample, reward, advantage FROM completion ORDER BY "
+                "1, 2, 3, 4");
+    expect_refused("config show told.json --set reward.0.command=", 2,
+                   "reward.command: must be given for the reward command");
+}
+
+static void a_command_that_never_answers_fails_the_run_in_words(void **state)
+{
+    (void)state;
+    write_command("broken.json", "", "exit 3\n");
+    Run r = run("--db broken.db grpo broken.json");
+    assert_int_equal(r.code, 1);
+    if (!strstr(r.err,
+                "reward command \"sh reward.sh\": 3 rows in a row got no answer; the last: it "
+                "ended with exit code 3 before it answered")) {
+        fail_msg("%s", r.err);
+    }
+    run_free(&r);
+    assert_int_equal(count_of("broken.db", "SELECT count(*) FROM event WHERE kind = 'failed' AND "
+                                           "step = 0 AND message LIKE 'reward command %'"),
+                     1);
+    run_write("reward.sh", "sed -u 's/.*/{\"reward\": 1}/'\n"); /* mended, it goes on */
+    expect_done("--db broken.db grpo broken.json");
+}
+
+/* One process for its own group: what it wrote its id into is gone with the program. */
+static void a_stop_does_not_wait_for_a_command_nor_leave_it_behind(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGKILL};
+    write_command("hang.json", ", \"timeout_s\": 3600",
+                  "trap '' TERM; echo $$ > pid.new; mv pid.new pid; while :; do sleep 1; done\n");
+    for (int i = 0; i < 2; i++) {
+        unlink("pid");
+        pid_t program = run_start("", "--db hang.db grpo hang.json");
+        for (int wait = 0; access("pid", F_OK) && wait < 2400; wait++) {
+            usleep(50000);
+        }
+        kill(program, signals[i]);
+        Run r = run_wait(program);
+        assert_int_equal(r.code, i == 0 ? 4 : 1000 + SIGKILL);
+        run_free(&r);
+        assert_int_equal(system("for i in $(seq 600); do kill -0 $(cat pid) 2>/dev/null || exit 0; "
+                                "sleep 0.05; done; exit 1"),
+                         0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -264,6 +365,9 @@ int main(void)
         cmocka_unit_test(extract_refuses_what_is_not_rows),
         cmocka_unit_test(an_evaluation_that_is_killed_goes_on_after_its_last_rows),
         cmocka_unit_test(pass_at_k_can_be_asked_for_later_and_samples_nothing),
+        cmocka_unit_test(a_command_rewards_and_its_errors_are_recorded),
+        cmocka_unit_test(a_command_that_never_answers_fails_the_run_in_words),
+        cmocka_unit_test(a_stop_does_not_wait_for_a_command_nor_leave_it_behind),
         cmocka_unit_test(best_says_when_a_run_cannot_be_told_from_the_base),
     };
     return cmocka_run_group_tests(tests, run_setup, run_teardown);

@@ -2,6 +2,7 @@
  * groups without a gradient; what the random numbers depend on. */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -9,6 +10,7 @@
 #include <cmocka.h>
 
 #include "core/json.h"
+#include "tests/reward_one.h"
 #include "tests/tiny_task.h"
 
 static void close_to(const StepResult *result, const char *key, double expected)
@@ -60,8 +62,8 @@ static void check_rewards(const StepResult *result, const TinyTask *tiny, int gr
         for (int i = 0; i < group_size; i++) {
             const DataRow *data = &tiny->task->dataset.rows[group[i].prompt_row];
             double values[2];
-            double reward = reward_score(tiny->reward, values, group[i].text, group[i].n_text,
-                                         data->answer, data->n_answer);
+            double reward = reward_one(tiny->reward, values, group[i].text, group[i].n_text,
+                                       data->answer, data->n_answer);
             assert_true(group[i].reward == reward && group[i].prompt == (int)g);
             assert_int_equal(group[i].sample, i);
             mean += reward / group_size;
@@ -307,7 +309,7 @@ static void overlong_completions_are_rewarded_less(void **state)
         const DataRow *data = &tiny.task->dataset.rows[row->prompt_row];
         double penalty = row->n_ids > 3 ? -0.7 * (row->n_ids - 3) / 9 : 0;
         double reward =
-            reward_score(tiny.reward, NULL, row->text, row->n_text, data->answer, data->n_answer);
+            reward_one(tiny.reward, NULL, row->text, row->n_text, data->answer, data->n_answer);
         assert_true(fabs(row->reward - reward - penalty) < 1e-12);
         sum += penalty;
     }
@@ -320,6 +322,97 @@ static void overlong_completions_are_rewarded_less(void **state)
 }
 
 /* What it samples is what a run at the rounded v would sample; what it learns from is its own v. */
+static double no_time(void *context)
+{
+    (void)context;
+    return 0;
+}
+
+static bool never(void *context)
+{
+    (void)context;
+    return false;
+}
+
+/* Completions with an "a" get an error, others 1 with an "e" and 0.25 without. */
+static void a_completion_without_a_reward_is_left_out_and_told(void **state)
+{
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 3);
+    Trainer trainer = tiny_trainer(&tiny, "none", 1, 1);
+    RewardHost host = {NULL, no_time, never};
+    TrainSettings settings = tiny_settings(METHOD_GRPO);
+    settings.grpo.sampling.temperature = 2;
+    use_reward(&tiny,
+               (RewardTerm){.name = "command",
+                            .weight = 1,
+                            .limit_s = 60,
+                            .host = &host,
+                            .command = "sed -u -e 's/.*\"completion\": \"[^\"]*a.*\", \"answer.*/"
+                                       "{\"error\": \"an a\"}/' -e 's/.*\"completion\": "
+                                       "\"[^\"]*e.*\", \"answer.*/{\"reward\": 1}/' -e "
+                                       "'s/^{\"id.*/{\"reward\": 0.25}/'"});
+    Learner *learner = tiny_learner(&tiny, &trainer, &settings);
+    StepResult result = step(&trainer, learner);
+    double sum = 0, loss = 0;
+    int n_there = 0, first = -1, tokens = 0;
+    for (int g = 0; g < 3; g++) {
+        double there[4], advantages[4], std;
+        int n = 0, at[4];
+        for (int i = 0; i < 4; i++) {
+            const CompletionRow *row = &result.completions[4 * g + i];
+            tokens += row->n_ids;
+            if (strchr(row->text, 'a')) {
+                assert_true(isnan(row->reward) && row->advantage == 0);
+                first = first < 0 ? 4 * g + i : first;
+                continue;
+            }
+            assert_true(row->reward == (strchr(row->text, 'e') ? 1 : 0.25));
+            at[n] = 4 * g + i;
+            there[n++] = row->reward;
+            sum += row->reward;
+        }
+        n_there += n;
+        advantage_compute(advantages, &std, there, settings.grpo.scale_rewards, BASELINE_GROUP,
+                          n > 0, n);
+        for (int i = 0; i < n; i++) {
+            assert_true(result.completions[at[i]].advantage == advantages[i]);
+            loss -= advantages[i] * result.completions[at[i]].n_ids;
+        }
+    }
+    assert_true(n_there > 0 && n_there < 12); /* the test is of both */
+    close_to(&result, "reward", sum / n_there);
+    close_to(&result, "rewards/command/mean", sum / n_there);
+    close_to(&result, "rewards/errors", 12 - n_there);
+    close_to(&result, "loss", loss / (12 * 12)); /* dr_grpo: over completions and their limit */
+    char expected[160];
+    snprintf(expected, sizeof expected,
+             "%d of 12 completions have no reward; the first: prompt %d, sample %d: command: an a",
+             12 - n_there, first / 4, first % 4);
+    assert_int_equal(result.n_events, 1);
+    assert_string_equal(result.events[0].kind, "reward_error");
+    assert_string_equal(result.events[0].message, expected);
+    step_result_release(&result);
+    learner_free(learner);
+
+    use_reward(&tiny, (RewardTerm){.name = "command",
+                                   .weight = 1,
+                                   .limit_s = 60,
+                                   .host = &host,
+                                   .command = "sed -u 's/.*/{\"error\": \"none today\"}/'"});
+    learner = tiny_learner(&tiny, &trainer, &settings);
+    Error error = {{0}};
+    assert_int_equal(learner_step(&trainer, &learner, 1, &result, &error), STATUS_OK);
+    assert_int_equal(result.status, STATUS_FAILED);
+    assert_string_equal(result.error.message, "step 1: no completion has a reward; the first: "
+                                              "command: none today");
+    step_result_release(&result);
+    learner_free(learner);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
 static void a_bf16_rollout_is_of_the_rounded_adapter(void **state)
 {
     (void)state;
@@ -390,6 +483,7 @@ int main(void)
         cmocka_unit_test(samples_differ_by_seed_and_step_and_sample_but_not_by_history),
         cmocka_unit_test(groups_of_equal_rewards_are_replaced_by_other_prompts),
         cmocka_unit_test(overlong_completions_are_rewarded_less),
+        cmocka_unit_test(a_completion_without_a_reward_is_left_out_and_told),
         cmocka_unit_test(a_bf16_rollout_is_of_the_rounded_adapter),
         cmocka_unit_test(rewarded_behaviour_becomes_frequent),
     };

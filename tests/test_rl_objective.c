@@ -49,6 +49,30 @@ static void advantages_are_those_of_the_formula(void **state)
 }
 
 /* 0.1 + 0.1 + 0.1 rounds, so a mean taken naively is not 0.1. */
+/* As if the group were smaller. */
+static void a_reward_that_is_not_there_counts_nowhere(void **state)
+{
+    (void)state;
+    const double rewards[] = {0.31, NAN, -1.27, 2.385}, there[] = {0.31, -1.27, 2.385};
+    const double lonely[] = {NAN, 3, NAN, NAN, NAN, 1, NAN, 1, NAN};
+    for (AdvantageScale scale = SCALE_GROUP; scale <= SCALE_NONE; scale++) {
+        for (AdvantageBaseline b = BASELINE_GROUP; b <= BASELINE_LEAVE_ONE_OUT; b++) {
+            double a[9], expected[3], std, expected_std, stds[3];
+            advantage_compute(a, &std, rewards, scale, b, 1, 4);
+            advantage_compute(expected, &expected_std, there, scale, b, 1, 3);
+            assert_true(a[0] == expected[0] && a[1] == 0 && a[2] == expected[1] &&
+                        a[3] == expected[2] && std == expected_std);
+            advantage_compute(a, stds, lonely, scale, b, 3, 3);
+            for (int i = 0; i < 9; i++) {
+                assert_true(a[i] == 0);
+            }
+            assert_true(stds[0] == 0 && stds[1] == 0 && stds[2] == 0);
+        }
+    }
+    assert_true(advantage_no_spread(lonely, 3) && advantage_no_spread(lonely + 6, 3));
+    assert_false(advantage_no_spread(rewards, 4));
+}
+
 static void equal_rewards_have_advantages_of_exactly_zero(void **state)
 {
     (void)state;
@@ -390,6 +414,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(advantages_are_those_of_the_formula),
+        cmocka_unit_test(a_reward_that_is_not_there_counts_nowhere),
         cmocka_unit_test(equal_rewards_have_advantages_of_exactly_zero),
         cmocka_unit_test(leave_one_out_compares_with_the_others_of_the_group),
         cmocka_unit_test(overlong_completions_lose_reward_softly),

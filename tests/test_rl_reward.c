@@ -1,4 +1,5 @@
 /* Rewards by hand-made cases, the weighted list, and every refusal. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,14 +9,14 @@
 #include <cmocka.h>
 
 #include "rl/reward.h"
+#include "tests/reward_one.h"
 
 static double score(RewardTerm term, const char *completion, const char *answer)
 {
     Reward *reward;
     Error error;
     assert_int_equal(reward_new(&reward, &term, 1, &error), STATUS_OK);
-    double value =
-        reward_score(reward, NULL, completion, strlen(completion), answer, strlen(answer));
+    double value = reward_one(reward, NULL, completion, strlen(completion), answer, strlen(answer));
     reward_free(reward);
     return value;
 }
@@ -40,9 +41,30 @@ static void regex_is_one_where_the_completion_matches(void **state)
     Reward *reward;
     Error error;
     assert_int_equal(reward_new(&reward, &dog, 1, &error), STATUS_OK);
-    assert_true(reward_score(reward, NULL, "a\0 dog", 6, "", 0) == 1); /* NUL hides nothing */
-    assert_true(reward_score(reward, NULL, "a dog", 3, "", 0) == 0);   /* n is the end */
+    assert_true(reward_one(reward, NULL, "a\0 dog", 6, "", 0) == 1); /* NUL hides nothing */
+    assert_true(reward_one(reward, NULL, "a dog", 3, "", 0) == 0);   /* n is the end */
     reward_free(reward);
+}
+
+static void format_is_one_where_an_answer_is_read_right_or_wrong(void **state)
+{
+    (void)state;
+    RewardTerm strict = {.name = "format", .weight = 1};
+    RewardTerm boxed = {.name = "format", .extractor = "boxed", .weight = 1};
+    assert_true(score(strict, "so #### 5", "#### 6") == 1);
+    assert_true(score(strict, "so 6", "#### 6") == 0);
+    assert_true(score(boxed, "\\boxed{}", "#### 6") == 1);
+    assert_true(score(boxed, "#### 6", "#### 6") == 0);
+}
+
+static void length_is_minus_the_distance_in_characters(void **state)
+{
+    (void)state;
+    RewardTerm term = {.name = "length", .length = 4, .weight = 1};
+    assert_true(score(term, "abcd", "") == 0 && !signbit(score(term, "abcd", "")));
+    assert_true(score(term, "", "") == -4);
+    assert_true(score(term, "abcdef", "") == -2);
+    assert_true(score(term, "\xC3\xA9\xE2\x82\xAC", "") == -2); /* two characters, five bytes */
 }
 
 static void leading_terms_is_the_share_right_from_the_start(void **state)
@@ -70,7 +92,7 @@ static void a_list_is_a_weighted_sum(void **state)
     Error error;
     assert_int_equal(reward_new(&reward, terms, 3, &error), STATUS_OK);
     double values[3];
-    assert_true(reward_score(reward, values, "ab", 2, "", 0) == -1.75);
+    assert_true(reward_one(reward, values, "ab", 2, "", 0) == -1.75);
     assert_true(values[0] == 1 && values[1] == 0 && values[2] == 1);
     assert_int_equal(reward_size(reward), 3);
     assert_string_equal(reward_name(reward, 0), "regex");
@@ -92,11 +114,16 @@ static void refuses(RewardTerm term, int n, const char *expected)
 static void bad_rewards_are_refused(void **state)
 {
     (void)state;
-    refuses((RewardTerm){.name = "exact"}, 1, "reward \"exact\" is not known (exact_match, regex");
+    refuses((RewardTerm){.name = "exact"}, 1,
+            "reward \"exact\" is not known (exact_match, format, regex");
     refuses((RewardTerm){.name = "exact_match", .extractor = "lax"}, 1, "extractor \"lax\"");
     refuses((RewardTerm){.name = "regex"}, 1, "needs a pattern");
     refuses((RewardTerm){.name = "regex", .pattern = "a("}, 1, "pattern \"a(\": ");
     refuses((RewardTerm){.name = "none"}, 0, "empty");
+    refuses((RewardTerm){.name = "length", .length = -1}, 1, "a length of -1");
+    refuses((RewardTerm){.name = "format", .extractor = "lax"}, 1, "extractor \"lax\"");
+    refuses((RewardTerm){.name = "command"}, 1, "needs a command");
+    refuses((RewardTerm){.name = "command", .command = "true"}, 1, "cannot be used here");
 }
 
 int main(void)
@@ -104,6 +131,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_match_uses_the_named_extractor),
         cmocka_unit_test(regex_is_one_where_the_completion_matches),
+        cmocka_unit_test(format_is_one_where_an_answer_is_read_right_or_wrong),
+        cmocka_unit_test(length_is_minus_the_distance_in_characters),
         cmocka_unit_test(leading_terms_is_the_share_right_from_the_start),
         cmocka_unit_test(a_list_is_a_weighted_sum),
         cmocka_unit_test(bad_rewards_are_refused),
