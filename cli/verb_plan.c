@@ -214,9 +214,12 @@ static void warn(Text *warnings, const Cli *cli, const Plan *plan, const RunSpec
     if (idle > 0) {
         text_printf(&text,
                     "%d of %d parameters buy nothing: they move %d degrees of freedom; a group of "
-                    "m modules has at most %s, here of rank %d",
+                    "m modules has at most %s, here of rank %d%s",
                     idle, plan->parameters, plan->degrees_of_freedom,
-                    plan->projection.shared ? "rank^2 (P is shared)" : "m x rank^2", plan->rank);
+                    plan->projection.shared ? "rank^2 (P is shared)" : "m x rank^2", plan->rank,
+                    plan->projection.law == PROJECTION_RADEMACHER
+                        ? ", fewer where its P of signs repeat"
+                        : "");
         text_json_string(warnings, text_string(&text), text.n);
         cli_note(cli, "warning: %s", text_string(&text));
     }

@@ -1,4 +1,5 @@
-"""Golden figures of real PEFT over transformers (made with peft 0.21.2, transformers 5.23.0, torch 2.15.0).
+"""Golden figures of real PEFT over transformers (made with peft 0.21.2, transformers 5.23.0, torch 2.15.0; the same
+bits with transformers 5.24.0).
 
   peft_golden.py make MODEL OUT              adapters as PEFT saves them, and PEFT's log-probabilities: OUT/golden.json
   peft_golden.py check MODEL IDS DIR=SCORES  an adapter that we exported, in PEFT, against `tinylora score -o json`:

@@ -240,6 +240,10 @@ static void plan_shows_presets_sizes_and_scalars_that_buy_nothing(void **state)
     assert_int_equal(json_size(json_get(root, "warnings")), 1);
     json_free(document);
     run_free(&r);
+    r = run("plan --model abacus --tie none --u 4 --projection rademacher -o json");
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.err, "here of rank 2, fewer where its P of signs repeat"));
+    run_free(&r);
     document = expect_json("plan --model abacus --preset anrgusc --budget 120 -o json");
     root = json_root(document);
     plan = json_at(json_get(root, "plans"), 0);
