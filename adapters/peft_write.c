@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "adapters/change.h"
+#include "adapters/method.h"
 #include "adapters/peft.h"
 #include "adapters/planners.h"
 #include "core/file.h"
@@ -293,8 +294,8 @@ Status peft_tinylora_write(const char *directory, const AdapterBank *bank, const
     double tying = 0;
     if (strcmp(spec->method, "tinylora") != 0) {
         return error_set(error, STATUS_USAGE,
-                         "adapter.method \"%s\" is not TinyLoRA; export it as peft-lora",
-                         spec->method);
+                         "adapter.method \"%s\" is not TinyLoRA; export it as %s", spec->method,
+                         bank->method->modules ? "peft-lora" : "merged");
     }
     p.modules = adapter_modules(bank, &p.n_modules);
     int *group = malloc((size_t)p.n_modules * sizeof *group);

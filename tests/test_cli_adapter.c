@@ -179,6 +179,8 @@ static void a_merged_model_scores_as_its_adapter_and_is_the_same_bytes_again(voi
             "adapter export %s --format bytes f", id);
     refused(2, "is no product of thin matrices; export it as merged",
             "adapter export %s --format peft-lora f", id);
+    refused(2, "is not TinyLoRA; export it as merged", "adapter export %s --format peft-tinylora f",
+            id);
     free(id);
 }
 
