@@ -8,6 +8,7 @@
 #include <gsl/gsl_interp2d.h>
 #include <gsl/gsl_linalg.h>
 #include <gsl/gsl_multimin.h>
+#include <gsl/gsl_qrng.h>
 #include <gsl/gsl_sort.h>
 #include <gsl/gsl_statistics.h>
 #include <math.h>
@@ -246,4 +247,21 @@ Status numerics_interpolate(double *fine, int fx, int fy, const double *z, const
     }
     gsl_interp2d_free(surface);
     return code ? failed(error, "interpolation", code) : STATUS_OK;
+}
+
+Status numerics_sobol(double *points, size_t n, size_t dimensions, Error *error)
+{
+    if (dimensions < 1 || dimensions > 40) {
+        return error_set(error, STATUS_USAGE, "Sobol points of 1 to 40 dimensions are known");
+    }
+    gsl_set_error_handler_off();
+    gsl_qrng *sequence = gsl_qrng_alloc(gsl_qrng_sobol, (unsigned)dimensions);
+    if (!sequence) {
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    for (size_t i = 0; i < n; i++) {
+        gsl_qrng_get(sequence, points + i * dimensions);
+    }
+    gsl_qrng_free(sequence);
+    return STATUS_OK;
 }

@@ -50,3 +50,7 @@ Status numerics_minimise(double *x, bool *converged, size_t n, const NumericsSea
  * least 2. Errors: STATUS_FAILED: memory, GSL's own. */
 Status numerics_interpolate(double *fine, int fx, int fy, const double *z, const double *x, int nx,
                             const double *y, int ny, Error *error);
+
+/* The first n points of Sobol's sequence in the unit cube (Sobol 1967; Bratley & Fox 1988), of the
+ * first `dimensions` up to 40. points: (n, dimensions). Errors: STATUS_USAGE, STATUS_FAILED. */
+Status numerics_sobol(double *points, size_t n, size_t dimensions, Error *error);

@@ -1,6 +1,6 @@
 /* Walks a config's JSON against the table of settings. Every refusal names file, line, key path and
  * rule. */
-#include "experiments/config.h"
+#include "experiments/config_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +22,7 @@ typedef struct {
     bool from_override;
 } Reader;
 
-static Status at_place(const Config *config, const Json *value, const char *key, Status status,
+Status config_at_place(const Config *config, const Json *value, const char *key, Status status,
                        Error *error)
 {
     int line = json_line(value);
@@ -32,7 +32,7 @@ static Status at_place(const Config *config, const Json *value, const char *key,
     return error_context(error, status, "config \"%s\": %s", config->path, key);
 }
 
-static Status unknown_key(const Config *config, const Json *value, const char *key, Error *error)
+Status config_unknown_key(const Config *config, const Json *value, const char *key, Error *error)
 {
     const char *known[MAX_PATH_KEYS];
     size_t n = 0;
@@ -42,11 +42,10 @@ static Status unknown_key(const Config *config, const Json *value, const char *k
     known[n++] = "sweep";
     error_set(error, STATUS_USAGE, "unknown key; the nearest known one is \"%s\"",
               nearest_name(key, known, n));
-    return at_place(config, value, key, STATUS_USAGE, error);
+    return config_at_place(config, value, key, STATUS_USAGE, error);
 }
 
-/* Is there a setting below this path ("grpo" of "grpo.loss")? */
-static bool is_group(const char *path)
+bool config_is_group(const char *path)
 {
     size_t n = strlen(path);
     for (size_t i = 0; i < settings_count(); i++) {
@@ -98,16 +97,16 @@ static Status apply(const Config *config, RunSpec *spec, const char *path, const
     int reward;
     const Setting *setting = setting_find(path, &reward);
     if (!setting) {
-        if (is_group(path)) {
+        if (config_is_group(path)) {
             error_set(error, STATUS_USAGE, "%s where an object is expected",
                       json_kind_name(json_kind(value)));
-            return at_place(config, value, path, STATUS_USAGE, error);
+            return config_at_place(config, value, path, STATUS_USAGE, error);
         }
-        return unknown_key(config, value, path, error);
+        return config_unknown_key(config, value, path, error);
     }
     if (reward >= spec->n_rewards) {
         error_set(error, STATUS_USAGE, "there are only %d rewards", spec->n_rewards);
-        return at_place(config, value, path, STATUS_USAGE, error);
+        return config_at_place(config, value, path, STATUS_USAGE, error);
     }
     Status status = setting_parse(spec, setting, reward, value, error);
     if (!status && (setting->kind == SETTING_PATH || setting->kind == SETTING_MODEL)) {
@@ -115,84 +114,10 @@ static Status apply(const Config *config, RunSpec *spec, const char *path, const
             place_path(config, setting, setting_field(spec, setting, reward), from_override, error);
     }
     if (status) {
-        return at_place(config, value, path, status, error);
+        return config_at_place(config, value, path, status, error);
     }
     *setting_given(spec, setting->path) = true;
     return STATUS_OK;
-}
-
-/* An axis of a grid. Its values are tried by grid_cell, all before anything runs. */
-static Status add_axis(Config *config, Grid *grid, const char *key, const Json *values,
-                       Error *error)
-{
-    char place[160];
-    int reward;
-    snprintf(place, sizeof place, "sweep.%.127s", key);
-    if (!setting_find(key, &reward) && !is_group(key)) {
-        return unknown_key(config, values, key, error);
-    }
-    if (json_kind(values) != JSON_ARRAY || json_size(values) == 0) {
-        error_set(error, STATUS_USAGE, "%s where a list of values is expected",
-                  json_kind(values) == JSON_ARRAY ? "an empty list"
-                                                  : json_kind_name(json_kind(values)));
-        return at_place(config, values, place, STATUS_USAGE, error);
-    }
-    int axis = 0;
-    while (axis < grid->n_axes && strcmp(grid->axes[axis].path, key) != 0) {
-        axis++;
-    }
-    if (axis == MAX_AXES) {
-        error_set(error, STATUS_USAGE, "more than %d axes", MAX_AXES);
-        return at_place(config, values, place, STATUS_USAGE, error);
-    }
-    snprintf(grid->axes[axis].path, sizeof grid->axes[axis].path, "%s", key);
-    grid->axes[axis].values = values;
-    grid->n_axes += axis == grid->n_axes;
-    return STATUS_OK;
-}
-
-static Status read_grid(Config *config, const Json *object, Error *error)
-{
-    Status status = STATUS_OK;
-    Grid *grid = &config->grids[config->n_grids];
-    if (json_kind(object) != JSON_OBJECT) {
-        error_set(error, STATUS_USAGE, "%s where an object is expected",
-                  json_kind_name(json_kind(object)));
-        return at_place(config, object, "sweep", STATUS_USAGE, error);
-    }
-    if (config->n_grids == MAX_GRIDS) {
-        error_set(error, STATUS_USAGE, "more than %d grids", MAX_GRIDS);
-        return at_place(config, object, "sweep", STATUS_USAGE, error);
-    }
-    grid->n_axes = 0;
-    config->n_grids++;
-    for (size_t i = 0; i < json_size(object) && !status; i++) {
-        status = add_axis(config, grid, json_key(object, i), json_at(object, i), error);
-    }
-    return status;
-}
-
-/* All grids anew. */
-static Status read_sweep(Config *config, const Json *value, Error *error)
-{
-    bool list = json_kind(value) == JSON_ARRAY;
-    Status status = STATUS_OK;
-    config->n_grids = 0;
-    for (size_t i = 0; i < (list ? json_size(value) : 1) && !status; i++) {
-        status = read_grid(config, list ? json_at(value, i) : value, error);
-    }
-    return status;
-}
-
-/* --set sweep.KEY=[...]: in every grid. */
-static Status override_axis(Config *config, const char *key, const Json *values, Error *error)
-{
-    Status status = STATUS_OK;
-    config->n_grids += config->n_grids == 0;
-    for (int i = 0; i < config->n_grids && !status; i++) {
-        status = add_axis(config, &config->grids[i], key, values, error);
-    }
-    return status;
 }
 
 static Status read_value(Reader *reader, const Json *value, const char *path, Error *error);
@@ -208,9 +133,9 @@ static Status read_object(Reader *reader, const Json *object, const char *prefix
         const char *key = json_key(object, i);
         if (snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", key) >=
             (int)sizeof path) {
-            return unknown_key(config, value, key, error);
+            return config_unknown_key(config, value, key, error);
         }
-        status = strcmp(path, "sweep") == 0 ? read_sweep(config, value, error)
+        status = strcmp(path, "sweep") == 0 ? sweep_read(config, value, error)
                                             : read_value(reader, value, path, error);
     }
     return status;
@@ -221,7 +146,7 @@ static Status read_rewards(Reader *reader, const Json *value, Error *error)
     Config *config = reader->config;
     if (json_size(value) == 0 || json_size(value) > MAX_REWARDS) {
         error_set(error, STATUS_USAGE, "a list of 1 to %d rewards is expected", MAX_REWARDS);
-        return at_place(config, value, "reward", STATUS_USAGE, error);
+        return config_at_place(config, value, "reward", STATUS_USAGE, error);
     }
     reader->spec->n_rewards = (int)json_size(value);
     for (size_t i = 0; i < json_size(value); i++) {
@@ -230,7 +155,7 @@ static Status read_rewards(Reader *reader, const Json *value, Error *error)
         if (json_kind(json_at(value, i)) != JSON_OBJECT) {
             error_set(error, STATUS_USAGE, "%s where an object is expected",
                       json_kind_name(json_kind(json_at(value, i))));
-            return at_place(config, json_at(value, i), path, STATUS_USAGE, error);
+            return config_at_place(config, json_at(value, i), path, STATUS_USAGE, error);
         }
         Status status = read_object(reader, json_at(value, i), path, error);
         if (status) {
@@ -246,7 +171,7 @@ static Status read_value(Reader *reader, const Json *value, const char *path, Er
     if (strcmp(path, "reward") == 0 && json_kind(value) == JSON_ARRAY) {
         return read_rewards(reader, value, error);
     }
-    if (is_group(path) && json_kind(value) == JSON_OBJECT) {
+    if (config_is_group(path) && json_kind(value) == JSON_OBJECT) {
         return read_object(reader, value, path, error);
     }
     return apply(reader->config, reader->spec, path, value, reader->from_override, error);
@@ -259,7 +184,7 @@ Status config_apply(const Config *config, RunSpec *spec, const char *path, const
     return read_value(&reader, value, path, error);
 }
 
-static void keep_document(Config *config, JsonDocument *document)
+void config_keep_document(Config *config, JsonDocument *document)
 {
     JsonDocument **more =
         realloc(config->documents, (config->n_documents + 1) * sizeof *config->documents);
@@ -298,11 +223,11 @@ static Status read_override(Config *config, const char *override, Error *error)
         error_context(error, STATUS_USAGE, "--set %s", path);
         return STATUS_USAGE;
     }
-    keep_document(config, document);
+    config_keep_document(config, document);
     Reader reader = {config, &config->base, true};
     const Json *root = json_root(document);
-    status = strncmp(path, "sweep.", 6) == 0 ? override_axis(config, path + 6, root, error)
-             : strcmp(path, "sweep") == 0    ? read_sweep(config, root, error)
+    status = strncmp(path, "sweep.", 6) == 0 ? sweep_override(config, path + 6, root, error)
+             : strcmp(path, "sweep") == 0    ? sweep_read(config, root, error)
                                              : read_value(&reader, root, path, error);
     return status ? error_context(error, status, "--set") : STATUS_OK;
 }
@@ -334,7 +259,7 @@ Status config_read(Config **config_out, const char *path, const char *const *ove
         json_free(document);
         return error_set(error, STATUS_FAILED, "config: out of memory");
     }
-    keep_document(config, document);
+    config_keep_document(config, document);
     config->models = models;
     snprintf(config->path, sizeof config->path, "%s", path);
     snprintf(config->folder, sizeof config->folder, "%s", path);
@@ -538,43 +463,6 @@ bool config_is_sweep(const Config *config)
     return sweep;
 }
 
-/* Values of settings as they are read, of groups as they are written. */
-static void show_grid(const Config *config, const Grid *grid, Text *out)
-{
-    text_add(out, "{");
-    for (int i = 0; i < grid->n_axes; i++) {
-        const Axis *axis = &grid->axes[i];
-        int reward;
-        const Setting *setting = setting_find(axis->path, &reward);
-        text_add(out, i ? ", " : "");
-        text_json_string(out, axis->path, strlen(axis->path));
-        text_add(out, ": [");
-        for (size_t j = 0; j < json_size(axis->values); j++) {
-            RunSpec spec = config->base;
-            const Json *value = json_at(axis->values, j);
-            text_add(out, j ? ", " : "");
-            if (!setting) {
-                json_write(value, out);
-            } else if (config_apply(config, &spec, axis->path, value, NULL) == STATUS_OK) {
-                setting_value_json(&spec, setting, reward, out);
-            }
-        }
-        text_add(out, "]");
-    }
-    text_add(out, "}");
-}
-
-static void show_sweep(const Config *config, Text *out)
-{
-    bool list = config->n_grids > 1;
-    text_printf(out, ",\n  \"sweep\": %s", list ? "[\n    " : "");
-    for (int i = 0; i < config->n_grids; i++) {
-        text_add(out, i ? ",\n    " : "");
-        show_grid(config, &config->grids[i], out);
-    }
-    text_add(out, list ? "]" : "");
-}
-
 /* Is the setting shown? What does not matter to a scan is left out of it, and where the adapter is
  * a stored run's, its plan too, until it is known (config is NULL then). */
 static bool is_shown(const RunSpec *spec, const Config *config, const Setting *setting)
@@ -634,7 +522,7 @@ void config_show(const RunSpec *spec, const Config *config, Text *out)
         text_add(out, n > 1 ? "]" : "");
     }
     if (config && config_is_sweep(config)) {
-        show_sweep(config, out);
+        sweep_show(config, out);
     }
     text_add(out, "\n}\n");
 }

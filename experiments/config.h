@@ -9,9 +9,10 @@ enum { MAX_AXES = 8, MAX_GRIDS = 32 };
 typedef struct {
     char path[128];
     const Json *values; /* a list, not empty */
+    bool with_previous; /* goes along with the axis before it: as many values, no product */
 } Axis;
 
-/* The cartesian product of its axes. */
+/* The cartesian product of its axes, those that go together being one. */
 typedef struct {
     Axis axes[MAX_AXES];
     int n_axes;

@@ -324,15 +324,17 @@ static Status begin_member(Fusion *fusion, Store *store, Member *member, Error *
     free(blob);
     if (member->active) {
         member->cell->state = RUN_RUNNING;
+        member->cell->last_step = member->learner->step;
         fusion->progress->steps_done += member->learner->step;
     }
     return status;
 }
 
-/* The active members that are furthest behind: indices into members; returns how many. */
-static size_t furthest_behind(const Fusion *fusion, size_t *chosen)
+/* The active members that are furthest behind and not yet at `until`: indices into members; returns
+ * how many. */
+static size_t furthest_behind(const Fusion *fusion, size_t *chosen, int64_t until)
 {
-    int64_t least = INT64_MAX;
+    int64_t least = until;
     size_t n = 0;
     for (size_t i = 0; i < fusion->n; i++) {
         const Member *member = &fusion->members[i];
@@ -341,7 +343,8 @@ static size_t furthest_behind(const Fusion *fusion, size_t *chosen)
         }
     }
     for (size_t i = 0; i < fusion->n; i++) {
-        if (fusion->members[i].active && fusion->members[i].learner->step == least) {
+        if (least < until && fusion->members[i].active &&
+            fusion->members[i].learner->step == least) {
             chosen[n++] = i;
         }
     }
@@ -534,7 +537,7 @@ static Status advance(Fusion *fusion, Store *store, const size_t *chosen, size_t
     return status;
 }
 
-static Status run_members(Fusion *fusion, Store *store, Error *error)
+static Status run_members(Fusion *fusion, Store *store, int64_t until, Error *error)
 {
     const World *world = fusion->bench->world;
     Status status = STATUS_OK;
@@ -549,7 +552,7 @@ static Status run_members(Fusion *fusion, Store *store, Error *error)
     }
     while (!status) {
         size_t chosen[FUSION_MAX];
-        size_t n = furthest_behind(fusion, chosen);
+        size_t n = furthest_behind(fusion, chosen, until);
         if (n == 0) {
             break;
         }
@@ -577,18 +580,17 @@ void fusion_watch(Fusion *fusion, Status (*watch)(void *context, int64_t step, E
     fusion->watch_context = context;
 }
 
-Status fusion_run(Fusion *fusion, Store *store, Error *error)
+Status fusion_run(Fusion *fusion, Store *store, int64_t until, Error *error)
 {
-    Status status = run_members(fusion, store, error);
-    if (status) {
-        const char *how = status == STATUS_STOPPED ? "stopped" : "failed";
-        for (size_t i = 0; i < fusion->n; i++) {
-            const Member *member = &fusion->members[i];
-            if (member->active && member->attempt > 0) {
-                store_attempt_end(store, member->cell->run_id, member->attempt, how, now(fusion),
-                                  NULL);
-                member->cell->state = RUN_WAITING;
-            }
+    Status status = run_members(fusion, store, until, error);
+    const char *how = !status || status == STATUS_STOPPED ? "stopped" : "failed";
+    for (size_t i = 0; i < fusion->n; i++) {
+        const Member *member = &fusion->members[i];
+        if (member->active && member->attempt > 0) {
+            Status ended = store_attempt_end(store, member->cell->run_id, member->attempt, how,
+                                             now(fusion), status ? NULL : error);
+            status = status ? status : ended;
+            member->cell->state = RUN_WAITING;
         }
     }
     return status;

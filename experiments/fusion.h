@@ -28,7 +28,9 @@ Status fusion_open(Fusion **fusion, Workbench *bench, Cell **cells, size_t n, Pr
  * before the next one begins (step 0: the start). An error of it ends fusion_run. */
 void fusion_watch(Fusion *fusion, Status (*watch)(void *context, int64_t step, Error *error),
                   void *context);
-/* Run the cells to their ends; their states are kept up to date. A cell that fails is recorded and
- * the others go on (STATUS_OK). Errors: STATUS_STOPPED; STATUS_FAILED (store, memory). */
-Status fusion_run(Fusion *fusion, Store *store, Error *error);
+/* Run the cells to their ends, or until each has done so many steps (INT64_MAX: all) and its
+ * evaluations before; their states and last steps are kept up to date. A cell that fails is
+ * recorded and the others go on (STATUS_OK). Errors: STATUS_STOPPED; STATUS_FAILED (store, memory).
+ */
+Status fusion_run(Fusion *fusion, Store *store, int64_t until, Error *error);
 void fusion_close(Fusion *fusion);

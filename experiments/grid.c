@@ -8,6 +8,9 @@ static bool grid_size(size_t *n, const Grid *grid)
 {
     *n = 1;
     for (int i = 0; i < grid->n_axes; i++) {
+        if (grid->axes[i].with_previous) {
+            continue;
+        }
         if (__builtin_mul_overflow(*n, json_size(grid->axes[i].values), n) || *n > MAX_CELLS) {
             return false;
         }
@@ -44,8 +47,8 @@ static const Grid *grid_of(const Config *config, size_t *i)
 /* The value of an axis in a cell: the last axis runs fastest. */
 static const Json *value_at(const Grid *grid, int axis, size_t i)
 {
-    for (int later = grid->n_axes - 1; later > axis; later--) {
-        i /= json_size(grid->axes[later].values);
+    for (int later = grid->n_axes - 1; later > axis; later--) { /* of a zip the first one counts */
+        i /= grid->axes[later].with_previous ? 1 : json_size(grid->axes[later].values);
     }
     return json_at(grid->axes[axis].values, i % json_size(grid->axes[axis].values));
 }

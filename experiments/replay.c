@@ -129,7 +129,7 @@ static Status compute(Work *work, Cell *cell, const World *world, Error *error)
     status = status ? status : fusion_open(&fusion, &bench, &cell, 1, &progress, error);
     if (!status) {
         fusion_watch(fusion, on_step, work);
-        status = fusion_run(fusion, work->made, error);
+        status = fusion_run(fusion, work->made, INT64_MAX, error);
         status = status == STATUS_STOPPED && work->finished ? STATUS_OK : status;
     }
     if (!status && !work->finished) { /* it came to its own end: done or failed */

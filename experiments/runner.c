@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "experiments/early_stop.h"
 #include "experiments/fusion.h"
 
 static Status states_from(Store *store, Cell *cells, size_t n, Error *error)
@@ -50,9 +51,17 @@ typedef struct {
     Progress progress;
 } Runner;
 
+/* Its neighbours cancelled it, and they are not asked any more; its own rules are part of what it
+ * is. */
+static bool is_pardoned(const Cell *cell)
+{
+    return cell->state == RUN_CANCELLED && strcmp(cell->spec.stop.rule, "none") == 0 &&
+           cell->spec.stop.reward_below <= STOP_NEVER && cell->spec.stop.entropy_below <= 0;
+}
+
 static bool wants_to_run(const Runner *runner, const Cell *cell)
 {
-    return cell->state == RUN_WAITING || cell->state == RUN_RUNNING ||
+    return cell->state == RUN_WAITING || cell->state == RUN_RUNNING || is_pardoned(cell) ||
            (cell->state == RUN_FAILED && runner->options->retry_failed);
 }
 
@@ -84,6 +93,20 @@ static Status begin_store(Runner *runner, Error *error)
     return status;
 }
 
+/* What the next round shows: cells that it begins again add their steps themselves. */
+static void count_steps(Runner *runner)
+{
+    Progress *progress = &runner->progress;
+    progress->steps_done = progress->steps_total = 0;
+    for (size_t i = 0; i < runner->n; i++) {
+        const Cell *cell = &runner->cells[i];
+        bool goes_on = wants_to_run(runner, cell);
+        progress->steps_done += goes_on || cell->last_step < 0 ? 0 : cell->last_step;
+        progress->steps_total += goes_on ? cell->spec.steps : 0;
+    }
+    progress->steps_total += progress->steps_done;
+}
+
 /* A batch that cannot be opened after others have run: its cells fail, the sweep goes on. */
 static Status fail_cells(Runner *runner, Cell **batch, size_t n, const char *reason, Error *error)
 {
@@ -100,7 +123,7 @@ static Status fail_cells(Runner *runner, Cell **batch, size_t n, const char *rea
 }
 
 static Status run_batch(Runner *runner, Workbench *bench, Cell **batch, size_t n, bool first,
-                        Error *error)
+                        int64_t until, Error *error)
 {
     Fusion *fusion;
     Error why = {0};
@@ -116,41 +139,88 @@ static Status run_batch(Runner *runner, Workbench *bench, Cell **batch, size_t n
     if (first) {
         status = begin_store(runner, error);
     }
-    status = status ? status : fusion_run(fusion, runner->store, error);
+    status = status ? status : fusion_run(fusion, runner->store, until, error);
     fusion_close(fusion);
+    return status;
+}
+
+/* Every cell that has steps to do before `until`, batch by batch. */
+static Status run_round(Runner *runner, Workbench *bench, bool *first, int64_t until, Error *error)
+{
+    Cell **batch = malloc((runner->n + 1) * sizeof *batch);
+    bool *taken = calloc(runner->n + 1, sizeof *taken);
+    Status status = batch && taken ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    for (size_t i = 0; i < runner->n && taken; i++) {
+        Cell *cell = &runner->cells[i];
+        taken[i] = !wants_to_run(runner, cell) || cell->last_step >= until;
+    }
+    for (size_t i = 0; i < runner->n && !status; i++) {
+        size_t n = 0;
+        if (taken[i]) {
+            continue;
+        }
+        size_t limit = fusion_limit(&runner->cells[i]);
+        for (size_t j = i; j < runner->n && n < limit; j++) {
+            Cell *cell = &runner->cells[j];
+            if (!taken[j] && fusion_fits(&runner->cells[i], cell)) {
+                taken[j] = true;
+                batch[n++] = cell;
+            }
+        }
+        status = run_batch(runner, bench, batch, n, *first, until, error);
+        *first = false;
+    }
+    free(taken);
+    free(batch);
+    return status;
+}
+
+/* The rule of the sweep at a step: those that it ends, unless they have their ends. */
+static Status decide(Runner *runner, int64_t step, Error *error)
+{
+    const World *world = runner->world;
+    Text *reasons = calloc(runner->n + 1, sizeof *reasons);
+    if (!reasons) {
+        return error_set(error, STATUS_FAILED, "out of memory");
+    }
+    Status status =
+        early_stop_decide(reasons, runner->store, runner->cells, runner->n, step, error);
+    for (size_t i = 0; i < runner->n; i++) {
+        Cell *cell = &runner->cells[i];
+        if (!status && reasons[i].n && wants_to_run(runner, cell)) {
+            status = store_run_end(runner->store, cell->run_id, RUN_CANCELLED, reasons[i].bytes,
+                                   NAN, NAN, world->now_s(world->context), error);
+            cell->state = RUN_CANCELLED;
+            Text line = {0};
+            text_printf(&line, "run %s %s: cancelled: %s", cell->run_id, text_string(&cell->label),
+                        reasons[i].bytes);
+            world->note(world->context, text_string(&line));
+            text_release(&line);
+        }
+        text_release(&reasons[i]);
+    }
+    free(reasons);
     return status;
 }
 
 static Status run_all(Runner *runner, Error *error)
 {
     Workbench bench;
-    Cell **batch = malloc((runner->n + 1) * sizeof *batch);
-    bool *taken = calloc(runner->n + 1, sizeof *taken);
     bool first = true;
-    Status status = batch && taken ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    Status status = STATUS_OK;
     workbench_init(&bench, runner->world);
-    for (size_t i = 0; i < runner->n && !status; i++) {
-        size_t n = 0;
-        if (taken[i] || !wants_to_run(runner, &runner->cells[i])) {
-            continue;
+    for (int64_t step = 0; !status && step < INT64_MAX;) {
+        step = early_stop_next(runner->cells, runner->n, step);
+        status = run_round(runner, &bench, &first, step, error);
+        if (!status && step < INT64_MAX && runner->store) {
+            status = decide(runner, step, error);
+            count_steps(runner);
         }
-        size_t limit = fusion_limit(&runner->cells[i]);
-        for (size_t j = i; j < runner->n && n < limit; j++) {
-            Cell *cell = &runner->cells[j];
-            if (!taken[j] && wants_to_run(runner, cell) && fusion_fits(&runner->cells[i], cell)) {
-                taken[j] = true;
-                batch[n++] = cell;
-            }
-        }
-        status = run_batch(runner, &bench, batch, n, first, error);
-        first = false;
     }
     if (!status && first && runner->store) {
         status = begin_store(runner, error); /* another experiment may ask for runs that exist */
     }
     workbench_release(&bench);
-    free(taken);
-    free(batch);
     return status;
 }
 

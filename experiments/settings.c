@@ -121,6 +121,9 @@ static const Setting table[] = {
     {"stop.reward_below", SETTING_NUMBER, FIELD(stop.reward_below), "-1e30", -1e30, 1e30, NULL, SETTING_LATER, "a run ends, cancelled, when its mean reward was below this for stop.patience steps; -1e30: never"},
     {"stop.entropy_below", SETTING_NUMBER, FIELD(stop.entropy_below), "0", 0, 1e6, NULL, SETTING_LATER, "the same for the mean entropy of a token; 0: never"},
     {"stop.patience", SETTING_INTEGER, FIELD(stop.patience), "5", 1, 1e6, NULL, SETTING_LATER, "steps in a row, of the two"},
+    {"stop.rule", SETTING_CHOICE, FIELD(stop.rule), "\"none\"", 0, 0, "none|median|halving", SETTING_NO_NUMBERS, "of a sweep: cells end early, cancelled, that are below the median of all, or not among the best of a halving"},
+    {"stop.first", SETTING_INTEGER, FIELD(stop.first), "10", 1, 1e6, NULL, SETTING_NO_NUMBERS, "the first step at which stop.rule decides, by the mean over so many steps; then (median) each so many, (halving) stop.factor times as late"},
+    {"stop.factor", SETTING_INTEGER, FIELD(stop.factor), "2", 2, 1000, NULL, SETTING_NO_NUMBERS, "one in so many goes on in a halving"},
 
     {"scan.x", SETTING_TEXT, FIELD(scan.x), "\"auto\"", 0, 0, NULL, 0, "min:max:points, both ends in; auto or auto:points: -0.05:0.05:21, through runs what holds them"},
     {"scan.y", SETTING_TEXT, FIELD(scan.y), "\"auto\"", 0, 0, NULL, 0, "the same for y"},
@@ -268,6 +271,9 @@ bool setting_applies(const RunSpec *spec, const Setting *setting)
     }
     if (strcmp(path, "stop.reward_below") == 0) {
         return strcmp(spec->method, "grpo") == 0;
+    }
+    if (strcmp(path, "stop.first") == 0 || strcmp(path, "stop.factor") == 0) {
+        return strcmp(spec->stop.rule, "none") != 0;
     }
     if (strcmp(path, "stop.patience") == 0) {
         return spec->stop.entropy_below > 0 || spec->stop.reward_below > STOP_NEVER;

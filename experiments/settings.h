@@ -92,6 +92,8 @@ typedef struct {
     struct {
         double reward_below, entropy_below; /* STOP_NEVER, 0: off */
         int patience;
+        char rule[16];
+        int first, factor;
     } stop;
     struct {
         char x[96], y[96]; /* "min:max:points"; "auto" until the plane is known */

@@ -29,6 +29,9 @@ static const struct {
     {"data.eval", "the same"},
     {"checkpoint.every", "which states are kept, not what they are"},
     {"checkpoint.keep", "the same"},
+    {"stop.rule", "how far a run goes beside its neighbours, not what it computes"},
+    {"stop.first", "the same"},
+    {"stop.factor", "the same"},
 };
 
 /* Specs under which settings matter; each setting must matter under one of them. */
