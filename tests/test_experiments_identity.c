@@ -20,6 +20,7 @@ static const struct {
     const char *path, *reason;
 } without_numbers[] = {
     {"experiment", "a name for people"},
+    {"epochs", "resolved into steps"},
     {"model", "its files are in by their hashes"},
     {"adapter.preset", "resolved into the other settings of adapter.*"},
     {"adapter.weight_tying", "resolved into adapter.groups"},
