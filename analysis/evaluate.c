@@ -56,6 +56,12 @@ static Score *add_score(Evaluated *evaluated, const char *name, int samples)
     return score;
 }
 
+/* Does the prompt leave room for a token? */
+static bool fits(const Task *task, int row)
+{
+    return task->prompts[row].n >= 1 && task->prompts[row].n < task->model->config.max_positions;
+}
+
 double evaluated_row_mean(const double *values, int samples)
 {
     double sum = 0;
@@ -147,6 +153,9 @@ static Status score_rollouts(Evaluated *evaluated, const Reward *reward, Error *
         tokens += evaluated->rollouts[i].completion.n;
         clipped += evaluated->rollouts[i].completion.finish == FINISH_LENGTH;
     }
+    for (int i = 0; i < evaluated->n_rows; i++) {
+        evaluated->n_unfit += !fits(evaluated->task, evaluated->first_row + i);
+    }
     evaluated->mean_tokens = tokens / n;
     evaluated->clipped = clipped / n;
     return reward ? score_reward(evaluated, reward, error) : STATUS_OK;
@@ -205,48 +214,56 @@ static int rows_of(const EvaluateSettings *settings)
     return settings->n_rows ? settings->n_rows : settings->task->n_rows - settings->first_row;
 }
 
+/* The completion of a prompt that does not fit: nothing, cut off. */
+static Rollout no_rollout(void)
+{
+    Rollout none = {.text = allocate(1, 1), .completion = {.finish = FINISH_LENGTH}};
+    return none;
+}
+
 static Status sample(const Call *call, const int *names, int first, int n, Error *error)
 {
     const EvaluateSettings *settings = call->settings;
     int n_rows = rows_of(settings), samples = settings->samples;
-    size_t n_items = (size_t)n_rows * (size_t)n * (size_t)samples;
-    if (n_items > INT_MAX / 2) {
+    size_t n_items = 0, most = (size_t)n_rows * (size_t)n * (size_t)samples;
+    if (most > INT_MAX / 2) {
         return error_set(error, STATUS_USAGE, "%zu completions in one evaluation are too many",
-                         n_items);
+                         most);
     }
-    RolloutItem *items = allocate(n_items, sizeof *items);
-    RolloutItem *item = items;
+    RolloutItem *items = allocate(most, sizeof *items);
     for (int i = 0; i < n_rows; i++) {
         int row = settings->first_row + i;
-        for (int a = 0; a < n; a++) {
+        for (int a = 0; a < n && fits(settings->task, row); a++) {
             for (int s = 0; s < samples; s++) {
-                *item++ = (RolloutItem){.prompt = &settings->task->prompts[row],
-                                        .sampling = settings->sampling,
-                                        .adapter = names[a],
-                                        .key = {settings->seed, RANDOM_EVAL},
-                                        .prompt_index = (uint32_t)row,
-                                        .sample = (uint32_t)s};
+                items[n_items++] = (RolloutItem){.prompt = &settings->task->prompts[row],
+                                                 .sampling = settings->sampling,
+                                                 .adapter = names[a],
+                                                 .key = {settings->seed, RANDOM_EVAL},
+                                                 .prompt_index = (uint32_t)row,
+                                                 .sample = (uint32_t)s};
             }
         }
     }
     Rollout *rollouts = NULL;
     Status status =
-        rollout_run(&rollouts, call->trainer, settings->task, items, (int)n_items, error);
+        n_items ? rollout_run(&rollouts, call->trainer, settings->task, items, (int)n_items, error)
+                : STATUS_OK;
     free(items);
-    if (status) {
-        return status;
+    for (int a = 0; a < n && !status; a++) {
+        call->rollouts[first + a] = allocate((size_t)n_rows * (size_t)samples, sizeof *rollouts);
     }
-    for (int a = 0; a < n; a++) { /* (row, adapter, sample) becomes (adapter, row, sample) */
-        Rollout *own = allocate((size_t)n_rows * (size_t)samples, sizeof *rollouts);
-        for (int i = 0; i < n_rows; i++) {
-            memcpy(own + (size_t)i * (size_t)samples,
-                   rollouts + ((size_t)i * (size_t)n + (size_t)a) * (size_t)samples,
-                   (size_t)samples * sizeof *rollouts);
+    size_t next = 0;
+    for (int i = 0; i < n_rows && !status; i++) { /* (row, adapter, sample) to (adapter, row, ..) */
+        bool fit = fits(settings->task, settings->first_row + i);
+        for (int a = 0; a < n; a++) {
+            Rollout *own = call->rollouts[first + a] + (size_t)i * (size_t)samples;
+            for (int s = 0; s < samples; s++) {
+                own[s] = fit ? rollouts[next++] : no_rollout();
+            }
         }
-        call->rollouts[first + a] = own;
     }
     free(rollouts); /* its contents have moved */
-    return STATUS_OK;
+    return status;
 }
 
 static Status score_some_answers(Evaluated *out, const Trainer *trainer, const Task *task,

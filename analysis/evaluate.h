@@ -47,6 +47,8 @@ typedef struct {
     Rollout *rollouts;  /* (n_rows, samples); NULL without sampling */
     double mean_tokens; /* of the completions */
     double clipped;     /* share that ended by length */
+    int n_unfit;        /* rows whose prompt leaves no room in the context (or is empty): each
+                         * completion of them is empty, and scored as it is */
     Text no_reward;     /* why the first of those without a reward has none; empty: all have one */
 } Evaluated;
 void evaluated_release(Evaluated *evaluated);

@@ -125,6 +125,9 @@ static void add_detail(Text *detail, const Evaluated *evaluated, const Score *sc
         text_add(detail, ", \"clipped\": ");
         text_json_number(detail, evaluated->clipped);
     }
+    if (evaluated->n_unfit && strcmp(score->name, "nll") != 0) {
+        text_printf(detail, ", \"prompts_too_long\": %d", evaluated->n_unfit);
+    }
     if (score->n_missing) {
         text_printf(detail, ", \"errors\": %d, \"first_error\": ", score->n_missing);
         text_json_string(detail, text_string(&evaluated->no_reward), evaluated->no_reward.n);

@@ -23,6 +23,7 @@ typedef struct {
     bool quiet;
     double max_time_s;  /* 0: none */
     const char *models; /* folders of embedded models, divided by ':' */
+    const char *data;   /* "?data.folder=DIR", an override for configs; NULL: none */
     const char *cache;  /* folder of cached factors; NULL: none */
     bool terminal;      /* stderr can be rewritten in place */
 } Cli;

@@ -220,12 +220,14 @@ int main(int argc, char **argv)
     catch_signals();
     const char *db = getenv("TINYLORA_DB");
     const char *models = getenv("TINYLORA_MODELS");
+    const char *data = getenv("TINYLORA_DATA");
     const char *cache = getenv("TINYLORA_CACHE");
     const char *home_cache = getenv("XDG_CACHE_HOME");
     const char *home = getenv("HOME");
     const char *terminal = getenv("TERM");
     const char *no_color = getenv("NO_COLOR");
-    Text model_folders = {0}, cache_folder = {0};
+    Text model_folders = {0}, cache_folder = {0}, data_folder = {0};
+    text_printf(&data_folder, "?data.folder=%s", data ? data : "");
     text_printf(&model_folders, "%s%s%s", models ? models : "", models && *models ? ":" : "",
                 TINYLORA_MODELS_DIR);
     if (cache) {
@@ -241,6 +243,7 @@ int main(int argc, char **argv)
         .db = db && *db ? db : "results.db",
         .n_threads = n_cpus > 0 ? (int)n_cpus : 1,
         .models = text_string(&model_folders),
+        .data = data && *data ? text_string(&data_folder) : NULL,
         .cache = cache_folder.n ? text_string(&cache_folder) : NULL,
         .terminal = isatty(STDERR_FILENO) && !(terminal && strcmp(terminal, "dumb") == 0) &&
                     !(no_color && *no_color),
@@ -255,5 +258,6 @@ int main(int argc, char **argv)
     }
     text_release(&model_folders);
     text_release(&cache_folder);
+    text_release(&data_folder);
     return (int)status;
 }

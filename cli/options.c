@@ -201,3 +201,10 @@ Status options_parse(Cli *cli, const Option *options, size_t n_options, int argc
     }
     return STATUS_OK;
 }
+
+void options_add_data(OptionList *overrides, const Cli *cli)
+{
+    if (cli->data && overrides->n < OPTION_LIST_MAX) {
+        overrides->values[overrides->n++] = cli->data;
+    }
+}

@@ -31,5 +31,8 @@ Status options_parse(Cli *cli, const Option *options, size_t n_options, int argc
                      const char **positionals, size_t n_positionals, size_t n_required,
                      Error *error);
 
+/* $TINYLORA_DATA as the last of a config's overrides. */
+void options_add_data(OptionList *overrides, const Cli *cli);
+
 /* One global option at argv[*i], moving *i past its value; false when it is none. */
 bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Error *error);

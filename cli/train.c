@@ -112,6 +112,7 @@ Status cli_train(Cli *cli, const char *method, int argc, char **argv, Error *err
     Cell *cells = NULL;
     size_t n = 0;
     Status status = options_parse(cli, options, 3, argc, argv, &path, 1, 1, error);
+    options_add_data(&overrides, cli);
     status = status ? status
                     : config_read(&config, path, overrides.values, overrides.n, cli->models, error);
     status = status ? status : cells_open(&cells, &n, config, cli->models, error);

@@ -62,6 +62,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     RunSpec spec;
     Text out = {0};
     Status status = options_parse(cli, options, 1, argc, argv, &path, 1, 0, error);
+    options_add_data(&overrides, cli);
     if (!status && !path) {
         return show_keys(cli, error);
     }

@@ -52,6 +52,26 @@ static Status eval_run(const Cli *cli, Store *store, const World *world, const c
     return status;
 }
 
+/* The base model alone, with every setting at its default that is not the task's. */
+static Status eval_model(const Cli *cli, Store *store, const World *world, const char *model,
+                         const EvaluationOptions *options, Error *error)
+{
+    RunSpec spec;
+    char directory[CONFIG_PATH];
+    Text task = {0}, base = {0};
+    settings_default(&spec);
+    snprintf(spec.model, sizeof spec.model, "%s", model);
+    Status status = model_find(directory, model, cli->models, error);
+    status =
+        status ? status
+               : evaluation_run(&task, &base, store, world, directory, &spec, NULL, options, error);
+    status =
+        status ? status : print_task(cli, store, text_string(&task), text_string(&base), "", error);
+    text_release(&task);
+    text_release(&base);
+    return status;
+}
+
 /* Which runs have the learning rate that was chosen for their point: chosen: (n). */
 static Status find_chosen(bool *chosen, Store *store, const Cell *cells, size_t n, Error *error)
 {
@@ -116,16 +136,19 @@ static Status eval_cells(const Cli *cli, Store *store, const World *world, Cell 
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
-    const char *path, *run_id = NULL;
+    const char *path, *run_id = NULL, *model = NULL;
     OptionList overrides = {0};
     EvaluationOptions choices = {0};
     bool chosen = false;
     const Option options[] = {
         {"--run", OPTION_TEXT, &run_id, 0, 0},
         {"--set", OPTION_LIST, &overrides, 0, 0},
+        {"--model", OPTION_TEXT, &model, 0, 0},
+        {"--task", OPTION_TEXT, &choices.task, 0, 0},
         {"--data", OPTION_TEXT, &choices.data, 0, 0},
         {"--rows", OPTION_INT, &choices.n_rows, 0, 1e9},
         {"--samples", OPTION_INT, &choices.samples, 1, 1000},
+        {"--max-new", OPTION_INT, &choices.max_new, 1, 1e6},
         {"--pass-k", OPTION_INT, &choices.pass_k, 2, 1000},
         {"--greedy", OPTION_FLAG, &choices.greedy, 0, 0},
         {"--chosen", OPTION_FLAG, &chosen, 0, 0},
@@ -137,8 +160,14 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     CliWorld world;
     Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
                                   &path, 1, 0, error);
-    if (!status && !path == !run_id) {
-        status = error_set(error, STATUS_USAGE, "one of CONFIG and --run RUN is expected");
+    options_add_data(&overrides, cli);
+    choices.folder = cli->data ? strchr(cli->data, '=') + 1 : NULL;
+    if (!status && !!path + !!run_id + !!model != 1) {
+        status = error_set(error, STATUS_USAGE,
+                           "one of CONFIG, --run RUN and --model MODEL is expected");
+    }
+    if (!status && model && !choices.task) {
+        status = error_set(error, STATUS_USAGE, "--model wants a --task");
     }
     if (!status && chosen && !path) {
         status = error_set(error, STATUS_USAGE, "--chosen is of a CONFIG's cells");
@@ -153,7 +182,9 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     status = status ? status : store_open(&store, cli->db, STORE_WRITE, CLI_WAIT_MS, error);
     cli_world_init(&world, cli);
     cli_arm_max_time(cli);
-    if (!status && run_id) {
+    if (!status && model) {
+        status = eval_model(cli, store, &world.world, model, &choices, error);
+    } else if (!status && run_id) {
         status = eval_run(cli, store, &world.world, run_id, &choices, error);
     } else if (!status) {
         status = eval_cells(cli, store, &world.world, cells, n, chosen, &choices, error);
@@ -171,8 +202,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_eval = {
     .name = "eval",
     .summary = "the base model and an adapter scored on the same rows by every extractor",
-    .usage = "(CONFIG [--chosen] | --run RUN) [--data FILE] [--rows N] [--samples N] [--pass-k K] "
-             "[--greedy]",
+    .usage = "(CONFIG [--chosen] | --run RUN | --model MODEL --task T) [--task T] [--data PATH] "
+             "[--rows N]\n                     [--samples N] [--pass-k K] [--max-new N] [--greedy]",
     .help = "Scores go into results.db, with a standard error and a paired test against the base "
             "model;\n"
             "what is there already is not computed again. CONFIG means every cell that was "
@@ -180,15 +211,21 @@ const Verb verb_eval = {
             "  --chosen      only the cells at the learning rate that was best on the held-out "
             "rows (mean over\n"
             "                seeds), so that test rows are scored once a point; see `budgets`\n"
+            "  --task T      gsm8k, svamp, multiarith, math500 or digit-completion, with its own "
+            "prompts and\n"
+            "                judging; --data is then its file or a folder that has it "
+            "($TINYLORA_DATA)\n"
             "  --data FILE   rows; else the config's data.eval\n"
             "  --rows N      the first N rows; else all\n"
             "  --samples N   completions a row; else the config's eval.samples\n"
             "  --pass-k K    also pass@k, as the extractors strict@K and so on; needs N >= K "
             "samples\n"
+            "  --max-new N   tokens of a completion; else the config's eval.max_new_tokens\n"
             "  --greedy      the likeliest token instead of a sample\n"
             "  --set K=V     override a setting of CONFIG\n\n"
             "examples:\n"
             "  tinylora eval --run 3f2a\n"
+            "  tinylora eval --model ../Qwen2.5-0.5B --task gsm8k --data ~/data --greedy\n"
             "  tinylora eval experiments/presets/budget13-lr.json --chosen -o md\n",
     .run = run,
 };

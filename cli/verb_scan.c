@@ -161,6 +161,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     Text folder = {0};
     Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
                                   &path, 1, 1, error);
+    options_add_data(&overrides, cli);
     if (!status && figures && no_figures) {
         status = error_set(error, STATUS_USAGE, "--figures and --no-figures exclude each other");
     }

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "experiments/adapter_settings.h"
+#include "experiments/known_task.h"
 #include "experiments/nearest.h"
 #include "experiments/scan_settings.h"
 #include "rl/extract.h"
@@ -204,8 +205,13 @@ static Status read_override(Config *config, const char *override, Error *error)
         return error_set(error, STATUS_USAGE, "--set \"%.64s\": key.path=value is expected",
                          override);
     }
+    bool fallback = override[0] == '?';
+    override += fallback;
     memcpy(path, override, (size_t)(equals - override));
     path[equals - override] = 0;
+    if (fallback && *setting_given(&config->base, path)) {
+        return STATUS_OK;
+    }
     int reward;
     const Setting *setting = setting_find(path, &reward);
     bool textual = setting && (setting->kind == SETTING_TEXT || setting->kind == SETTING_PATH ||
@@ -392,6 +398,10 @@ static Status grpo_settle(const Config *config, RunSpec *spec, Error *error)
 Status config_settle(const Config *config, RunSpec *spec, Error *error)
 {
     bool grpo = strcmp(spec->method, "grpo") == 0;
+    Status known = known_task_settle(spec, error);
+    if (known) {
+        return error_context(error, known, "config \"%s\"", config->path);
+    }
     if (!spec->model[0]) {
         return rule(config, "model", error, "must be given");
     }

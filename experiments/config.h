@@ -31,7 +31,8 @@ typedef struct Config {
 } Config;
 
 /* Read a config and apply "key.path=value" overrides, in order. An override's relative path is
- * looked for in the config's folder, then in the working directory. models: folders of embedded
+ * looked for in the config's folder, then in the working directory. One that starts with "?"
+ * counts where the setting was not given before. models: folders of embedded
  * models, divided by ':'. Errors: STATUS_USAGE: file, line, key path and rule; for an unknown key
  * the nearest known one. */
 Status config_read(Config **config, const char *path, const char *const *overrides,

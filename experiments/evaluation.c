@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "experiments/cell.h"
+#include "experiments/known_task.h"
 
 typedef struct {
     const World *world;
@@ -24,10 +25,10 @@ static int on_progress(void *context, const char *phase, int done, int total, lo
 
 static const char *choose_data(const RunSpec *spec, const EvaluationOptions *options)
 {
-    return options->data        ? options->data
-           : spec->data.eval[0] ? spec->data.eval
-           : spec->data.dev[0]  ? spec->data.dev
-                                : spec->data.train;
+    return options->data && !options->task ? options->data
+           : spec->data.eval[0]            ? spec->data.eval
+           : spec->data.dev[0]             ? spec->data.dev
+                                           : spec->data.train;
 }
 
 /* The base model alone still wants a bank: the one that adds nothing. */
@@ -52,7 +53,17 @@ Status evaluation_run(Text *task, Text *base_run_id, Store *store, const World *
     changed.eval.samples = options->samples ? options->samples : spec->eval.samples;
     changed.eval.pass_k = options->pass_k ? options->pass_k : spec->eval.pass_k;
     changed.eval.greedy |= options->greedy;
-    if (!choose_data(spec, options)[0]) {
+    changed.eval.max_new_tokens = options->max_new            ? options->max_new
+                                  : spec->eval.max_new_tokens ? spec->eval.max_new_tokens
+                                                              : spec->grpo.max_new_tokens;
+    if (options->task) {
+        const char *place = options->data ? options->data : options->folder;
+        Status status = known_task_use(&changed, options->task, place ? place : "", error);
+        if (status) {
+            return status;
+        }
+    }
+    if (!choose_data(&changed, options)[0]) {
         return error_set(error, STATUS_USAGE,
                          "--data: rows are wanted, for an imported adapter has none of its own");
     }
@@ -62,8 +73,8 @@ Status evaluation_run(Text *task, Text *base_run_id, Store *store, const World *
     }
     status = open_bank(&session, error);
     status = status ? status
-                    : scoring_open(&scoring, &session.bench, &changed, choose_data(spec, options),
-                                   options->n_rows, error);
+                    : scoring_open(&scoring, &session.bench, &changed,
+                                   choose_data(&changed, options), options->n_rows, error);
     Watch watch = {world, {.n_cells = 1, .measure = "reward", .reward = NAN}};
     Trainer trainer = {session.bench.engine, session.bank, on_progress, &watch};
     ScoringItem item = {adapter ? adapter->run_id : "", adapter ? adapter->step : 0, 1};

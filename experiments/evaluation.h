@@ -4,11 +4,15 @@
 #include "experiments/session.h"
 
 typedef struct {
-    const char *data; /* rows; NULL: the run's data.eval, else its data.dev, else its data.train */
-    int n_rows;       /* the first so many; 0: all */
-    int samples;      /* 0: the run's eval.samples */
-    int pass_k;       /* 0: the run's eval.pass_k */
-    bool greedy;      /* instead of the run's eval.greedy */
+    const char *task; /* a known one (known_task.h), whatever the run's own is; NULL: the run's */
+    const char *data; /* rows; NULL: the run's data.eval, else its data.dev, else its data.train. Of
+                       * a task: its folder or file; NULL: the folder below */
+    const char *folder; /* of tasks; NULL: none */
+    int n_rows;         /* the first so many; 0: all */
+    int samples;        /* 0: the run's eval.samples */
+    int pass_k;         /* 0: the run's eval.pass_k */
+    int max_new;        /* 0: the run's eval.max_new_tokens */
+    bool greedy;        /* instead of the run's eval.greedy */
 } EvaluationOptions;
 
 /* Score an adapter (NULL: the base model alone) under a run's settings and store it, unless it is

@@ -50,6 +50,8 @@ static const Setting table[] = {
     {"adapter.rslora", SETTING_SWITCH, FIELD(adapter.rslora), "false", 0, 0, NULL, SETTING_LATER, "s = alpha / sqrt(rank) (lora, lora-xs)"},
     {"adapter.dropout", SETTING_NUMBER, FIELD(adapter.dropout), "0", 0, 0.999999999, NULL, SETTING_LATER, "of LoRA's input, while training"},
 
+    {"data.task", SETTING_CHOICE, FIELD(data.task), "\"none\"", 0, 0, "none|gsm8k|svamp|multiarith|math500|digit-completion", SETTING_NO_NUMBERS, "a known data set: what is not given of data.* and reward is its own"},
+    {"data.folder", SETTING_PATH, FIELD(data.folder), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "where the files of data.task lie; else $TINYLORA_DATA"},
     {"data.train", SETTING_PATH, FIELD(data.train), NULL, 0, 0, NULL, SETTING_NO_NUMBERS, "training rows, JSON Lines (*.json: one array)"},
     {"data.dev", SETTING_PATH, FIELD(data.dev), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "held-out rows that choose the learning rate; without them data.eval does"},
     {"data.eval", SETTING_PATH, FIELD(data.eval), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "test rows, scored by `eval`"},

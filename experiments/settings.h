@@ -47,6 +47,7 @@ typedef struct {
     } adapter;
     struct {
         char train[CONFIG_PATH], dev[CONFIG_PATH], eval[CONFIG_PATH]; /* "": none */
+        char task[24], folder[CONFIG_PATH];
         char question[512], answer[512];
         char template[4096];
     } data;

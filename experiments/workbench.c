@@ -52,6 +52,34 @@ Status workbench_model(Workbench *bench, const char *directory, Error *error)
     return STATUS_OK;
 }
 
+/* What is odd about rows, and allowed. */
+static void tell_oddities(const World *world, const RunSpec *spec, const Task *task)
+{
+    int line = 0, earlier = 0, n_rows = task->dataset.n_rows;
+    int twins = dataset_twins(&task->dataset, &line, &earlier);
+    Text note = {0};
+    if (twins) {
+        text_printf(&note,
+                    "dataset \"%s\": %d of %d rows are the same as earlier ones (line %d as line "
+                    "%d); each counts",
+                    task->dataset.path, twins, n_rows, line, earlier);
+        world->note(world->context, text_string(&note));
+    }
+    int wordy = dataset_wordy(&task->dataset, &line);
+    for (int i = 0; wordy && i < spec->n_rewards; i++) {
+        const RewardSetting *reward = &spec->reward[i];
+        if (strcmp(reward->name, "exact_match") == 0 && strcmp(reward->extractor, "boxed") != 0) {
+            text_clear(&note);
+            text_printf(&note,
+                        "dataset \"%s\": the answers of %d of %d rows have no number (line %d), so "
+                        "exact_match by %s is 0 for whatever is said",
+                        task->dataset.path, wordy, n_rows, line, reward->extractor);
+            world->note(world->context, text_string(&note));
+        }
+    }
+    text_release(&note);
+}
+
 Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, const char *path,
                       int max_rows, Error *error)
 {
@@ -78,6 +106,7 @@ Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, 
         text_release(&key);
         return status;
     }
+    tell_oddities(bench->world, spec, opened);
     bench->tasks[bench->n_tasks].task = opened;
     bench->tasks[bench->n_tasks++].key = key;
     *task = opened;

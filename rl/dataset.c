@@ -97,6 +97,17 @@ static Status find_field(const char **string, size_t *n, const Json *row, const 
     return STATUS_OK;
 }
 
+/* A number as a person writes it: 145.0 is "145". */
+static void add_number(Text *out, const Json *value)
+{
+    int64_t whole;
+    if (json_int64(value, &whole)) {
+        text_printf(out, "%lld", (long long)whole);
+    } else {
+        text_add(out, json_number_text(value));
+    }
+}
+
 /* Append a line of text, each {name} replaced by the field. *empty: it has fields and all of them
  * are empty. */
 static Status fill_line(Text *out, bool *empty, const Json *row, const char *text, size_t n,
@@ -113,13 +124,19 @@ static Status fill_line(Text *out, bool *empty, const Json *row, const char *tex
         const char *string;
         size_t n_string;
         snprintf(name, sizeof name, "%.*s", (int)(end - text - (ptrdiff_t)i - 1), text + i + 1);
-        Status status = find_field(&string, &n_string, row, name, error);
-        if (status) {
-            return status;
+        const Json *value = json_get(row, name);
+        if (json_kind(value) == JSON_NUMBER) {
+            add_number(out, value);
+            n_full++;
+        } else {
+            Status status = find_field(&string, &n_string, row, name, error);
+            if (status) {
+                return status;
+            }
+            text_append(out, string, n_string);
+            n_full += n_string > 0;
         }
-        text_append(out, string, n_string);
         n_fields++;
-        n_full += n_string > 0;
         i = (size_t)(end - text);
     }
     *empty = n_fields > 0 && n_full == 0;
@@ -213,6 +230,10 @@ static Status read_row(Reader *reader, const Json *root, int line, const char *q
     reader->lines[reader->n_rows] = line;
     Status status = read_field(reader, root, question, error);
     status = status ? status : read_field(reader, root, answer, error);
+    size_t slot = 2 * (size_t)reader->n_rows;
+    if (!status && !reader->lengths[slot] && !reader->lengths[slot + 1]) {
+        status = error_set(error, STATUS_REFUSED, "an empty row: neither question nor answer");
+    }
     if (!status) {
         note_id(reader, json_get(root, "id"), line);
         reader->n_rows++;
@@ -369,6 +390,50 @@ Status dataset_open(Dataset *dataset, const char *path, const char *question, co
     free(bytes);
     reader_release(&reader);
     return status;
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    const DataRow *const *x = a, *const *y = b;
+    int order = strcmp((*x)->question, (*y)->question);
+    order = order ? order : strcmp((*x)->answer, (*y)->answer);
+    return order ? order : ((*x)->line > (*y)->line) - ((*x)->line < (*y)->line);
+}
+
+int dataset_twins(const Dataset *dataset, int *line, int *earlier)
+{
+    int n = dataset->n_rows, twins = 0;
+    const DataRow **rows = grow(NULL, (size_t)n, sizeof *rows), *first = NULL;
+    for (int i = 0; i < n; i++) {
+        rows[i] = &dataset->rows[i];
+    }
+    qsort(rows, (size_t)n, sizeof *rows, compare_texts);
+    for (int i = 1, original = 0; i < n; i++) {
+        if (strcmp(rows[i]->question, rows[original]->question) ||
+            strcmp(rows[i]->answer, rows[original]->answer)) {
+            original = i;
+            continue;
+        }
+        twins++;
+        if (!first || rows[i]->line < first->line) {
+            first = rows[i];
+            *line = first->line;
+            *earlier = rows[original]->line;
+        }
+    }
+    free(rows);
+    return twins;
+}
+
+int dataset_wordy(const Dataset *dataset, int *line)
+{
+    int n = 0;
+    for (int i = 0; i < dataset->n_rows; i++) {
+        if (!strpbrk(dataset->rows[i].answer, "0123456789")) {
+            *line = n++ ? *line : dataset->rows[i].line;
+        }
+    }
+    return n;
 }
 
 void dataset_close(Dataset *dataset)

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "tests/cli_run.h"
+#include "tests/shared.h"
 
 static void expect_out(const char *arguments, const char *expected)
 {
@@ -256,6 +257,74 @@ static void best_says_when_a_run_cannot_be_told_from_the_base(void **state)
     run_free(&r);
 }
 
+/* ---- known tasks ---- */
+
+/* A few rows of each real test set, base model alone; stories260k does not know what is asked. */
+static void known_tasks_are_scored_by_their_names(void **state)
+{
+    (void)state;
+    char data[4096], models[4096], command[9000];
+    static const struct {
+        const char *name, *metric;
+    } tasks[] = {{"gsm8k", "flexible"},
+                 {"svamp", "strict"},
+                 {"multiarith", "openai"},
+                 {"math500", "boxed"},
+                 {"digit-completion", "reward"}};
+    shared_path(data, "data");
+    shared_path(models, "data/models/stories260k");
+    for (size_t i = 0; i < sizeof tasks / sizeof *tasks; i++) {
+        snprintf(command, sizeof command,
+                 "--db tasks.db eval --model %s --task %s --data %s --rows 6 --greedy --max-new 8",
+                 models, tasks[i].name, data);
+        expect_done(command);
+        snprintf(command, sizeof command, "SELECT count(*) FROM evaluation WHERE extractor = '%s'",
+                 tasks[i].metric);
+        assert_int_equal(count_of("tasks.db", command), i + 1);
+    }
+    /* references as the tasks have them: numbers without a fraction */
+    assert_int_equal(count_of("tasks.db", "SELECT count(*) FROM eval_completion WHERE task LIKE "
+                                          "'svamp%' AND answer IN ('145', '19', '3', '198')"),
+                     4);
+    assert_int_equal(count_of("tasks.db", "SELECT count(*) FROM eval_completion WHERE task LIKE "
+                                          "'mawps%' AND answer NOT GLOB '*[^0-9]*'"),
+                     6);
+    snprintf(command, sizeof command, "eval --model %s --task gsm8k", models);
+    expect_refused(command, 2, "give data.folder or $TINYLORA_DATA, or the files themselves");
+    snprintf(command, sizeof command, "eval --model %s --task gsm8k --data /none", models);
+    expect_refused(command, 2, "neither gsm8k/test.jsonl, test.jsonl nor such is in \"/none\"");
+    snprintf(command, sizeof command, "eval --model %s --task gsm9k --data /none", models);
+    expect_refused(command, 2, "\"gsm9k\" is not known (gsm8k, svamp");
+    expect_refused("eval --model abacus", 2, "--model wants a --task");
+}
+
+/* The context of abacus is short: a prompt that leaves no room is answered by nothing, and told. */
+static void a_prompt_that_does_not_fit_is_scored_as_an_empty_answer(void **state)
+{
+    (void)state;
+    FILE *file = fopen("long.jsonl", "w");
+    assert_non_null(file);
+    fprintf(file, "{\"question\": \"1 + 1\", \"answer\": \"#### 2\"}\n{\"question\": \"");
+    for (int i = 0; i < 20000; i++) {
+        fprintf(file, "9 ");
+    }
+    fprintf(file,
+            "\", \"answer\": \"seven\"}\n{\"question\": \"1 + 1\", \"answer\": \"#### 2\"}\n");
+    fclose(file);
+    Run r = run("--db long.db eval --model abacus --task gsm8k --data long.jsonl --max-new 8");
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.err, "1 of 3 rows are the same as earlier ones (line 3 as line 1)"));
+    assert_non_null(strstr(r.err, "the answers of 1 of 3 rows have no number (line 2), so "
+                                  "exact_match by flexible is 0"));
+    run_free(&r);
+    assert_int_equal(count_of("long.db", "SELECT count(*) FROM evaluation WHERE detail ->> "
+                                         "'prompts_too_long' = 1 AND n = 3"),
+                     7);
+    assert_int_equal(count_of("long.db", "SELECT count(*) FROM eval_completion WHERE row = 1 AND "
+                                         "text = '' AND n_tokens = 0 AND finish = 'length'"),
+                     1);
+}
+
 /* ---- rewards of a command ---- */
 
 /* A config with a reward command that is kept in reward.sh. */
@@ -365,6 +434,8 @@ int main(void)
         cmocka_unit_test(extract_refuses_what_is_not_rows),
         cmocka_unit_test(an_evaluation_that_is_killed_goes_on_after_its_last_rows),
         cmocka_unit_test(pass_at_k_can_be_asked_for_later_and_samples_nothing),
+        cmocka_unit_test(known_tasks_are_scored_by_their_names),
+        cmocka_unit_test(a_prompt_that_does_not_fit_is_scored_as_an_empty_answer),
         cmocka_unit_test(a_command_rewards_and_its_errors_are_recorded),
         cmocka_unit_test(a_command_that_never_answers_fails_the_run_in_words),
         cmocka_unit_test(a_stop_does_not_wait_for_a_command_nor_leave_it_behind),

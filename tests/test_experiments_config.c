@@ -77,6 +77,75 @@ static const char *settle_refusal(const char *text)
     return strstr(error.message, path) + strlen(path);
 }
 
+static void touch(const char *name)
+{
+    char whole[256];
+    snprintf(whole, sizeof whole, "%s/%s", folder, name);
+    FILE *file = fopen(whole, "w");
+    assert_non_null(file);
+    fclose(file);
+}
+
+static void drop(const char *name)
+{
+    char whole[256];
+    snprintf(whole, sizeof whole, "%s/%s", folder, name);
+    unlink(whole);
+}
+
+static void a_known_task_fills_in_what_was_not_given(void **state)
+{
+    (void)state;
+    char expected[256];
+    RunSpec spec;
+    const char *message = settle_refusal("{\"model\": \"m\", \"data\": {\"task\": \"gsm8k\"}}");
+    assert_non_null(strstr(message, "give data.folder or $TINYLORA_DATA, or the files themselves"));
+    close_config(state);
+    message = settle_refusal(
+        "{\"model\": \"m\", \"data\": {\"task\": \"gsm8k\", \"folder\": \"/none\"}}");
+    assert_non_null(strstr(message, "\"gsm8k\": neither gsm8k/train.jsonl, train.jsonl nor such is "
+                                    "in \"/none\""));
+    close_config(state);
+    touch("train.jsonl");
+    touch("test.jsonl");
+    touch("math_oai_test.jsonl");
+    snprintf(expected, sizeof expected, "?data.folder=%s", folder); /* as $TINYLORA_DATA comes */
+    const char *const fallback[] = {expected};
+    assert_int_equal(read_text("{\"model\": \"m\", \"data\": {\"task\": \"gsm8k\", \"answer\": "
+                               "\"own\"}}",
+                               fallback, 1),
+                     STATUS_OK);
+    spec = config->base;
+    assert_int_equal(config_settle(config, &spec, &error), STATUS_OK);
+    snprintf(expected, sizeof expected, "%s/train.jsonl", folder);
+    assert_string_equal(spec.data.train, expected);
+    snprintf(expected, sizeof expected, "%s/test.jsonl", folder);
+    assert_string_equal(spec.data.eval, expected);
+    assert_string_equal(spec.data.template, "Question: {question}\nAnswer:");
+    assert_string_equal(spec.data.answer, "own"); /* what is given stays */
+    assert_string_equal(spec.reward[0].extractor, "flexible");
+    close_config(state);
+    /* no training rows of its own, and a reward that was given */
+    snprintf(expected, sizeof expected, "data.folder=%s", folder);
+    const char *const given[] = {expected, "?data.folder=/none", "data.train=t.jsonl"};
+    assert_int_equal(read_text("{\"model\": \"m\", \"data\": {\"task\": \"math500\"}, \"reward\": "
+                               "{\"name\": \"format\", \"extractor\": \"verl\"}}",
+                               given, 3),
+                     STATUS_OK);
+    spec = config->base;
+    assert_int_equal(config_settle(config, &spec, &error), STATUS_OK);
+    assert_string_equal(spec.data.question, "problem");
+    assert_string_equal(spec.reward[0].name, "format");
+    assert_string_equal(spec.reward[0].extractor, "verl_strict");
+    assert_non_null(strstr(spec.data.eval, "/math_oai_test.jsonl"));
+    drop("train.jsonl");
+    drop("test.jsonl");
+    drop("math_oai_test.jsonl");
+    close_config(state);
+    message = refusal("{\"model\": \"m\", \"data\": {\"task\": \"gsm9k\"}}");
+    assert_non_null(strstr(message, "the nearest is \"gsm8k\""));
+}
+
 /* INTERFACE's example, as it stands there. */
 static const char example[] =
     "{\n"
@@ -553,6 +622,7 @@ int main(void)
         cmocka_unit_test_teardown(what_config_show_prints_is_read_as_the_same_settings,
                                   close_config),
         cmocka_unit_test_teardown(overrides_replace_values_and_axes, close_config),
+        cmocka_unit_test_teardown(a_known_task_fills_in_what_was_not_given, close_config),
         cmocka_unit_test_teardown(a_list_of_grids_has_the_cells_of_one_after_the_other,
                                   close_config),
         cmocka_unit_test_teardown(grids_are_shown_and_read_again_and_overridden_together,

@@ -48,6 +48,8 @@ static void every_broken_rule_is_named_with_its_line(void **state)
     REFUSES("{\"question\":\"a\\u0000c\",\"answer\":\"\"}",
             "line 1: field \"question\" holds a NUL");
     REFUSES("\n[1]", "line 2: ");
+    REFUSES("{\"question\":\"a\",\"answer\":\"\"}\n{\"question\":\"\",\"answer\":\"\"}\n",
+            "line 2: an empty row: neither question nor answer");
     REFUSES("{\"question\":\"a\",\"answer\":\"b\",\"id\":7}\n\n"
             "{\"question\":\"a\",\"answer\":\"b\",\"id\":\"7\"}\n"
             "{\"question\":\"a\",\"answer\":\"b\",\"id\":7}\n",
@@ -189,6 +191,50 @@ static void the_corpus_of_bad_files_is_judged_right(void **state)
     json_free(document);
 }
 
+static void numbers_stand_in_texts_of_fields_as_people_write_them(void **state)
+{
+    (void)state;
+    const char text[] =
+        "{\"b\":\"B.\",\"q\":\"Q?\",\"a\":145.0}\n{\"b\":\"\",\"q\":\"q\",\"a\":-0.50}\n"
+        "{\"b\":\"c\",\"q\":\"d\",\"a\":7}\n{\"b\":\"c\",\"q\":\"d\",\"a\":\"7.0\"}\n"
+        "{\"b\":\"c\",\"q\":\"d\",\"a\":1e30}\n";
+    static const char *const answers[] = {"145", "-0.50", "7", "7.0", "1e30"};
+    Dataset dataset;
+    Error error;
+    write_file(text, sizeof text - 1);
+    assert_int_equal(dataset_open(&dataset, path, "{b} {q}", "{a}", &error), STATUS_OK);
+    for (int i = 0; i < 5; i++) {
+        assert_string_equal(dataset.rows[i].answer, answers[i]);
+    }
+    assert_string_equal(dataset.rows[0].question, "B. Q?");
+    dataset_close(&dataset);
+    assert_int_equal(dataset_open(&dataset, path, "q", "a", &error), STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "line 1: field \"a\" is a number, expected a string"));
+}
+
+static void twins_and_answers_without_a_number_are_counted(void **state)
+{
+    (void)state;
+    const char text[] =
+        "{\"question\":\"x\",\"answer\":\"7\"}\n{\"question\":\"y\",\"answer\":\"b\"}\n"
+        "{\"question\":\"x\",\"answer\":\"8\"}\n{\"question\":\"y\",\"answer\":\"b\"}\n"
+        "{\"question\":\"x\",\"answer\":\"7\"}\n{\"question\":\"x\",\"answer\":\"7\"}\n";
+    Dataset dataset;
+    Error error;
+    int line = -1, earlier = -1;
+    write_file(text, sizeof text - 1);
+    assert_int_equal(dataset_open(&dataset, path, "question", "answer", &error), STATUS_OK);
+    assert_int_equal(dataset_twins(&dataset, &line, &earlier), 3);
+    assert_true(line == 4 && earlier == 2);
+    assert_int_equal(dataset_wordy(&dataset, &line), 2);
+    assert_int_equal(line, 2);
+    dataset.n_rows = 3;
+    line = -1;
+    assert_int_equal(dataset_twins(&dataset, &line, &earlier), 0);
+    assert_int_equal(line, -1);
+    dataset_close(&dataset);
+}
+
 static void real_data_sets_are_read_whole(void **state)
 {
     (void)state;
@@ -218,6 +264,8 @@ int main(void)
         cmocka_unit_test(a_text_of_fields_leaves_out_lines_that_are_empty),
         cmocka_unit_test(verify_wants_a_marked_number_at_the_end),
         cmocka_unit_test(the_corpus_of_bad_files_is_judged_right),
+        cmocka_unit_test(numbers_stand_in_texts_of_fields_as_people_write_them),
+        cmocka_unit_test(twins_and_answers_without_a_number_are_counted),
         cmocka_unit_test(real_data_sets_are_read_whole),
     };
     int file = mkstemp(path);
