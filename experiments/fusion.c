@@ -13,7 +13,7 @@
 #include "rl/checkpoint.h"
 #include "rl/learner.h"
 
-enum { SMALL_CHECKPOINT = 64 * 1024, KEEP_OF_LARGE = 2 };
+enum { SMALL_CHECKPOINT = 64 * 1024, KEEP_OF_LARGE = 2, STALE_S = 60 };
 enum { LEARNER_BYTES = 56 }; /* a parameter: v and moments, copied by a step, checkpoint, bank */
 #define FUSION_BYTES 2e9     /* of all learners of a batch */
 
@@ -297,7 +297,8 @@ static Status begin_member(Fusion *fusion, Store *store, Member *member, Error *
     Error why = {0};
     /* This process holds the writer's lock: whoever worked on the run before is gone. */
     Status status =
-        store_attempt_begin(store, run_id, &worker, now(fusion), 0, &member->attempt, error);
+        store_attempt_begin(store, run_id, &worker, now(fusion),
+                            store_on_network(store) ? STALE_S : 0, &member->attempt, error);
     if (status) {
         return status;
     }

@@ -125,9 +125,9 @@ Status store_run(Store *store, const RunInfo *info, double now_s, RunState *stat
     return status;
 }
 
-/* An attempt that was never ended and may still be alive: of another machine, with a young
- * heartbeat. On this machine (same boot, or same host booted anew) nobody else is alive, for the
- * writer's lock is ours. */
+/* An attempt that was never ended and may still be alive: of another machine, with a heartbeat
+ * close to now (a clock that jumped says nothing). On this machine (same boot, or same host booted
+ * anew) nobody else is alive, for the writer's lock is ours. */
 static Status refuse_other_worker(Store *store, const char *run_id, const Worker *worker,
                                   double now_s, double stale_s, Error *error)
 {
@@ -136,9 +136,9 @@ static Status refuse_other_worker(Store *store, const char *run_id, const Worker
     Status status = database_rows(
         &statement, store->database,
         "SELECT host, pid, heartbeat_at FROM attempt WHERE run_id = ?1 AND ended_at IS NULL AND "
-        "boot_id <> ?2 AND host <> ?3 AND heartbeat_at > ?4",
+        "boot_id <> ?2 AND host <> ?3 AND heartbeat_at > ?4 AND heartbeat_at < ?5",
         BIND(value_text(run_id), value_text(worker->boot_id), value_text(worker->host),
-             value_real(now_s - stale_s)),
+             value_real(now_s - stale_s), value_real(now_s + stale_s)),
         error);
     if (status == STATUS_OK) {
         status = statement_next(statement, &row, error);
@@ -159,7 +159,7 @@ Status store_attempt_begin(Store *store, const char *run_id, const Worker *worke
     Database *database = store->database;
     assert(store->mode != STORE_SHARED); /* only the one writer knows that the others are gone */
     Status status = store_begin(store, error);
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && stale_s > 0) {
         status = refuse_other_worker(store, run_id, worker, now_s, stale_s, error);
     }
     if (status == STATUS_OK) {

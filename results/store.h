@@ -36,6 +36,8 @@ void store_close(Store *store);
 /* Does another process hold the writer's lock now? holder, appended: "pid 12 on host"; may be
  * NULL. Takes nothing. */
 bool store_has_writer(const Store *store, Text *holder);
+/* On a network file system, where another machine may not see our locks? */
+bool store_on_network(const Store *store);
 /* The schema version that the file had when it was opened, and the one it has now. */
 void store_versions(const Store *store, int *opened, int *current);
 
@@ -85,8 +87,10 @@ Status store_run(Store *store, const RunInfo *info, double now_s, RunState *stat
                  int64_t *last_step, Error *error);
 
 /* A process begins to work on a run: state running, a new row in attempt. environment: JSON
- * (kernels, threads, versions). Refuses (STATUS_FAILED) when another live attempt (heartbeat
- * younger than stale_s) on the run exists. */
+ * (kernels, threads, versions). The writer's lock says that whoever worked on the run here
+ * before is gone; where locks may not reach other machines (store_on_network), stale_s > 0 refuses
+ * (STATUS_FAILED) a run that a process of another host was heard of on within stale_s. 0: the lock
+ * is enough. */
 typedef struct {
     const char *host;
     int64_t pid;

@@ -290,6 +290,11 @@ void store_close(Store *store)
     free(store);
 }
 
+bool store_on_network(const Store *store)
+{
+    return store->network;
+}
+
 void store_versions(const Store *store, int *opened, int *current)
 {
     *opened = store->opened_version;

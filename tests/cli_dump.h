@@ -1,5 +1,6 @@
 /* What the tests of interruption share: all that runs leave in results.db, and comparing it. */
 #pragma once
+#include "results/query.h"
 #include "tests/cli_scan.h"
 
 /* Every row of every table of runs but what a clock or a process says (times, step_time, attempts,
@@ -23,19 +24,19 @@ static inline char *dump_runs(const char *db)
         "5, 6",
         "SELECT run_id, step, kind, message FROM event ORDER BY run_id, step, kind, message",
     };
-    char *all = NULL;
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
-        char command[1024];
-        snprintf(command, sizeof command, "--db %s query -o json \"%s\"", db, queries[i]);
-        Run r = expect(command, 0);
-        size_t length = strlen(r.out);
-        all = realloc(all, n + length + 1);
-        memcpy(all + n, r.out, length + 1);
-        n += length;
-        run_free(&r);
+    Store *store = NULL;
+    Text all = {0};
+    Error error = {{0}};
+    if (store_open(&store, db, STORE_READ, 0, &error)) {
+        fail_msg("%s", error.message);
     }
-    return all;
+    for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
+        if (query_run(store, queries[i], NULL, 0, FORMAT_JSON, &all, &error)) {
+            fail_msg("%s: %s", queries[i], error.message);
+        }
+    }
+    store_close(store);
+    return all.bytes;
 }
 
 /* The file holds what `whole` says. */

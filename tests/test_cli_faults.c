@@ -29,7 +29,7 @@ static int make_reference(void **state)
         return 1;
     }
     run_write("faults.json", CONFIG);
-    expect_ok("--db whole.db grpo faults.json");
+    expect_ok("--db whole.db grpo faults.json --threads 1");
     reference = dump_runs("whole.db");
     return 0;
 }
@@ -49,7 +49,7 @@ static Run run_with_fault(const char *kind, long at, int code)
              "FAULT_COUNT=count ASAN_OPTIONS=verify_asan_link_order=0 LD_PRELOAD='" BUILD_DIR
              "/libfault_shim.so';",
              kind, at, code);
-    return run_wait(run_start(prefix, "--db fault.db grpo faults.json"));
+    return run_wait(run_start(prefix, "--db fault.db grpo faults.json --threads 1"));
 }
 
 /* How many lines of stderr are the program's complaint. */
@@ -74,7 +74,7 @@ static void fail_once(const char *kind, long at, int code, int *n_failed)
     if (access("fault.db", F_OK) == 0) { /* made whole or not at all */
         expect_ok("--db fault.db db check");
     }
-    expect_ok("--db fault.db grpo faults.json");
+    expect_ok("--db fault.db grpo faults.json --threads 1");
     assert_dump(reference, "fault.db");
 }
 
@@ -131,7 +131,7 @@ static void a_full_disk_loses_the_step_in_flight_alone(void **state)
         char options[32];
         snprintf(options, sizeof options, "size=%dk", size);
         assert_int_equal(mount("tmpfs", "small", "tmpfs", MS_REMOUNT, options), 0);
-        Run r = run("--db small/results.db grpo faults.json");
+        Run r = run("--db small/results.db grpo faults.json --threads 1");
         if (r.code == 1) {
             assert_int_equal(complaints(r.err), 1);
             assert_true(strstr(r.err, "disk is full") || strstr(r.err, "input/output error"));

@@ -168,6 +168,8 @@ static void a_live_worker_elsewhere_is_respected_until_its_heartbeat_is_old(void
     assert_int_equal(attempt, 1);
     assert_ok(store_attempt_begin(store, info.run_id, &other, 64.0, 60.0, &attempt, error));
     assert_int_equal(attempt, 2);
+    assert_string_equal(ask(store, "SELECT n, coalesce(how, 'open') FROM attempt"),
+                        "1,lost\r\n2,open\r\n");
     /* same host after a reboot: nobody can be alive */
     other.boot_id = "boot-3";
     assert_ok(store_attempt_begin(store, info.run_id, &other, 65.0, 60.0, &attempt, error));
@@ -179,6 +181,27 @@ static void a_live_worker_elsewhere_is_respected_until_its_heartbeat_is_old(void
     assert_int_equal(store_attempt_begin(store, "nope", &other, 65.0, 60.0, &attempt, &told),
                      STATUS_FAILED);
     assert_says(&told, "there is no run nope");
+    store_close(store);
+}
+
+static void a_clock_that_jumps_keeps_nobody_out(void **state)
+{
+    (void)state;
+    int64_t attempt;
+    Worker other = {.host = "h2", .pid = 12, .boot_id = "boot-2", .environment = "{}"};
+    Store *store = open_with_run(&attempt); /* h1, heartbeat at 3 */
+    Error told = {{0}};
+    /* ours went back a little: it may be alive */
+    assert_int_equal(store_attempt_begin(store, info.run_id, &other, -40.0, 60.0, &attempt, &told),
+                     STATUS_FAILED);
+    /* by years: nothing is known */
+    assert_ok(store_attempt_begin(store, info.run_id, &other, -1e8, 60.0, &attempt, error));
+    assert_int_equal(attempt, 2);
+    /* where the lock reaches everybody, the clock is not asked */
+    other.host = "h3";
+    other.boot_id = "boot-3";
+    assert_ok(store_attempt_begin(store, info.run_id, &other, -1e8, 0, &attempt, error));
+    assert_int_equal(attempt, 3);
     store_close(store);
 }
 
@@ -392,6 +415,7 @@ int main(void)
         TEST(resuming_drops_what_is_later_than_the_checkpoint),
         TEST(a_damaged_checkpoint_is_passed_over_and_told),
         TEST(a_live_worker_elsewhere_is_respected_until_its_heartbeat_is_old),
+        TEST(a_clock_that_jumps_keeps_nobody_out),
         TEST(the_base_stands_among_the_best_runs),
         TEST(runs_are_found_by_the_start_of_their_id),
         TEST(seeds_of_a_cell_are_taken_together),
