@@ -115,7 +115,7 @@ Status cli_train(Cli *cli, const char *method, int argc, char **argv, Error *err
     options_add_data(&overrides, cli);
     status = status ? status
                     : config_read(&config, path, overrides.values, overrides.n, cli->models, error);
-    status = status ? status : cells_open(&cells, &n, config, cli->models, error);
+    status = status ? status : cells_open(&cells, &n, config, cli->models, cli->db, error);
     status = status ? status : check_method(config, method, cells, n, error);
     if (!status && dry_run) {
         status = runner_states(cells, n, cli->db, error);

@@ -174,7 +174,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     }
     if (!status && path) {
         status = config_read(&config, path, overrides.values, overrides.n, cli->models, error);
-        status = status ? status : cells_open(&cells, &n, config, cli->models, error);
+        status = status ? status : cells_open(&cells, &n, config, cli->models, cli->db, error);
     }
     if (!status && run_id && !file_exists(cli->db)) {
         status = error_set(error, STATUS_FAILED, "\"%s\": there are no results yet", cli->db);

@@ -13,7 +13,8 @@ const Verb verb_sft = {
     .usage = "CONFIG [--set key.path=value ...] [--dry-run] [--retry-failed]",
     .help = "Every step is committed to results.db. Run again after any stop, it goes on where it "
             "was;\n"
-            "a run that is done is not done twice.\n\n"
+            "a run that is done is not done twice.\n"
+            "A step's batch is sft.batch_size rows.\n\n"
             "  --set K=V        override a setting; may be given again\n"
             "  --dry-run        say what would run\n"
             "  --retry-failed   try a failed run again from its newest checkpoint\n\n"

@@ -5,8 +5,33 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/file.h"
+#include "experiments/cell_start.h"
 #include "experiments/inputs.h"
 #include "rl/dataset.h"
+
+/* Where cells find things. */
+typedef struct {
+    const char *models, *db;
+    Store *store; /* for start_run; opened when it is needed */
+    InputHashes hashes;
+} Sources;
+
+/* The scalars that the cell starts from, which become part of its identity. */
+static Status take_start(Cell *cell, Sources *sources, Error *error)
+{
+    const char *db = sources->db;
+    Status status = STATUS_OK;
+    if (!sources->store && !file_exists(db)) {
+        return error_set(error, STATUS_USAGE, "start_run: there are no results yet in \"%s\"", db);
+    }
+    if (!sources->store) {
+        status = store_open(&sources->store, db, STORE_READ, 0, error);
+    }
+    return status ? status
+                  : cell_start(&cell->start, &cell->spec, (size_t)cell->budget,
+                               text_string(&cell->identity), sources->store, error);
+}
 
 /* The steps that make so many passes over the training rows. */
 static Status settle_epochs(RunSpec *spec, Error *error)
@@ -32,13 +57,13 @@ static Status settle_epochs(RunSpec *spec, Error *error)
     return STATUS_OK;
 }
 
-static Status prepare(Cell *cell, const Config *config, size_t i, const char *models,
-                      InputHashes *hashes, Error *error)
+static Status prepare(Cell *cell, const Config *config, size_t i, Sources *sources, Error *error)
 {
+    InputHashes *hashes = &sources->hashes;
     RunSpec *spec = &cell->spec;
     char train[SHA256_HEX_SIZE], held_out[SHA256_HEX_SIZE];
     ModelHashes model;
-    Status status = model_find(cell->directory, spec->model, models, error);
+    Status status = model_find(cell->directory, spec->model, sources->models, error);
     status = status ? status : model_config_read(&cell->model, cell->directory, error);
     status = status ? status : cell_adapter(&cell->adapter, spec, &cell->model, error);
     if (status == STATUS_USAGE) {
@@ -70,6 +95,11 @@ static Status prepare(Cell *cell, const Config *config, size_t i, const char *mo
                                  .held_out_sha256 = held_out};
         memcpy(cell->weights_sha256, model.weights, sizeof model.weights);
         identity_json(&cell->identity, spec, &inputs);
+        if (spec->start_run[0]) {
+            status = take_start(cell, sources, error);
+            text_clear(&cell->identity);
+            identity_json(&cell->identity, spec, &inputs);
+        }
         identity_run_id(cell->run_id, &cell->identity);
         grid_label(config, spec, i, &cell->label);
         cell->last_step = -1;
@@ -81,13 +111,14 @@ void cell_release(Cell *cell)
 {
     text_release(&cell->identity);
     text_release(&cell->label);
+    free(cell->start);
     adapter_spec_release(&cell->adapter);
 }
 
 Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const char *models,
-                  Error *error)
+                  const char *db, Error *error)
 {
-    InputHashes hashes = {0};
+    Sources sources = {.models = models, .db = db};
     size_t n_grid = 0, n = 0;
     Status status = grid_count(&n_grid, config, error);
     Cell *cells = status ? NULL : calloc(n_grid, sizeof *cells);
@@ -98,7 +129,7 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
         Cell *cell = &cells[n];
         status = grid_cell(&cell->spec, config, i, error);
         if (!status) {
-            status = prepare(cell, config, i, models, &hashes, error);
+            status = prepare(cell, config, i, &sources, error);
             if (status && n_grid > 1) {
                 error_context(error, status, "cell %zu", i);
             }
@@ -113,7 +144,8 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
             cell_release(cell);
         }
     }
-    inputs_release(&hashes);
+    inputs_release(&sources.hashes);
+    store_close(sources.store);
     if (status) {
         cells_close(cells, n);
         return status;
@@ -123,17 +155,17 @@ Status cells_open(Cell **cells_out, size_t *n_out, const Config *config, const c
     return STATUS_OK;
 }
 
-Status cell_of_spec(Cell *cell, const RunSpec *spec, const char *models, Error *error)
+Status cell_of_spec(Cell *cell, const RunSpec *spec, const char *models, Store *store, Error *error)
 {
-    InputHashes hashes = {0};
+    Sources sources = {.models = models, .store = store};
     Config *config = calloc(1, sizeof *config);
     if (!config) {
         return error_set(error, STATUS_FAILED, "out of memory");
     }
     strcpy(config->path, "stored in results.db");
     *cell = (Cell){.spec = *spec};
-    Status status = prepare(cell, config, 0, models, &hashes, error);
-    inputs_release(&hashes);
+    Status status = prepare(cell, config, 0, &sources, error);
+    inputs_release(&sources.hashes);
     free(config);
     if (status) {
         cell_release(cell);

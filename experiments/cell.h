@@ -15,19 +15,24 @@ typedef struct {
     char weights_sha256[SHA256_HEX_SIZE];
     AdapterSpec adapter; /* method points into adapters' own names */
     int64_t budget;      /* trained scalars */
+    float *start;        /* (budget) of start_run; NULL: the adapter's own */
     Text identity, label;
     char run_id[RUN_ID_SIZE];
     RunState state; /* in the store; RUN_WAITING where it is not there */
     int64_t last_step;
 } Cell;
 
-/* The cells of a config in the grid's order, those of equal identity once. Errors: STATUS_USAGE
+/* The cells of a config in the grid's order, those of equal identity once. db: results.db, where
+ * start_run is looked up. Errors: STATUS_USAGE
  * (settings, plan), STATUS_REFUSED (files), with the cell named. */
-Status cells_open(Cell **cells, size_t *n, const Config *config, const char *models, Error *error);
+Status cells_open(Cell **cells, size_t *n, const Config *config, const char *models, const char *db,
+                  Error *error);
 void cells_close(Cell *cells, size_t n);
 /* The one cell of a stored run's settings (spec_from_json), from the files as they are now: whether
- * they are still those of the run its identity says. Errors: as cells_open. */
-Status cell_of_spec(Cell *cell, const RunSpec *spec, const char *models, Error *error);
+ * they are still those of the run its identity says. store: where its start_run is. Errors: as
+ * cells_open. */
+Status cell_of_spec(Cell *cell, const RunSpec *spec, const char *models, Store *store,
+                    Error *error);
 void cell_release(Cell *cell);
 
 /* Insert the cell's run into the store unless it is there; its state and last step are read. The

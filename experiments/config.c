@@ -426,6 +426,9 @@ Status config_settle(const Config *config, RunSpec *spec, Error *error)
     if (strcmp(spec->method, "scan") == 0 && scan_settle(spec, error)) {
         return error_context(error, STATUS_USAGE, "config \"%s\"", config->path);
     }
+    if (spec->start_sha256[0] && !spec->start_run[0]) {
+        return rule(config, "start_sha256", error, "start_run is not given");
+    }
     if (grpo && grpo_settle(config, spec, error)) {
         return STATUS_USAGE;
     }

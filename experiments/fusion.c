@@ -317,6 +317,10 @@ static Status begin_member(Fusion *fusion, Store *store, Member *member, Error *
         status = error_set(error, readable, "%s", why.message);
     } else if (!blob) {
         StepRecord record = {.run_id = run_id, .attempt = member->attempt, .now_s = now(fusion)};
+        if (member->cell->start) {
+            memcpy(member->learner->v, member->cell->start,
+                   member->learner->n * sizeof *member->learner->v);
+        }
         checkpoint_write(&blob, &n_bytes, member->learner);
         record.checkpoint = blob;
         record.checkpoint_bytes = n_bytes;

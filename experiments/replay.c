@@ -165,7 +165,7 @@ static Status prepare(Cell *cell, Replay *replay, Store *store, const StoredRun 
     status = spec_from_json(&spec, run->config, error);
     spec.checkpoint.every = 1; /* each is compared when it is made, none is wanted later */
     spec.checkpoint.keep = 1;
-    status = status ? status : cell_of_spec(cell, &spec, world->models, error);
+    status = status ? status : cell_of_spec(cell, &spec, world->models, store, error);
     if (status) {
         return error_context(error, status, "run %s", run->run_id);
     }

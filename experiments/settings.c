@@ -24,6 +24,9 @@ static const Setting table[] = {
     {"micro_batch", SETTING_INTEGER, FIELD(micro_batch), "0", 0, 1e6, NULL, SETTING_LATER, "rows (sft) or groups (grpo) in memory at a time, summed up to the whole batch; 0: as many as fit"},
     {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
 
+    {"start_run", SETTING_TEXT, FIELD(start_run), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "a stored run that is done, of the same model and adapter, whose scalars this one starts from"},
+    {"start_sha256", SETTING_TEXT, FIELD(start_sha256), "\"\"", 0, 0, NULL, SETTING_LATER, "of those scalars; filled in, and checked where it is given"},
+
     {"adapter.method", SETTING_CHOICE, FIELD(adapter.method), "\"tinylora\"", 0, 0, "tinylora|lora|lora-xs|full|none", 0, "what is trained"},
     {"adapter.budget", SETTING_INTEGER, FIELD(adapter.budget), "0", 0, 1e9, NULL, 0, "trained scalars; 0: u x groups, or 13"},
     {"adapter.rank", SETTING_INTEGER, FIELD(adapter.rank), "2", 1, 256, NULL, 0, "r: of the frozen SVD, or of LoRA's A and B; where it is not given, 8 for lora and lora-xs"},
@@ -213,7 +216,7 @@ static bool applies_to_scan(const RunSpec *spec, const char *path)
                          {"scan.axes", "axes"},
                          {"scan.seed", "random"}};
     static const char *const never[] = {"stop.",       "grpo.",    "sft.",     "optimizer.",
-                                        "checkpoint.", "steps",    "seed",     "eval.every",
+                                        "checkpoint.", "epochs", "micro_batch", "start_", "steps",    "seed",     "eval.every",
                                         "eval.rows",   "data.dev", "data.eval"};
     bool accuracy = spec_measures(spec, "accuracy"), reward = spec_measures(spec, "reward");
     for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {

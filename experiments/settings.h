@@ -81,6 +81,7 @@ typedef struct {
     double epochs; /* 0: steps says */
     int micro_batch;
     int64_t seed;
+    char start_run[24], start_sha256[65]; /* "": at the adapter's own start */
     struct {
         int every, rows, samples, pass_k, max_new_tokens;
         bool greedy;
