@@ -25,6 +25,8 @@ static const struct {
     {"adapter.preset", "resolved into the other settings of adapter.*"},
     {"adapter.weight_tying", "resolved into adapter.groups"},
     {"adapter.map", "the file is in by adapter.map_sha256"},
+    {"epochs", "resolved into steps"},
+    {"start_run", "its scalars are in by start_sha256"},
     {"data.train", "the file is in by its hash"},
     {"data.dev", "the rows that give the objective are in by their hash"},
     {"data.eval", "the same"},
