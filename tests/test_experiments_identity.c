@@ -27,6 +27,7 @@ static const struct {
     {"adapter.map", "the file is in by adapter.map_sha256"},
     {"start_run", "its scalars are in by start_sha256"},
     {"data.task", "resolved into the other settings of data.* and reward"},
+    {"data.folder", "the files are in by their hashes"},
     {"data.train", "the file is in by its hash"},
     {"data.dev", "the rows that give the objective are in by their hash"},
     {"data.eval", "the same"},
