@@ -28,7 +28,8 @@ static const char readable[] = ROWS
     "full, smallest FROM ("
     "SELECT method, point, budget, bytes, lr, seeds, round(value, 4) AS value, round(se, 4) AS se, "
     "round(seed_se, 4) AS seed_se, round(lowest, 4) AS lowest, round(highest, 4) AS highest, "
-    "round(gain, 4) AS gain, CASE WHEN share IS NOT NULL THEN printf('%.0f %%', 100 * share) END AS full, "
+    "round(gain, 4) AS gain, CASE WHEN share IS NOT NULL THEN printf('%.0f %%', 100 * share) END "
+    "AS full, "
     "CASE WHEN smallest THEN printf('%.0f %%', 100 * CAST(?4 AS REAL)) ELSE '' END AS smallest "
     "FROM marked "
     "UNION ALL SELECT NULL, '(base model)', NULL, NULL, NULL, NULL, round(value, 4), round(se, 4), "
@@ -102,7 +103,7 @@ static Status tell_smallest(const Cli *cli, Store *store, const char *const *bin
         } else if (!isnan(share)) {
             cli_note(cli, "%s: no adapter has %g %% of full training's gain", method, wanted);
         } else {
-            cli_note(cli, "%s: full training has no gain to compare with", method);
+            cli_note(cli, "%s: full training has no gain above its error to compare with", method);
         }
     }
     frame_release(&frame);
@@ -157,7 +158,8 @@ const Verb verb_budgets = {
             "--chosen` has\n"
             "scored them, else of the held-out ones. se is over the rows of one run, seed_se over "
             "the seeds;\n"
-            "full is the share of full training's gain, smallest marks the fewest scalars that "
+            "full is the share of full training's gain where that is above two standard errors,\n"
+            "smallest marks the fewest scalars that "
             "have S of it.\n\n"
             "  --experiment E   which one, where there are several\n"
             "  --task T         rows, as `best` names them\n"

@@ -403,7 +403,8 @@ JOIN run_point p ON p.run_id = r.run_id AND p.setting = c.setting
 WHERE c.place = 1;
 
 -- `budgets`: each point at its chosen rate, the seeds taken together: one row a point, task and extractor. se: over the
--- rows, of one run; seed_se: over the seeds. share: of the gain of full training. test: the rows are data.eval's.
+-- rows, of one run; seed_se: over the seeds. share: of the gain of full training, where that is more than twice its se.
+-- test: the rows are data.eval's.
 CREATE VIEW IF NOT EXISTS budget_table AS
 WITH score AS (
     SELECT c.experiment, c.method, c.setting, c.point, c.lr, e.task, e.extractor, r.adapter, r.budget, p.bytes, e.value,
@@ -423,12 +424,12 @@ WITH score AS (
     FROM score
     GROUP BY experiment, task, extractor, method, setting
 ), full_gain AS (
-    SELECT experiment, task, extractor, method, max(gain) AS gain FROM together WHERE adapter = 'full'
+    SELECT experiment, task, extractor, method, max(gain) AS gain FROM together WHERE adapter = 'full' AND gain > 2 * se
     GROUP BY experiment, task, extractor, method
 )
 SELECT t.experiment, t.task, t.extractor, t.test, t.method, t.adapter, t.point, t.budget, t.bytes, t.lr, t.seeds, t.n,
        t.value, t.se, t.seed_se, t.lowest, t.highest, t.base_value, t.gain,
-       CASE WHEN f.gain > 0 THEN t.gain / f.gain END AS share, t.base_run_id, t.setting
+       t.gain / f.gain AS share, t.base_run_id, t.setting
 FROM together t LEFT JOIN full_gain f USING (experiment, task, extractor, method)
 ORDER BY t.experiment, t.task, t.extractor, t.method, t.budget, t.adapter, t.setting;
 

@@ -58,7 +58,7 @@ static void add_run(Store *store, const char *run_id, const char *adapter, int r
                             error));
 }
 
-static Store *open_filled(void)
+static Store *open_with_bases(void)
 {
     Store *store = NULL;
     const char *const bases[] = {"base:dev", "base:test"};
@@ -79,6 +79,12 @@ static Store *open_filled(void)
                            .model = "m"};
         assert_ok(store_evaluations(store, &base, 1, NULL, 0, 1, error));
     }
+    return store;
+}
+
+static Store *open_filled(void)
+{
+    Store *store = open_with_bases();
     /* 12 scalars of rank 2: 0.02 has the best single run, 0.01 the best mean. */
     add_run(store, "a1", "tinylora", 2, 12, 0.01, 1, 0.60, 0.55);
     add_run(store, "a2", "tinylora", 2, 12, 0.01, 2, 0.58, 0.61);
@@ -125,12 +131,26 @@ static void points_have_their_seeds_errors_and_share_of_full(void **state)
     store_close(store);
 }
 
+/* Nothing is a share of what may be nothing. */
+static void a_gain_of_full_within_its_error_is_no_measure(void **state)
+{
+    (void)state;
+    Store *store = open_with_bases();
+    add_run(store, "a1", "tinylora", 2, 12, 0.01, 1, 0.60, 0.55);
+    add_run(store, "f1", "full", 2, 5000, 0.001, 1, 0.37, 0.309);
+    assert_string_equal(
+        ask(store, "SELECT adapter, share FROM budget_table WHERE task = '" TEST "' ORDER BY 1"),
+        "full,\r\ntinylora,\r\n");
+    store_close(store);
+}
+
 int main(void)
 {
 #define TEST_OF(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
     const struct CMUnitTest tests[] = {
         TEST_OF(rates_are_chosen_by_the_mean_over_whole_seeds),
         TEST_OF(points_have_their_seeds_errors_and_share_of_full),
+        TEST_OF(a_gain_of_full_within_its_error_is_no_measure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
