@@ -10,7 +10,9 @@
 
 #include "rl/extract.h"
 
-enum { PIECE_ROWS = 64 }; /* sampled together and committed; no number depends on it */
+/* Rows sampled together and committed: few at first, so that who is killed again and again gets on,
+ * then more, so that the machine is full. No number depends on them. */
+enum { FIRST_ROWS = 4, PIECE_ROWS = 64 };
 
 /* The reward's settings: a base row under another reward is another row. */
 static void reward_identity(const RunSpec *spec, Text *out)
@@ -102,7 +104,7 @@ typedef struct {
     size_t n;
     int n_rows, samples;
     double now_s;
-    int rows_done; /* of a piece's phase, for progress */
+    int rows_done, piece_rows; /* before the piece, in it: for progress */
 } Work;
 
 static bool has_row(const Work *work, const Subject *subject, int row)
@@ -145,8 +147,7 @@ static int on_progress(void *context, const char *phase, int done, int total, lo
     const Work *work = context;
     const Trainer *trainer = work->trainer;
     if (strcmp(phase, "rollout") == 0) {
-        done = work->rows_done + (total ? done * PIECE_ROWS / total : 0);
-        done = done < work->n_rows ? done : work->n_rows;
+        done = work->rows_done + (total ? done * work->piece_rows / total : 0);
         total = work->n_rows;
         phase = "evaluation";
     }
@@ -226,6 +227,7 @@ static Status sample_piece(Work *work, Store *store, int first, int n_rows, Erro
         settings.first_row += first;
         settings.n_rows = n_rows;
         work->rows_done = first;
+        work->piece_rows = n_rows;
         status = evaluate_sample(rollouts, &trainer, &settings, adapters, (int)n, error);
         status =
             status ? status : keep_piece(work, store, chosen, n, first, n_rows, rollouts, error);
@@ -234,6 +236,15 @@ static Status sample_piece(Work *work, Store *store, int first, int n_rows, Erro
     free(adapters);
     free(rollouts);
     return status;
+}
+
+static bool all_have(const Work *work, int row)
+{
+    bool all = true;
+    for (size_t i = 0; i < work->n; i++) {
+        all = all && has_row(work, &work->subjects[i], row);
+    }
+    return all;
 }
 
 /* All answers of all subjects: those that are stored, and the others sampled and stored. */
@@ -250,9 +261,15 @@ static Status sample_missing(Work *work, Store *store, Error *error)
                                                    &(Taking){work, subject}, error)
                      : error_set(error, STATUS_FAILED, "out of memory");
     }
-    for (int first = 0; first < work->n_rows && !status; first += PIECE_ROWS) {
-        int left = work->n_rows - first;
-        status = sample_piece(work, store, first, left < PIECE_ROWS ? left : PIECE_ROWS, error);
+    for (int first = 0, piece = FIRST_ROWS; first < work->n_rows && !status;) {
+        int n_rows = work->n_rows - first < piece ? work->n_rows - first : piece;
+        if (all_have(work, first)) {
+            first++;
+            continue;
+        }
+        status = sample_piece(work, store, first, n_rows, error);
+        first += n_rows;
+        piece = 2 * piece < PIECE_ROWS ? 2 * piece : PIECE_ROWS;
     }
     return status;
 }
