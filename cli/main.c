@@ -31,7 +31,7 @@ static void on_signal(int signal_number)
         _exit(signal_number == SIGALRM ? STATUS_STOPPED : 128 + signal_number);
     }
     stopping = 1;
-    struct itimerval grace = {{0, 0}, {1, 700000}}; /* a plain system call: safe here */
+    struct itimerval grace = {{0, 0}, {1, 200000}}; /* a plain system call: safe here */
     setitimer(ITIMER_REAL, &grace, NULL);
 }
 
