@@ -55,7 +55,8 @@ static void a_run_starts_from_the_scalars_of_another_one(void **state)
     expect(command, 0, "done");
     id_of(grpo, "method = 'grpo' AND adapter = 'tinylora'");
     snprintf(command, sizeof command,
-             "query \"SELECT 'same' FROM checkpoint a, checkpoint b WHERE a.run_id = '%s' AND "
+             "query \"SELECT 'same' AS scalars FROM checkpoint a, checkpoint b WHERE a.run_id = "
+             "'%s' AND "
              "a.step = 2 AND b.run_id = '%s' AND b.step = 0 AND "
              "hex(substr(a.bytes, 49, 52)) = hex(substr(b.bytes, 49, 52))\"",
              sft, grpo);
