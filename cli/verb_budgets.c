@@ -86,12 +86,12 @@ static Status choose_task(Store *store, const char *experiment, const char *metr
 static Status tell_smallest(const Cli *cli, Store *store, const char *const *binds, Error *error)
 {
     Frame frame = {0};
-    Status status =
-        frame_read(&frame, store,
-                   ROWS "SELECT method, max(CASE WHEN smallest THEN budget END) AS budget, "
-                        "max(CASE WHEN smallest THEN point END) AS point, max(share) AS "
-                        "share FROM marked GROUP BY method ORDER BY method",
-                   binds, 4, error);
+    Status status = frame_read(
+        &frame, store,
+        ROWS "SELECT method, max(CASE WHEN smallest THEN budget END) AS budget, "
+             "group_concat(CASE WHEN smallest THEN point END, ' or ') AS point, max(share) AS "
+             "share FROM marked GROUP BY method ORDER BY method",
+        binds, 4, error);
     for (size_t i = 0; i < frame.n_rows && !status; i++) {
         const char *method = frame_text(&frame, "method", i);
         const char *point = frame_text(&frame, "point", i);
