@@ -381,6 +381,7 @@ Status evaluate(Evaluated *out, const Trainer *trainer, const EvaluateSettings *
                 const int *adapters, int n_adapters, Error *error)
 {
     Rollout **rollouts = allocate((size_t)n_adapters, sizeof *rollouts);
+    memset(out, 0, (size_t)n_adapters * sizeof *out);
     Status status = settings->sampling
                         ? evaluate_sample(rollouts, trainer, settings, adapters, n_adapters, error)
                         : STATUS_OK;

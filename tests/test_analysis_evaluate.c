@@ -521,6 +521,7 @@ static void slices_out_of_range_and_stops_leave_nothing(void **state)
     for (int i = 0; i < 2; i++) {
         trainer.progress = stop_at;
         trainer.progress_context = (void *)phases[i];
+        memset(&evaluated, 0xA5, sizeof evaluated);
         assert_int_equal(evaluate(&evaluated, &trainer, &settings, &adapter, 1, &told),
                          STATUS_STOPPED);
         assert_null(evaluated.scores);
