@@ -126,6 +126,23 @@ static void print_help(const Verb *verb)
            verb->usage, verb->help);
 }
 
+/* `tinylora export --help`: the verbs that begin with the word; false when there is none. */
+static bool print_group(const char *word)
+{
+    size_t n = strlen(word);
+    bool any = false;
+    for (int j = 0; j < n_verbs; j++) {
+        if (strncmp(verbs[j]->name, word, n) == 0 && verbs[j]->name[n] == ' ') {
+            printf("  %-15s %s\n", verbs[j]->name, verbs[j]->summary);
+            any = true;
+        }
+    }
+    if (any) {
+        printf("\n`tinylora VERB --help` says more.\n");
+    }
+    return any;
+}
+
 /* The verb at argv[i]: two words are tried before one. */
 static const Verb *find_verb(int argc, char **argv, int i, int *n_words)
 {
@@ -197,6 +214,11 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     }
     int n_words;
     const Verb *verb = find_verb(argc, argv, i, &n_words);
+    if (!verb && i + 1 < argc &&
+        (strcmp(argv[i + 1], "--help") == 0 || strcmp(argv[i + 1], "-h") == 0) &&
+        print_group(argv[i])) {
+        return STATUS_OK;
+    }
     if (!verb) {
         return unknown_verb(argc, argv, i, error);
     }

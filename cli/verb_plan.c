@@ -121,6 +121,18 @@ static bool same(const Plan *a, const Plan *b, const Module *modules, int *group
            memcmp(group, group + n, n * sizeof *group) == 0;
 }
 
+enum { MOST_RUNS = 6 };
+
+/* Runs of groups of one size. */
+static int count_runs(const int *size, int n_groups)
+{
+    int n = 1;
+    for (int g = 1; g < n_groups; g++) {
+        n += size[g] != size[g - 1];
+    }
+    return n;
+}
+
 /* Modules of each group in order: [16,16,4] in JSON, "2 x 16 + 1 x 4" for people. group: of each
  * module, size: scratch (groups). */
 static void show_sizes(Text *out, const Plan *plan, const int *group, int *size, bool json)
@@ -128,6 +140,18 @@ static void show_sizes(Text *out, const Plan *plan, const int *group, int *size,
     memset(size, 0, (size_t)plan->groups * sizeof *size);
     for (int i = 0; i < plan->n_modules; i++) {
         size[group[i]]++;
+    }
+    if (!json && count_runs(size, plan->groups) > MOST_RUNS) {
+        for (int most = plan->n_modules; most > 0; most--) {
+            int n = 0;
+            for (int g = 0; g < plan->groups; g++) {
+                n += size[g] == most;
+            }
+            if (n) {
+                text_printf(out, "%s%d x %d", out->n ? ", " : "", n, most);
+            }
+        }
+        return;
     }
     for (int g = 0, n; g < plan->groups; g += n) {
         for (n = 1; !json && g + n < plan->groups && size[g + n] == size[g]; n++) {
@@ -345,7 +369,8 @@ const Verb verb_plan = {
             "  --sigma, --scale, --alpha, --init, --init-size: shown with -o json, which also "
             "has the\n                      chosen plan's map: the group of each module, as --map "
             "reads it\n\n"
-            "A plan whose degrees of freedom are fewer than its parameters is warned of.\n\n"
+            "Sizes are modules a group: 12 x 16 + 1 x 4 in this order, 68 x 2, 60 x 1 in turns. A "
+            "plan whose\ndegrees of freedom are fewer than its parameters is warned of.\n\n"
             "examples:\n"
             "  tinylora plan --model abacus --budget 13\n"
             "  tinylora plan --model ../Qwen2.5-7B --budget 120 --preset anrgusc\n"

@@ -240,6 +240,14 @@ static void plan_shows_presets_sizes_and_scalars_that_buy_nothing(void **state)
     assert_int_equal(json_size(json_get(root, "warnings")), 1);
     json_free(document);
     run_free(&r);
+    r = run("plan --model abacus --budget 20"); /* twos and ones in turns are counted, not listed */
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.out, "  8 x 2, 12 x 1  "));
+    run_free(&r);
+    r = run("adapter --help");
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.out, "adapter import "));
+    run_free(&r);
     r = run("plan --model abacus --tie none --u 4 --projection rademacher -o json");
     assert_int_equal(r.code, 0);
     assert_non_null(strstr(r.err, "here of rank 2, fewer where its P of signs repeat"));
