@@ -7,6 +7,8 @@
  *                                             to as many adapters
  *   bench_engine MODEL THREADS REPEATS overhead SEQUENCES TOKENS [METHOD RANK]
  *                                             % of that step that the adapter is, see below
+ *   bench_engine MODEL THREADS REPEATS group COMPLETIONS PROMPT NEW
+ *                                             s a step with a shared prompt and with one each
  * Prints one line: task, unit, best, median, peak MiB after loading, peak MiB at the end. */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -241,6 +243,28 @@ typedef struct {
     Batch batch;
 } Training;
 
+/* The adapters and the batch, where the sequences are there. */
+static void training_open(Training *t, Model *model, int n_sequences, const char *method, int rank)
+{
+    Error error;
+    AdapterSpec spec = spec_of(&model->config, method, rank);
+    check(adapter_bank_new(&t->bank, model, &spec, t->n_adapters, engine_threads(t->engine), NULL,
+                           NULL, NULL, &error),
+          &error);
+    t->n = adapter_parameters(t->bank);
+    t->values = take((size_t)t->n_adapters * t->n, sizeof *t->values);
+    t->gradient = take(t->n, sizeof *t->gradient);
+    for (int a = 0; a < t->n_adapters; a++) {
+        adapter_initial(t->bank, t->values + (size_t)a * t->n);
+        adapter_set(t->bank, a + 1, t->values + (size_t)a * t->n, engine_threads(t->engine));
+    }
+    t->batch = (Batch){.sequences = t->sequences,
+                       .n_sequences = n_sequences,
+                       .hook = adapter_hook(t->bank),
+                       .weigh = weigh,
+                       .weigh_context = &t->each};
+}
+
 static void training_init(Training *t, Model *model, Engine *engine, int n_sequences, int n_tokens,
                           int n_adapters, const char *method, int rank)
 {
@@ -260,23 +284,36 @@ static void training_init(Training *t, Model *model, Engine *engine, int n_seque
                                      .scored = t->scored,
                                      .key = 1 + (uint64_t)i};
     }
-    Error error;
-    AdapterSpec spec = spec_of(&model->config, method, rank);
-    check(adapter_bank_new(&t->bank, model, &spec, n_adapters, engine_threads(engine), NULL, NULL,
-                           NULL, &error),
-          &error);
-    t->n = adapter_parameters(t->bank);
-    t->values = take((size_t)n_adapters * t->n, sizeof *t->values);
-    t->gradient = take(t->n, sizeof *t->gradient);
-    for (int a = 0; a < n_adapters; a++) {
-        adapter_initial(t->bank, t->values + (size_t)a * t->n);
-        adapter_set(t->bank, a + 1, t->values + (size_t)a * t->n, engine_threads(engine));
+    training_open(t, model, n_sequences, method, rank);
+}
+
+/* A group: completions of n_new tokens, all scored, of one prompt, which they share or have one
+ * each. */
+static void training_init_group(Training *t, Model *model, Engine *engine, int n_completions,
+                                int n_prompt, int n_new, bool shared)
+{
+    int n_tokens = n_prompt + n_new, first = shared ? 1 : 0;
+    *t = (Training){.engine = engine, .n_adapters = 1};
+    t->each = -1.0 / ((double)n_completions * n_new);
+    t->tokens = take((size_t)n_completions * n_tokens, sizeof *t->tokens);
+    t->scored = take((size_t)n_tokens, 1);
+    t->sequences = take((size_t)n_completions + 1, sizeof *t->sequences);
+    memset(t->scored + n_prompt, 1, (size_t)n_new);
+    for (int i = 0; i < n_completions; i++) {
+        int32_t *row = t->tokens + (size_t)i * n_tokens;
+        random_tokens(row, n_tokens, model->config.vocab_size, (uint32_t)i);
+        memcpy(row, t->tokens, (size_t)n_prompt * sizeof *row);
+        t->sequences[first + i] = (Sequence){.tokens = shared ? row + n_prompt : row,
+                                             .n_tokens = shared ? n_new : n_tokens,
+                                             .parent = shared ? 0 : -1,
+                                             .adapter = 1,
+                                             .scored = t->scored + (shared ? n_prompt : 0)};
     }
-    t->batch = (Batch){.sequences = t->sequences,
-                       .n_sequences = n_sequences,
-                       .hook = adapter_hook(t->bank),
-                       .weigh = weigh,
-                       .weigh_context = &t->each};
+    if (shared) {
+        t->sequences[0] =
+            (Sequence){.tokens = t->tokens, .n_tokens = n_prompt, .parent = -1, .adapter = 1};
+    }
+    training_open(t, model, n_completions + first, "tinylora", RANK);
 }
 
 static void training_release(Training *t)
@@ -430,6 +467,37 @@ static void overhead(Model *model, Engine *engine, int repeats, int n_sequences,
     free(inside);
 }
 
+/* ---- group --------------------------------------------------------------------------------- */
+
+/* Prints: task, unit, seconds with a shared prompt, with one each (medians), ratio by medians and
+ * by the best, peak MiB. */
+static void group(Model *model, Engine *engine, int repeats, int n_completions, int n_prompt,
+                  int n_new)
+{
+    double *seconds[2];
+    Training trainings[2];
+    for (int shared = 0; shared < 2; shared++) {
+        seconds[shared] = take((size_t)repeats, sizeof *seconds[shared]);
+        training_init_group(&trainings[shared], model, engine, n_completions, n_prompt, n_new,
+                            shared == 1);
+    }
+    for (int r = -1; r < repeats; r++) {
+        for (int shared = 0; shared < 2; shared++) {
+            double step = training_step(&trainings[shared]);
+            if (r >= 0) {
+                seconds[shared][r] = step;
+            }
+        }
+    }
+    double apart = median(seconds[0], repeats), together = median(seconds[1], repeats);
+    printf("group s/step %.4f %.4f %.2f %.2f %.0f\n", together, apart, apart / together,
+           seconds[0][0] / seconds[1][0], peak_mib());
+    for (int shared = 0; shared < 2; shared++) {
+        training_release(&trainings[shared]);
+        free(seconds[shared]);
+    }
+}
+
 static int number(const char *text)
 {
     char *end;
@@ -444,13 +512,16 @@ int main(int argc, char **argv)
 {
     const char *task = argc > 4 ? argv[4] : "";
     int is_prefill = strcmp(task, "prefill") == 0, is_train = strcmp(task, "train") == 0;
-    int is_overhead = strcmp(task, "overhead") == 0;
-    if (argc != (is_prefill ? 6 : 7) && !(is_train && (argc == 8 || argc == 10)) &&
-        !(is_overhead && argc == 9)) {
-        give_up("usage: bench_engine MODEL THREADS REPEATS decode SEQUENCES NEW | prefill TOKENS | "
-                "train SEQUENCES TOKENS [ADAPTERS [METHOD RANK]] | "
-                "overhead SEQUENCES TOKENS [METHOD RANK], METHOD one of lora, lora-qv, "
-                "lora-qv-dropout, lora-xs");
+    int is_overhead = strcmp(task, "overhead") == 0, is_group = strcmp(task, "group") == 0;
+    if (argc != (is_prefill ? 6
+                 : is_group ? 8
+                            : 7) &&
+        !(is_train && (argc == 8 || argc == 10)) && !(is_overhead && argc == 9)) {
+        give_up(
+            "usage: bench_engine MODEL THREADS REPEATS decode SEQUENCES NEW | prefill TOKENS | "
+            "train SEQUENCES TOKENS [ADAPTERS [METHOD RANK]] | "
+            "overhead SEQUENCES TOKENS [METHOD RANK] | group COMPLETIONS PROMPT NEW, METHOD one "
+            "of lora, lora-qv, lora-qv-dropout, lora-xs");
     }
     int n_threads = number(argv[2]), repeats = number(argv[3]), a = number(argv[5]);
     int b = is_prefill ? 0 : number(argv[6]);
@@ -471,10 +542,12 @@ int main(int argc, char **argv)
         train(model, engine, repeats, a, b, n_adapters, method, rank);
     } else if (is_overhead) {
         overhead(model, engine, repeats, a, b, method, rank);
+    } else if (is_group) {
+        group(model, engine, repeats, a, b, number(argv[7]));
     } else if (strcmp(task, "decode") == 0) {
         decode(model, engine, repeats, a, b);
     } else {
-        give_up("the task is decode, prefill, train or overhead");
+        give_up("the task is decode, prefill, train, overhead or group");
     }
     engine_free(engine);
     model_free(model);

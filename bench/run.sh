@@ -59,8 +59,8 @@ if [ -n "$python" ]; then
 else
     echo "peer: none, no python3 here has torch"
 fi
-# What an adapter of 13 scalars is of a step, %: by the best steps, by the medians, by the time inside its calls.
-overhead() { # SHAPE MODEL REPEATS TASK...
+# overhead: what an adapter of 13 scalars is of a step, %: by the best steps, by the medians, by the time inside its calls.
+apart() { # SHAPE MODEL REPEATS TASK... (lines of their own: two ways in turns, in one process)
     local shape=$1 model=$2 times=$3
     shift 3
     printf "%-13s %-15s %s\n" "$shape" "$*" "$(env OPENBLAS_CORETYPE=$cores GOMP_SPINCOUNT=5000 \
@@ -98,11 +98,12 @@ for shape in $shapes; do
             echo "peer, $peer_dtype: $(peer $peer_dtype "$shape" scan "$work/tokens" 16)"
         done
     fi
-    overhead "$shape" "$work/$shape" "$times" overhead 4 256
+    apart "$shape" "$work/$shape" "$times" overhead 4 256
     if [ "$shape" = small ]; then # as it scales: by tokens, and by adapters in one batch
         row "$shape" none train 1 256
         row "$shape" none train 28 256
         row "$shape" none train 28 256 7
+        apart "$shape" "$work/$shape" 9 group 8 200 64 # one prompt for all, or one each: seconds, ratio
     fi
 done
-overhead abacus models/abacus 300 overhead 16 64
+apart abacus models/abacus 300 overhead 16 64
