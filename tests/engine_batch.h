@@ -54,7 +54,8 @@ static inline double token_objective(const Data *d, int s, int t, double logprob
     bool clipped = advantage > 0 ? ratio > 1.28 : ratio < 0.8;
     double bound = advantage > 0 ? 1.28 : 0.8;
     double gap = d->old[s][t] - 0.3 - logprob; /* reference minus policy */
-    *weight = (TokenWeight){(clipped ? 0 : -advantage * ratio) + 0.05 * (1 - exp(gap)), -0.03};
+    *weight = (TokenWeight){.dlogprob = (clipped ? 0 : -advantage * ratio) + 0.05 * (1 - exp(gap)),
+                            .dentropy = -0.03};
     return -advantage * (clipped ? bound : ratio) + 0.05 * (exp(gap) - gap - 1) - 0.03 * entropy;
 }
 
@@ -72,7 +73,7 @@ static inline TokenWeight weigh_sft(void *context, int s, int t, double logprob,
     (void)t;
     (void)logprob;
     (void)entropy;
-    return (TokenWeight){-1 / 17.0, 0};
+    return (TokenWeight){.dlogprob = -1 / 17.0};
 }
 
 /* Objective of the sequences under one adapter by the reference; its weights are already those of

@@ -53,7 +53,7 @@ static TokenWeight weigh(void *context, int sequence, int t, double logprob, dou
     (void)sequence;
     (void)logprob;
     (void)entropy;
-    return (TokenWeight){-weight_of(t), 0};
+    return (TokenWeight){.dlogprob = -weight_of(t)};
 }
 
 static void run_backward(AdapterBank *bank)

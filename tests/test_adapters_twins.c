@@ -306,7 +306,7 @@ static TokenWeight weigh(void *context, int sequence, int position, double logpr
     (void)context;
     (void)logprob;
     (void)entropy;
-    return (TokenWeight){-0.31 + 0.01 * sequence - 0.02 * position, 0};
+    return (TokenWeight){.dlogprob = -0.31 + 0.01 * sequence - 0.02 * position};
 }
 
 static void gradients_ignore_twins(void **state)

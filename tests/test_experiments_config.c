@@ -561,6 +561,30 @@ static void every_setting_that_changes_a_number_changes_the_run_id(void **state)
     }
 }
 
+/* Of every reward of a list, also of settings that are in the identity only where they are given.
+ */
+static void settings_of_a_second_reward_change_the_run_id(void **state)
+{
+    (void)state;
+    const IdentityInputs inputs = {"c", "g", "w", "t", "d", "h"};
+    static const char *const changes[] = {"reward.1.length=7", "reward.1.command=\"false\"",
+                                          "reward.1.timeout_s=3", "reward.1.weight=0.5"};
+    char ids[5][RUN_ID_SIZE];
+    for (int i = 0; i < 5; i++) {
+        const char *const overrides[] = {
+            "reward=[{\"name\": \"length\"}, {\"name\": \"command\", \"command\": \"true\"}]",
+            i ? changes[i - 1] : "seed=1"};
+        assert_int_equal(read_text("{" REQUIRED ", \"seed\": 1}", overrides, 2), STATUS_OK);
+        RunSpec spec = config->base;
+        assert_int_equal(config_settle(config, &spec, &error), STATUS_OK);
+        run_id_of(ids[i], &spec, &inputs);
+        for (int j = 0; j < i; j++) {
+            assert_string_not_equal(ids[i], ids[j]);
+        }
+        close_config(state);
+    }
+}
+
 static void hashes_of_the_inputs_and_close_learning_rates_change_the_run_id(void **state)
 {
     (void)state;
@@ -622,6 +646,7 @@ int main(void)
         cmocka_unit_test_teardown(what_config_show_prints_is_read_as_the_same_settings,
                                   close_config),
         cmocka_unit_test_teardown(overrides_replace_values_and_axes, close_config),
+        cmocka_unit_test_teardown(settings_of_a_second_reward_change_the_run_id, close_config),
         cmocka_unit_test_teardown(a_known_task_fills_in_what_was_not_given, close_config),
         cmocka_unit_test_teardown(a_list_of_grids_has_the_cells_of_one_after_the_other,
                                   close_config),
