@@ -10,9 +10,10 @@
 typedef struct {
     const char *prompt;
     bool greedy;
-    double temperature, top_p;
+    double temperature, top_p, min_p, repetition_penalty;
     int top_k, max_new, samples;
     uint64_t seed;
+    OptionList stop;
 } Request;
 
 static int on_progress(void *context, int n_finished, int n_requests, long n_tokens)
@@ -49,8 +50,19 @@ static Status encode_prompt(const Model *model, const char *prompt, TokenList *i
     return status;
 }
 
-static void print_json(const Model *model, const TokenList *prompt, const Completion *completions,
-                       int n, Text *out)
+/* The text of a completion, before the stop text that ended it. */
+static void add_text(const Model *model, const Completion *completion, const OptionList *stop,
+                     Text *text)
+{
+    Text whole = {0};
+    tokenizer_decode(model->tokenizer, completion->ids, (size_t)completion->n, true, &whole);
+    text_append(text, text_string(&whole),
+                generate_text_end(text_string(&whole), whole.n, stop->values, (int)stop->n));
+    text_release(&whole);
+}
+
+static void print_json(const Model *model, const TokenList *prompt, const OptionList *stop,
+                       const Completion *completions, int n, Text *out)
 {
     text_add(out, "{\"prompt_ids\": [");
     for (size_t i = 0; i < prompt->n; i++) {
@@ -60,7 +72,7 @@ static void print_json(const Model *model, const TokenList *prompt, const Comple
     for (int i = 0; i < n; i++) {
         const Completion *completion = &completions[i];
         Text text = {0};
-        tokenizer_decode(model->tokenizer, completion->ids, (size_t)completion->n, true, &text);
+        add_text(model, completion, stop, &text);
         text_add(out, i ? ", {\"text\": " : "{\"text\": ");
         text_json_string(out, text_string(&text), text.n);
         text_add(out, ", \"ids\": [");
@@ -79,11 +91,12 @@ static void print_json(const Model *model, const TokenList *prompt, const Comple
     text_add(out, "]}\n");
 }
 
-static void print_text(const Model *model, const Completion *completions, int n, Text *out)
+static void print_text(const Model *model, const OptionList *stop, const Completion *completions,
+                       int n, Text *out)
 {
     for (int i = 0; i < n; i++) {
         text_add(out, i ? "\n" : "");
-        tokenizer_decode(model->tokenizer, completions[i].ids, (size_t)completions[i].n, true, out);
+        add_text(model, &completions[i], stop, out);
         text_add(out, "\n");
     }
 }
@@ -107,12 +120,16 @@ static Status generate_samples(const Cli *cli, const Use *use, const Request *re
                                         .temperature = (float)request->temperature,
                                         .top_k = request->top_k,
                                         .top_p = (float)request->top_p,
+                                        .min_p = (float)request->min_p,
+                                        .penalty = (float)request->repetition_penalty,
                                         .max_new = request->max_new,
                                         .key = {request->seed, RANDOM_SAMPLE},
                                         .sample = (uint32_t)i};
     }
     GenerateOptions options = {.stop_ids = model->config.eos_ids,
                                .n_stop = model->config.n_eos,
+                               .stop_texts = request->stop.values,
+                               .n_stop_texts = (int)request->stop.n,
                                .progress = on_progress,
                                .progress_context = (void *)(uintptr_t)&use->world.world};
     if (!status) {
@@ -120,9 +137,9 @@ static Status generate_samples(const Cli *cli, const Use *use, const Request *re
                           &options, completions, error);
     }
     if (!status && (cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL)) {
-        print_json(model, &prompt, completions, n, &out);
+        print_json(model, &prompt, &request->stop, completions, n, &out);
     } else if (!status) {
-        print_text(model, completions, n, &out);
+        print_text(model, &request->stop, completions, n, &out);
     }
     status = status ? status : cli_write(text_string(&out), out.n, error);
     for (int i = 0; completions && i < n; i++) {
@@ -138,7 +155,12 @@ static Status generate_samples(const Cli *cli, const Use *use, const Request *re
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
     UseOptions used = {0};
-    Request request = {.temperature = 1, .top_p = 1, .max_new = 128, .samples = 1, .seed = 1};
+    Request request = {.temperature = 1,
+                       .top_p = 1,
+                       .repetition_penalty = 1,
+                       .max_new = 128,
+                       .samples = 1,
+                       .seed = 1};
     const Option options[] = {
         USE_OPTIONS(used),
         {"--prompt", OPTION_TEXT, &request.prompt, 0, 0},
@@ -146,6 +168,9 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         {"--temperature", OPTION_NUMBER, &request.temperature, 1e-6, 1e6},
         {"--top-p", OPTION_NUMBER, &request.top_p, 1e-12, 1},
         {"--top-k", OPTION_INT, &request.top_k, 0, 1e9},
+        {"--min-p", OPTION_NUMBER, &request.min_p, 0, 1},
+        {"--repetition-penalty", OPTION_NUMBER, &request.repetition_penalty, 1e-3, 1e3},
+        {"--stop", OPTION_LIST, &request.stop, 0, 0},
         {"--max-new", OPTION_INT, &request.max_new, 1, 1e9},
         {"--seed", OPTION_SEED, &request.seed, 0, 0},
         {"--samples", OPTION_INT, &request.samples, 1, 1e6},
@@ -156,6 +181,11 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (!status && !request.prompt) {
         status = error_set(error, STATUS_USAGE, "--prompt: a text is missing");
     }
+    for (size_t i = 0; i < request.stop.n && !status; i++) {
+        if (request.stop.values[i][0] == '\0') {
+            status = error_set(error, STATUS_USAGE, "--stop: an empty text ends nothing");
+        }
+    }
     status = status ? status : use_open(&use, cli, &used, error);
     status = status ? status : generate_samples(cli, &use, &request, error);
     use_close(&use);
@@ -165,17 +195,29 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_generate = {
     .name = "generate",
     .summary = "completions of a prompt",
-    .usage = "--model MODEL [--run RUN | --surface S --at P | --adapter DIR] --prompt S [--greedy | --temperature "
-             "T --top-p P --top-k K] "
+    .usage = "--model MODEL [--run RUN | --surface S --at P | --adapter DIR] --prompt S [--greedy "
+             "| --temperature "
+             "T --top-p P --top-k K --min-p P] [--repetition-penalty R] [--stop S]... "
              "[--max-new N] [--seed N] [--samples N]",
-    .help = "Prints the text; with -o json text, ids and log-probabilities.\n\n" USE_HELP
-            "  --greedy          the likeliest token each time\n"
-            "  --temperature T   1 unless given; --top-p P and --top-k K cut the tail\n"
-            "  --max-new N       tokens at most (128)\n"
-            "  --seed N          of the random draws (1)\n"
-            "  --samples N       completions (1)\n\n"
-            "examples:\n"
-            "  tinylora generate --model abacus --prompt \"Tom has 3 apples.\" --greedy\n"
-            "  tinylora generate --run 3f2a --prompt \"Tom has 3 apples.\" --samples 4 -o json\n",
+    .help =
+        "Prints the text; with -o json text, ids and log-probabilities.\n\n" USE_HELP
+        "  --greedy          the likeliest token each time\n"
+        "  --temperature T   1 unless given\n"
+        "  --top-k K, --top-p P, --min-p P   cut the tail, in this order: the likeliest K; the "
+        "fewest\n"
+        "                    whose mass reaches P; those with at least P times the likeliest "
+        "one's\n"
+        "  --repetition-penalty R   divides positive logits of tokens of prompt and completion by "
+        "R and\n"
+        "                    multiplies negative ones; log-probabilities stay those without it\n"
+        "  --stop S          ends a completion whose text holds S, and cuts the text before it; "
+        "again\n"
+        "                    for more\n"
+        "  --max-new N       tokens at most (128)\n"
+        "  --seed N          of the random draws (1)\n"
+        "  --samples N       completions (1)\n\n"
+        "examples:\n"
+        "  tinylora generate --model abacus --prompt \"Tom has 3 apples.\" --greedy\n"
+        "  tinylora generate --run 3f2a --prompt \"Tom has 3 apples.\" --samples 4 -o json\n",
     .run = run,
 };

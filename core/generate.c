@@ -10,8 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/draw.h"
 #include "core/engine_state.h"
 #include "core/parallel.h"
+#include "core/text.h"
 
 enum { MOST_ACTIVE = 512, LOGITS_FLOATS = 24 << 20, WORTH_A_THREAD = 1 << 16 /* logits */ };
 #define CACHE_BYTES ((size_t)1 << 30)
@@ -47,9 +49,11 @@ typedef struct {
     float *hidden, *logits;
     size_t stride;
     int rows_at_once;
-    float *terms;   /* (n_threads, stride) */
-    int32_t *order; /* (n_threads, stride) */
-    Draw *now;      /* draws whose logits are there */
+    float *terms;     /* (n_threads, stride) */
+    int32_t *order;   /* (n_threads, stride) */
+    float *penalized; /* (n_threads, stride) */
+    Text text;        /* of the completion in hand */
+    Draw *now;        /* draws whose logits are there */
     long n_tokens;
 } Generation;
 
@@ -62,109 +66,15 @@ void completion_release(Completion *completion)
 
 /* ---- drawing ---- */
 
-/* Sort candidates by falling logit, then rising id: a heap sort of the ids, no library order to
- * depend on. */
-static int comes_before(const float *logits, int32_t a, int32_t b)
+/* Its temperature is greedy's or too near: 1 / temperature might overflow. */
+static int is_greedy(const GenerateRequest *r)
 {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
+    return r->greedy || r->temperature < GENERATE_COLDEST;
 }
 
-static void sift(int32_t *heap, int n, int i, const float *logits)
+static int is_penalized(const GenerateRequest *r)
 {
-    for (;;) {
-        int largest = i, left = 2 * i + 1, right = left + 1;
-        if (left < n && comes_before(logits, heap[left], heap[largest])) {
-            largest = left;
-        }
-        if (right < n && comes_before(logits, heap[right], heap[largest])) {
-            largest = right;
-        }
-        if (largest == i) {
-            return;
-        }
-        int32_t swap = heap[i];
-        heap[i] = heap[largest];
-        heap[largest] = swap;
-        i = largest;
-    }
-}
-
-/* Draw from e restricted to the top_k first, then to the smallest set of mass >= top_p of what is
- * left. */
-static int32_t draw_restricted(const GenerateRequest *r, const float *logits, const float *e,
-                               int32_t *order, int V, double u)
-{
-    for (int i = 0; i < V; i++) {
-        order[i] = i;
-    }
-    for (int i = V / 2 - 1; i >= 0; i--) {
-        sift(order, V, i, logits);
-    }
-    int keep = r->top_k > 0 && r->top_k < V ? r->top_k : V, n = V;
-    double total = 0;
-    /* Popping moves the next best to the end of the array: order[V - 1], order[V - 2], ... */
-    double mass = 0;
-    if (keep == V) {
-        for (int i = 0; i < V; i++) {
-            mass += (double)e[i];
-        }
-    }
-    for (int k = 0; k < keep; k++) {
-        int32_t best = order[0];
-        order[0] = order[--n];
-        order[n] = best;
-        sift(order, n, 0, logits);
-        total += (double)e[best];
-        if (keep == V && total >= (double)r->top_p * mass) {
-            keep = k + 1;
-        }
-    }
-    if (r->top_k > 0 && r->top_p < 1.0f) { /* the mass that counts is that of the top_k */
-        double reached = 0, wanted = (double)r->top_p * total;
-        for (int k = 0; k < keep; k++) {
-            reached += (double)e[order[V - 1 - k]];
-            if (reached >= wanted) {
-                keep = k + 1;
-                total = reached;
-                break;
-            }
-        }
-    }
-    double target = u * total, sum = 0;
-    for (int k = 0; k < keep; k++) {
-        sum += (double)e[order[V - 1 - k]];
-        if (sum > target) {
-            return order[V - 1 - k];
-        }
-    }
-    return order[V - keep];
-}
-
-static int32_t draw_any(const float *e, int V, double u, double sum)
-{
-    double target = u * sum, reached = 0;
-    int32_t last = 0;
-    for (int i = 0; i < V; i++) {
-        reached += (double)e[i];
-        if (e[i] > 0) {
-            last = i;
-        }
-        if (reached > target) {
-            return i;
-        }
-    }
-    return last; /* rounding at the far end */
-}
-
-static int32_t largest_logit(const float *logits, int V)
-{
-    int32_t best = 0;
-    for (int i = 1; i < V; i++) {
-        if (logits[i] > logits[best]) {
-            best = i;
-        }
-    }
-    return best;
+    return r->penalty > 0 && r->penalty != 1.0f;
 }
 
 static void draw_row(void *context, int i, int thread)
@@ -173,28 +83,35 @@ static void draw_row(void *context, int i, int thread)
     Draw *draw = &g->now[i];
     const Slot *slot = &g->slots[draw->slot];
     const GenerateRequest *r = &g->requests[slot->request];
-    const float *logits = g->logits + (size_t)i * g->stride;
+    const Completion *completion = &g->completions[slot->request];
+    const float *logits = g->logits + (size_t)i * g->stride, *drawn = logits;
     int V = g->engine->model->config.vocab_size;
-    float inverse = r->greedy ? 1.0f : engine_inverse_temperature(r->temperature), largest;
+    float inverse = is_greedy(r) ? 1.0f : engine_inverse_temperature(r->temperature), largest;
     double sum;
     g->engine->kernels->softmax_stats(&largest, &sum, NULL, logits, V, inverse);
-    if (r->greedy) {
-        draw->token = largest_logit(logits, V);
+    float peak = largest; /* of what is drawn from */
+    if (is_penalized(r)) {
+        float *penalized = g->penalized + (size_t)thread * g->stride;
+        double unused;
+        memcpy(penalized, logits, (size_t)V * sizeof *logits);
+        draw_penalize(penalized, logits, r->prompt, r->n_prompt, r->penalty);
+        draw_penalize(penalized, logits, completion->ids, completion->n, r->penalty);
+        g->engine->kernels->softmax_stats(&peak, &unused, NULL, penalized, V, inverse);
+        drawn = penalized;
+    }
+    if (is_greedy(r)) {
+        draw->token = draw_largest(drawn, V);
     } else {
         float *e = g->terms + (size_t)thread * g->stride;
-        g->engine->kernels->softmax_terms(e, logits, V, inverse, largest);
-        double u = random_uniform(r->key, r->step, r->prompt_index, r->sample,
-                                  (uint32_t)g->completions[slot->request].n);
-        int restricted = (r->top_k > 0 && r->top_k < V) || r->top_p < 1.0f;
-        if (restricted) {
+        g->engine->kernels->softmax_terms(e, drawn, V, inverse, peak);
+        double u =
+            random_uniform(r->key, r->step, r->prompt_index, r->sample, (uint32_t)completion->n);
+        DrawLimits limits = {.top_k = r->top_k, .top_p = r->top_p, .min_p = r->min_p};
+        if ((r->top_k > 0 && r->top_k < V) || r->top_p < 1.0f || r->min_p > 0) {
             draw->token =
-                draw_restricted(r, logits, e, g->order + (size_t)thread * g->stride, V, u);
+                draw_restricted(&limits, drawn, e, g->order + (size_t)thread * g->stride, V, u);
         } else {
-            double mass = 0;
-            for (int v = 0; v < V; v++) {
-                mass += (double)e[v];
-            }
-            draw->token = draw_any(e, V, u, mass);
+            draw->token = draw_any(e, V, u);
         }
     }
     draw->logprob = engine_logprob(logits, draw->token, inverse, largest, sum);
@@ -208,6 +125,34 @@ static int is_stop(const GenerateOptions *options, int32_t token)
         }
     }
     return 0;
+}
+
+size_t generate_text_end(const char *text, size_t n, const char *const *stop_texts,
+                         int n_stop_texts)
+{
+    size_t end = n;
+    for (int i = 0; i < n_stop_texts; i++) {
+        size_t length = strlen(stop_texts[i]);
+        for (size_t at = 0; at < end && at + length <= n; at++) {
+            if (memcmp(text + at, stop_texts[i], length) == 0) {
+                end = at;
+            }
+        }
+    }
+    return end;
+}
+
+static int has_stop_text(Generation *g, const Completion *completion)
+{
+    const GenerateOptions *o = g->options;
+    if (o->n_stop_texts == 0) {
+        return 0;
+    }
+    text_clear(&g->text);
+    tokenizer_decode(g->engine->model->tokenizer, completion->ids, (size_t)completion->n, true,
+                     &g->text);
+    return generate_text_end(text_string(&g->text), g->text.n, o->stop_texts, o->n_stop_texts) <
+           g->text.n;
 }
 
 static int most_new(const Generation *g, const GenerateRequest *r)
@@ -227,7 +172,7 @@ static void take_draw(Generation *g, const Draw *draw)
     completion->n++;
     g->n_tokens++;
     slot->last = draw->token;
-    int stop = is_stop(g->options, draw->token);
+    int stop = is_stop(g->options, draw->token) || has_stop_text(g, completion);
     if (stop || completion->n >= most_new(g, r)) {
         completion->finish = stop ? FINISH_STOP : FINISH_LENGTH;
         slot->request = -1;
@@ -278,12 +223,11 @@ static void add_span(Generation *g, int slot, int adapter, const int32_t *tokens
                                         .keys = memory,
                                         .values = memory + half,
                                         .layer_stride = 2 * half};
-    pass->hook_spans[pass->n_spans] =
-        (RowSpan){.sequence = g->slots[slot].request,
-                  .adapter = adapter,
-                  .first_row = pass->n_rows,
-                  .n_rows = n,
-                  .index = pass->n_spans};
+    pass->hook_spans[pass->n_spans] = (RowSpan){.sequence = g->slots[slot].request,
+                                                .adapter = adapter,
+                                                .first_row = pass->n_rows,
+                                                .n_rows = n,
+                                                .index = pass->n_spans};
     pass->n_spans++;
     memcpy(g->tokens + pass->n_rows, tokens, (size_t)n * sizeof *tokens);
     pass->n_rows += n;
@@ -362,7 +306,10 @@ static Status check_requests(Generation *g, Error *error)
     const ModelConfig *c = &g->engine->model->config;
     for (int i = 0; i < g->n_requests; i++) {
         const GenerateRequest *r = &g->requests[i];
-        if (r->n_prompt < 1 || most_new(g, r) < 1) {
+        if (r->n_prompt < 1) {
+            return error_set(error, STATUS_USAGE, "request %d: a prompt of no tokens", i);
+        }
+        if (most_new(g, r) < 1) {
             return error_set(
                 error, STATUS_USAGE,
                 "request %d: a prompt of %d tokens leaves no room for %d more in a context of %d",
@@ -419,7 +366,7 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
                    (size_t)rows * sizeof(int32_t) +
                    n_slots * (sizeof(Span) + sizeof(RowSpan) + sizeof(Slot) + sizeof(Draw) +
                               2 * sizeof(int) + g->slot_floats * sizeof(float)) +
-                   threads * (scratch + 2 * g->stride) * sizeof(float) +
+                   threads * (scratch + 3 * g->stride) * sizeof(float) +
                    (size_t)g->rows_at_once * (D + g->stride) * sizeof(float) + 16 * 64;
     Workspace *w = &engine->workspace;
     Status status = workspace_reset(w, bytes, error);
@@ -448,6 +395,7 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
     g->logits = workspace_take(w, (size_t)g->rows_at_once * g->stride * sizeof(float));
     g->terms = workspace_take(w, threads * g->stride * sizeof(float));
     g->order = workspace_take(w, threads * g->stride * sizeof(int32_t));
+    g->penalized = workspace_take(w, threads * g->stride * sizeof(float));
     for (int s = 0; s < g->n_slots; s++) {
         g->slots[s].request = -1;
     }
@@ -482,6 +430,7 @@ Status generate(Engine *engine, const LinearHook *hook, const GenerateRequest *r
             status = error_set(error, STATUS_STOPPED, "stopped while generating");
         }
     }
+    text_release(&g.text);
     if (status != STATUS_OK) {
         for (int i = 0; i < n_requests; i++) {
             completion_release(&completions[i]);

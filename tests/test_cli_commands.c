@@ -190,9 +190,43 @@ static void generate_gives_text_ids_and_logprobs_that_score_agrees_with(void **s
     assert_string_equal(one.out, two.out);
     run_free(&one);
     run_free(&two);
+    expect_refusal("generate --model abacus --prompt x --stop ''", 2, "--stop: an empty text");
+    expect_refusal("generate --model abacus --prompt x --min-p 1.5", 2, "--min-p");
     expect_refusal("generate --model abacus --prompt ''", 2,
                    "--prompt: empty, and the model has no BOS");
     expect_refusal("generate --model nobody --prompt x", 3, "model \"nobody\": no such directory");
+}
+
+/* The completion that ends at a text is the head of the one that goes on. */
+static void a_stop_text_ends_a_completion_and_its_text_is_cut_before_it(void **state)
+{
+    (void)state;
+    const char *command = "generate --model abacus --prompt 'Tom has 3 apples.' --max-new 40 "
+                          "--temperature 1 --min-p 0.05 --repetition-penalty 1.2 -o json";
+    JsonDocument *whole = expect_json(command);
+    const Json *sample = json_at(json_get(json_root(whole), "samples"), 0);
+    const char *text = json_string(json_get(sample, "text"), NULL);
+    size_t length = strlen(text);
+    assert_true(length > 8);
+    char stop[3] = {text[length / 2], text[length / 2 + 1], 0};
+    size_t cut = (size_t)(strstr(text, stop) - text);
+    char with[512];
+    snprintf(with, sizeof with, "%s --stop nowhere-in-it --stop '%s'", command, stop);
+    JsonDocument *ended = expect_json(with);
+    const Json *head = json_at(json_get(json_root(ended), "samples"), 0);
+    const char *shorter = json_string(json_get(head, "text"), NULL);
+    assert_int_equal(strlen(shorter), cut);
+    assert_memory_equal(shorter, text, cut);
+    assert_string_equal(json_string(json_get(head, "finish"), NULL), "stop");
+    size_t n = json_size(json_get(head, "ids"));
+    assert_true(n > 0 && n < json_size(json_get(sample, "ids")));
+    assert_int_equal(json_size(json_get(head, "logprobs")), n);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(integer(json_at(json_get(head, "ids"), i)),
+                         integer(json_at(json_get(sample, "ids"), i)));
+    }
+    json_free(whole);
+    json_free(ended);
 }
 
 static void plan_lists_the_chosen_one_first(void **state)
@@ -567,6 +601,7 @@ int main(void)
         cmocka_unit_test(tokenize_gives_ids_and_turns_them_back),
         cmocka_unit_test(score_gives_a_line_a_text_and_does_not_depend_on_its_neighbours),
         cmocka_unit_test(generate_gives_text_ids_and_logprobs_that_score_agrees_with),
+        cmocka_unit_test(a_stop_text_ends_a_completion_and_its_text_is_cut_before_it),
         cmocka_unit_test(plan_lists_the_chosen_one_first),
         cmocka_unit_test(plan_shows_presets_sizes_and_scalars_that_buy_nothing),
         cmocka_unit_test(models_are_described_made_and_verified),
