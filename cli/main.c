@@ -109,7 +109,7 @@ static void print_usage(FILE *out)
                  "usage: tinylora [--db FILE] [--threads N] [--max-time S] [-o "
                  "table|json|jsonl|csv|md] [--quiet] VERB ...\n\n");
     for (int i = 0; i < n_verbs; i++) {
-        fprintf(out, "  %-15s %s\n", verbs[i]->name, verbs[i]->summary);
+        fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
     }
     fprintf(out,
             "\nexamples:\n"

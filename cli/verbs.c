@@ -19,5 +19,7 @@ const Verb *const verbs[] = {
     &verb_adapter_export, &verb_adapter_import, &verb_adapter_diff,
 
     &verb_factors,
+
+    &verb_profile_kv_cache,
 };
 const int n_verbs = sizeof verbs / sizeof verbs[0];

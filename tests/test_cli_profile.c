@@ -1,0 +1,153 @@
+/* `tinylora profile` from outside, on the embedded model: the shape of its answers, that a
+ * technique leaves the numbers as they are, wrong use. Nothing here depends on how long anything
+ * takes. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "core/json.h"
+#include "tests/cli_run.h"
+
+static Error error;
+
+static void check(int code, const char *message, const char *arguments)
+{
+    Run r = run(arguments);
+    if (r.code != code || !strstr(r.err, message)) {
+        fprintf(stderr, "%s: exit %d, stderr: %s\n", arguments, r.code, r.err);
+        fail();
+    }
+    assert_string_equal(code ? r.out : "", "");
+    run_free(&r);
+}
+
+static JsonDocument *read_rows(const char *arguments, size_t n_rows)
+{
+    JsonDocument *rows;
+    Run r = run(arguments);
+    if (r.code || json_parse(&rows, r.out, strlen(r.out), &error)) {
+        fprintf(stderr, "%s: exit %d: %s%s\n", arguments, r.code, r.err, r.out);
+        abort();
+    }
+    assert_int_equal(json_size(json_root(rows)), n_rows);
+    run_free(&r);
+    return rows;
+}
+
+static double number(const Json *row, const char *key)
+{
+    double value = NAN;
+    if (!json_double(json_get(row, key), &value)) {
+        fprintf(stderr, "no number \"%s\"\n", key);
+        abort();
+    }
+    return value;
+}
+
+static bool yes(const Json *row, const char *key)
+{
+    bool value = false;
+    if (!json_bool(json_get(row, key), &value)) {
+        fprintf(stderr, "no truth value \"%s\"\n", key);
+        abort();
+    }
+    return value;
+}
+
+/* -- kv-cache --------------------------------------------------------------------------------- */
+
+static void the_cache_leaves_ids_and_logprobs_as_they_are(void **state)
+{
+    (void)state;
+    static const int batches[] = {1, 8, 16};
+    for (int threads = 1; threads <= 2; threads++) {
+        char arguments[128];
+        snprintf(arguments, sizeof arguments,
+                 "--threads %d -o json profile kv-cache --model abacus --prompt 19 --new 5",
+                 threads);
+        JsonDocument *rows = read_rows(arguments, 6);
+        for (size_t i = 0; i < 6; i++) {
+            const Json *row = json_at(json_root(rows), i);
+            assert_int_equal(number(row, "batch"), batches[i / 2]);
+            assert_int_equal(yes(row, "cache"), i % 2 == 0);
+            assert_int_equal(number(row, "prompt"), 19);
+            assert_int_equal(number(row, "new"), 5);
+            assert_true(number(row, "tokens_per_s") > 0);
+            assert_true(number(row, "loaded_mib") > 1); /* the weights alone are 0.85 */
+            assert_true(number(row, "peak_mib") >= number(row, "loaded_mib"));
+            assert_true(yes(row, "equal"));
+        }
+        json_free(rows);
+    }
+}
+
+/* Each row has a process of its own, so a large batch before it does not show in a small one. */
+static void a_peak_is_the_rows_own(void **state)
+{
+    (void)state;
+    JsonDocument *rows = read_rows("-o json profile kv-cache --model abacus --batch 256,1,256,1 "
+                                   "--prompt 32 --new 2",
+                                   8);
+    double peak[8];
+    for (size_t i = 0; i < 8; i++) {
+        peak[i] = number(json_at(json_root(rows), i), "peak_mib");
+    }
+    assert_true(peak[0] > peak[2] + 4 && peak[4] > peak[6] + 4);
+    json_free(rows);
+}
+
+static void the_cache_profile_prints_every_format(void **state)
+{
+    (void)state;
+    Run r = run("-o csv --quiet profile kv-cache --model abacus --batch 1 --prompt 1 --new 1");
+    assert_int_equal(r.code, 0);
+    assert_non_null(strstr(r.out, "batch,cache,prompt,new,tokens_per_s,times_as_long,loaded_mib,"
+                                  "peak_mib,equal\r\n1,yes,1,1,"));
+    assert_string_equal(r.err, "");
+    run_free(&r);
+    check(0, "batch 1, without the cache",
+          "-o md profile kv-cache --model abacus --batch 1 --prompt 1 --new 1");
+}
+
+static void wrong_use_of_the_cache_profile_is_told(void **state)
+{
+    (void)state;
+    check(2, "--model: a model is missing", "profile kv-cache");
+    check(2, "profile kv-cache: a prompt of 250 tokens and 7 more: the model's context is 256",
+          "profile kv-cache --model abacus --prompt 250 --new 7");
+    check(2, "--batch \"1,,2\": at most 16 numbers from 1 to 512",
+          "profile kv-cache --model abacus --batch 1,,2");
+    check(2, "--batch \"\"", "profile kv-cache --model abacus --batch ''");
+    check(2, "--batch \"0\"", "profile kv-cache --model abacus --batch 0");
+    check(2, "--batch \"8,\"", "profile kv-cache --model abacus --batch 8,");
+    check(2, "--batch \" 8\"", "profile kv-cache --model abacus --batch ' 8'");
+    check(2, "--new", "profile kv-cache --model abacus --new 0");
+    check(2, "--nw", "profile kv-cache --model abacus --nw 3");
+    check(2, "wants a second word", "profile");
+    check(3, "no such directory", "profile kv-cache --model nowhere");
+    run_write("config.json", "{}");
+    check(3, "config.json", "profile kv-cache --model .");
+}
+
+static void a_stop_ends_the_measuring_process_too(void **state)
+{
+    (void)state;
+    check(4, "stopped: a profile keeps nothing",
+          "--max-time 0.01 profile kv-cache --model abacus --new 128");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_cache_leaves_ids_and_logprobs_as_they_are),
+        cmocka_unit_test(a_peak_is_the_rows_own),
+        cmocka_unit_test(the_cache_profile_prints_every_format),
+        cmocka_unit_test(wrong_use_of_the_cache_profile_is_told),
+        cmocka_unit_test(a_stop_ends_the_measuring_process_too),
+    };
+    return cmocka_run_group_tests(tests, run_setup, run_teardown);
+}
