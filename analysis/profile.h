@@ -5,12 +5,7 @@
 #include <stdint.h>
 
 #include "core/engine.h"
-
-/* What a profile needs of the world. */
-typedef struct {
-    double (*now_s)(void);
-    bool (*stopping)(void);
-} ProfileWorld;
+#include "rl/learner.h"
 
 /* Greedy decoding of `batch` different prompts, each `n_new` tokens, no stop token. cache: keys and
  * values of the text so far are kept; else each token is drawn after a forward over the whole text
@@ -22,9 +17,26 @@ typedef struct {
 
 /* seconds: the best of as many runs as fit a second (at least one, prompts included), after one
  * that touches all memory.  ids, logprobs: (batch, n_new), the same with and without cache.
- * Errors: STATUS_USAGE (the context is too short), STATUS_STOPPED, STATUS_FAILED. */
+ * Errors: STATUS_USAGE (the context is too short), STATUS_FAILED. */
 Status profile_decode(double *seconds, int32_t *ids, double *logprobs, Engine *engine,
-                      const DecodeProfile *profile, const ProfileWorld *world, Error *error);
+                      const DecodeProfile *profile, double (*now_s)(void), Error *error);
 
 /* tokens: (n), row `row` of the fixed pseudo-random text: uniform over the vocabulary. */
 void profile_tokens(int32_t *tokens, int n, int vocab_size, int row);
+
+/* Steps of SFT over `sequences` rows of `n_tokens`, all but the first of them learned, from the
+ * bank's start values: with AdamW, with the checkpoint that each step hands on. micro_batch: rows
+ * in memory at a time; 0: as many as fit. */
+typedef struct {
+    int sequences, n_tokens, micro_batch, steps;
+} TrainProfile;
+typedef struct {
+    double seconds;         /* of the best of `steps` steps, after a first one */
+    double loss, grad_norm; /* of the first one */
+    size_t parameters;      /* trained */
+} TrainMeasures;
+
+/* bank: one adapter, over the engine's model. Errors: STATUS_USAGE (the context is too short),
+ * STATUS_FAILED. */
+Status profile_train(TrainMeasures *measures, Engine *engine, AdapterBank *bank,
+                     const TrainProfile *profile, double (*now_s)(void), Error *error);

@@ -19,7 +19,6 @@ void profile_tokens(int32_t *tokens, int n, int vocab_size, int row)
 typedef struct {
     Engine *engine;
     const DecodeProfile *profile;
-    const ProfileWorld *world;
     int32_t *texts; /* (batch, n_prompt + n_new) */
     GenerateRequest *requests;
     Completion *completions;
@@ -27,21 +26,13 @@ typedef struct {
     double *logprobs;
 } Decoding;
 
-static int on_progress(void *context, int n_finished, int n_requests, long n_tokens)
-{
-    (void)n_finished, (void)n_requests, (void)n_tokens;
-    return ((const ProfileWorld *)context)->stopping();
-}
-
 /* The next `n` tokens of every text after `done` of them: one call, whose cache does not outlive
  * it. */
 static Status extend(Decoding *d, int done, int n, Error *error)
 {
     const DecodeProfile *p = d->profile;
     int length = p->n_prompt + p->n_new;
-    GenerateOptions options = {.max_active = p->batch,
-                               .progress = on_progress,
-                               .progress_context = (void *)(uintptr_t)d->world};
+    GenerateOptions options = {.max_active = p->batch};
     for (int i = 0; i < p->batch; i++) {
         d->requests[i] = (GenerateRequest){.prompt = d->texts + (size_t)i * (size_t)length,
                                            .n_prompt = p->n_prompt + done,
@@ -77,14 +68,14 @@ static Status decode(Decoding *d, Error *error)
     return status;
 }
 
-static Status measure(double *seconds, Decoding *d, Error *error)
+static Status measure(double *seconds, Decoding *d, double (*now_s)(void), Error *error)
 {
     double total = 0;
     Status status = extend(d, 0, 1, error); /* touches the weights and most of the memory once */
     for (int run = 0; run < MOST_RUNS && total < 1 && !status; run++) {
-        double start = d->world->now_s();
+        double start = now_s();
         status = decode(d, error);
-        double took = d->world->now_s() - start;
+        double took = now_s() - start;
         *seconds = run == 0 || took < *seconds ? took : *seconds;
         total += took;
     }
@@ -92,7 +83,7 @@ static Status measure(double *seconds, Decoding *d, Error *error)
 }
 
 Status profile_decode(double *seconds, int32_t *ids, double *logprobs, Engine *engine,
-                      const DecodeProfile *profile, const ProfileWorld *world, Error *error)
+                      const DecodeProfile *profile, double (*now_s)(void), Error *error)
 {
     const ModelConfig *config = &engine_model(engine)->config;
     size_t batch = (size_t)profile->batch, length = (size_t)profile->n_prompt + profile->n_new;
@@ -103,7 +94,6 @@ Status profile_decode(double *seconds, int32_t *ids, double *logprobs, Engine *e
     }
     Decoding d = {.engine = engine,
                   .profile = profile,
-                  .world = world,
                   .texts = malloc(batch * length * sizeof *d.texts),
                   .requests = calloc(batch, sizeof *d.requests),
                   .completions = calloc(batch, sizeof *d.completions),
@@ -117,7 +107,7 @@ Status profile_decode(double *seconds, int32_t *ids, double *logprobs, Engine *e
     for (size_t i = 0; i < batch && !status; i++) {
         profile_tokens(d.texts + i * length, profile->n_prompt, config->vocab_size, (int)i);
     }
-    status = status ? status : measure(seconds, &d, error);
+    status = status ? status : measure(seconds, &d, now_s, error);
     free(d.texts);
     free(d.requests);
     free(d.completions);

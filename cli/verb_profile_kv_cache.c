@@ -29,7 +29,6 @@ static Status work(void *context, Error *error)
 {
     Place *place = context;
     Measured *m = place->measured;
-    const ProfileWorld world = {cli_now_s, cli_stopping};
     Model *model = NULL;
     Engine *engine = NULL;
     Status status = model_open(&model, m->directory, m->n_threads, error);
@@ -37,7 +36,7 @@ static Status work(void *context, Error *error)
     m->loaded_mib = child_peak_mib();
     return status ? status
                   : profile_decode(&m->seconds, place->ids, place->logprobs, engine, &m->profile,
-                                   &world, error);
+                                   child_clock_s, error);
 }
 
 static void add_row(Table *table, const Measured *m, const Measured *with, bool equal, bool json)

@@ -140,6 +140,69 @@ static void a_stop_ends_the_measuring_process_too(void **state)
           "--max-time 0.01 profile kv-cache --model abacus --new 128");
 }
 
+/* -- techniques ------------------------------------------------------------------------------- */
+
+static void techniques_compute_the_same_step(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"full",     "full, accumulated",
+                                        "lora",     "lora, accumulated",
+                                        "tinylora", "tinylora, accumulated"};
+    JsonDocument *rows = read_rows("-o json profile techniques --model abacus --sequences 5 "
+                                   "--tokens 23 --steps 1",
+                                   6);
+    double loss = number(json_at(json_root(rows), 0), "loss");
+    assert_true(loss > 4); /* random text: log 360 = 5.9 and more */
+    for (size_t i = 0; i < 6; i++) {
+        const Json *row = json_at(json_root(rows), i);
+        assert_string_equal(json_string(json_get(row, "technique"), NULL), names[i]);
+        assert_string_equal(json_string(json_get(row, "weights"), NULL), i < 2 ? "F32" : "BF16");
+        /* README.md of abacus; rank 8 x (in + out) of all seven layers of four blocks */
+        assert_int_equal(number(row, "parameters"), i < 2 ? 441696 : i < 4 ? 55296 : 13);
+        assert_int_equal(number(row, "micro_batch"), i % 2 ? 1 : 5);
+        assert_true(number(row, "step_ms") > 0);
+        assert_true(number(row, "peak_mib") >= number(row, "loaded_mib"));
+        /* One model, one order of every sum, whatever is trained: the same bits. */
+        assert_true(number(row, "loss") == loss);
+    }
+    for (size_t i = 0; i < 6; i += 2) {
+        double whole = number(json_at(json_root(rows), i), "grad_norm");
+        double pieces = number(json_at(json_root(rows), i + 1), "grad_norm");
+        assert_true(whole > 0);
+        /* full: float sums over 110 tokens, grouped otherwise; the others: the law */
+        assert_true(i == 0 ? fabs(whole - pieces) < 1e-5 * whole : whole == pieces);
+    }
+    json_free(rows);
+}
+
+static void memory_falls_with_what_is_kept(void **state)
+{
+    (void)state;
+    JsonDocument *rows = read_rows("-o json profile techniques --model abacus --sequences 32 "
+                                   "--tokens 64 --steps 1",
+                                   6);
+    double peak[6];
+    for (size_t i = 0; i < 6; i++) {
+        peak[i] = number(json_at(json_root(rows), i), "peak_mib");
+    }
+    assert_true(peak[0] > peak[1] && peak[2] > peak[3] && peak[4] > peak[5]);
+    assert_true(peak[1] > peak[3] && peak[3] > peak[5]);
+    json_free(rows);
+}
+
+static void wrong_use_of_techniques_is_told(void **state)
+{
+    (void)state;
+    check(2, "--model: a model is missing", "profile techniques");
+    check(2, "profile techniques: rows of 257 tokens: the model's context is 256",
+          "profile techniques --model abacus --tokens 257");
+    check(2, "--tokens", "profile techniques --model abacus --tokens 1");
+    check(2, "--sequences", "profile techniques --model abacus --sequences 0");
+    check(3, "no such directory", "profile techniques --model nowhere");
+    check(4, "stopped: a profile keeps nothing",
+          "--max-time 0.01 profile techniques --model abacus --steps 100");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -148,6 +211,9 @@ int main(void)
         cmocka_unit_test(the_cache_profile_prints_every_format),
         cmocka_unit_test(wrong_use_of_the_cache_profile_is_told),
         cmocka_unit_test(a_stop_ends_the_measuring_process_too),
+        cmocka_unit_test(techniques_compute_the_same_step),
+        cmocka_unit_test(memory_falls_with_what_is_kept),
+        cmocka_unit_test(wrong_use_of_techniques_is_told),
     };
     return cmocka_run_group_tests(tests, run_setup, run_teardown);
 }
