@@ -1,17 +1,20 @@
 /* tinylora generate */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/options.h"
 #include "cli/use.h"
 #include "cli/verbs.h"
+#include "core/beam.h"
 #include "core/generate.h"
 
 typedef struct {
     const char *prompt;
     bool greedy;
     double temperature, top_p, min_p, repetition_penalty;
-    int top_k, max_new, samples;
+    int top_k, max_new, samples, beams;
+    double length_penalty;
     uint64_t seed;
     OptionList stop;
 } Request;
@@ -62,7 +65,7 @@ static void add_text(const Model *model, const Completion *completion, const Opt
 }
 
 static void print_json(const Model *model, const TokenList *prompt, const OptionList *stop,
-                       const Completion *completions, int n, Text *out)
+                       const Completion *completions, const double *scores, int n, Text *out)
 {
     text_add(out, "{\"prompt_ids\": [");
     for (size_t i = 0; i < prompt->n; i++) {
@@ -84,8 +87,13 @@ static void print_json(const Model *model, const TokenList *prompt, const Option
             text_add(out, j ? ", " : "");
             text_json_number(out, completion->logprobs[j]);
         }
-        text_printf(out, "], \"finish\": \"%s\"}",
+        text_printf(out, "], \"finish\": \"%s\"",
                     completion->finish == FINISH_STOP ? "stop" : "length");
+        if (scores) {
+            text_add(out, ", \"score\": ");
+            text_json_number(out, scores[i]);
+        }
+        text_add(out, "}");
         text_release(&text);
     }
     text_add(out, "]}\n");
@@ -101,20 +109,24 @@ static void print_text(const Model *model, const OptionList *stop, const Complet
     }
 }
 
-static Status generate_samples(const Cli *cli, const Use *use, const Request *request, Error *error)
+/* What was generated for a prompt. */
+typedef struct {
+    TokenList prompt;
+    Completion *completions;
+    double *scores; /* of beams */
+    int n;
+} Generated;
+
+static Status sample(Generated *made, const Use *use, const Request *request,
+                     const GenerateOptions *options, Error *error)
 {
-    const Model *model = use->session.bench.model;
-    TokenList prompt = {0};
-    Text out = {0};
-    int n = request->samples;
-    GenerateRequest *requests = calloc((size_t)n, sizeof *requests);
-    Completion *completions = calloc((size_t)n, sizeof *completions);
-    Status status =
-        requests && completions ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
-    status = status ? status : encode_prompt(model, request->prompt, &prompt, error);
-    for (int i = 0; i < n && !status; i++) {
-        requests[i] = (GenerateRequest){.prompt = prompt.ids,
-                                        .n_prompt = (int)prompt.n,
+    GenerateRequest *requests = calloc((size_t)made->n, sizeof *requests);
+    if (!requests) {
+        return error_set(error, STATUS_FAILED, "out of memory for %d completions", made->n);
+    }
+    for (int i = 0; i < made->n; i++) {
+        requests[i] = (GenerateRequest){.prompt = made->prompt.ids,
+                                        .n_prompt = (int)made->prompt.n,
                                         .adapter = use->session.adapter,
                                         .greedy = request->greedy,
                                         .temperature = (float)request->temperature,
@@ -126,6 +138,49 @@ static Status generate_samples(const Cli *cli, const Use *use, const Request *re
                                         .key = {request->seed, RANDOM_SAMPLE},
                                         .sample = (uint32_t)i};
     }
+    Status status = generate(use->session.bench.engine, session_hook(&use->session), requests,
+                             made->n, options, made->completions, error);
+    free(requests);
+    return status;
+}
+
+static Status search(Generated *made, const Use *use, const Request *request,
+                     const GenerateOptions *options, Error *error)
+{
+    BeamRequest beams = {.prompt = made->prompt.ids,
+                         .n_prompt = (int)made->prompt.n,
+                         .adapter = use->session.adapter,
+                         .beams = request->beams,
+                         .length_penalty = request->length_penalty,
+                         .max_new = request->max_new};
+    return beam_search(use->session.bench.engine, session_hook(&use->session), &beams, options,
+                       made->completions, made->scores, &made->n, error);
+}
+
+static Status check_finite(const Generated *made, Error *error)
+{
+    for (int i = 0; i < made->n; i++) {
+        for (int t = 0; t < made->completions[i].n; t++) {
+            if (!isfinite(made->completions[i].logprobs[t])) {
+                return error_set(error, STATUS_FAILED, "the model's logits are not finite");
+            }
+        }
+    }
+    return STATUS_OK;
+}
+
+static Status generate_all(const Cli *cli, const Use *use, const Request *request, Error *error)
+{
+    const Model *model = use->session.bench.model;
+    int most = request->beams ? request->beams : request->samples;
+    Text out = {0};
+    Generated made = {.completions = calloc((size_t)most, sizeof *made.completions),
+                      .scores = calloc((size_t)most, sizeof *made.scores),
+                      .n = most};
+    Status status = made.completions && made.scores
+                        ? STATUS_OK
+                        : error_set(error, STATUS_FAILED, "out of memory for %d completions", most);
+    status = status ? status : encode_prompt(model, request->prompt, &made.prompt, error);
     GenerateOptions options = {.stop_ids = model->config.eos_ids,
                                .n_stop = model->config.n_eos,
                                .stop_texts = request->stop.values,
@@ -133,23 +188,45 @@ static Status generate_samples(const Cli *cli, const Use *use, const Request *re
                                .progress = on_progress,
                                .progress_context = (void *)(uintptr_t)&use->world.world};
     if (!status) {
-        status = generate(use->session.bench.engine, session_hook(&use->session), requests, n,
-                          &options, completions, error);
+        status = (request->beams ? search : sample)(&made, use, request, &options, error);
     }
+    status = status ? status : check_finite(&made, error);
     if (!status && (cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL)) {
-        print_json(model, &prompt, &request->stop, completions, n, &out);
+        print_json(model, &made.prompt, &request->stop, made.completions,
+                   request->beams ? made.scores : NULL, made.n, &out);
     } else if (!status) {
-        print_text(model, &request->stop, completions, n, &out);
+        print_text(model, &request->stop, made.completions, made.n, &out);
     }
     status = status ? status : cli_write(text_string(&out), out.n, error);
-    for (int i = 0; completions && i < n; i++) {
-        completion_release(&completions[i]);
+    for (int i = 0; made.completions && i < made.n; i++) {
+        completion_release(&made.completions[i]);
     }
-    free(completions);
-    free(requests);
-    token_list_release(&prompt);
+    free(made.completions);
+    free(made.scores);
+    token_list_release(&made.prompt);
     text_release(&out);
     return status;
+}
+
+static Status check(const Request *r, Error *error)
+{
+    if (!r->prompt) {
+        return error_set(error, STATUS_USAGE, "--prompt: a text is missing");
+    }
+    for (size_t i = 0; i < r->stop.n; i++) {
+        if (r->stop.values[i][0] == '\0') {
+            return error_set(error, STATUS_USAGE, "--stop: an empty text ends nothing");
+        }
+    }
+    if (!r->beams && r->length_penalty != 1) {
+        return error_set(error, STATUS_USAGE, "--length-penalty: there are no --beams");
+    }
+    if (r->beams && (r->greedy || r->temperature != 1 || r->top_k != 0 || r->top_p != 1 ||
+                     r->min_p != 0 || r->repetition_penalty != 1 || r->stop.n || r->samples != 1)) {
+        return error_set(error, STATUS_USAGE,
+                         "--beams: not with --greedy, --samples, --stop and what shapes sampling");
+    }
+    return STATUS_OK;
 }
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
@@ -160,6 +237,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
                        .repetition_penalty = 1,
                        .max_new = 128,
                        .samples = 1,
+                       .length_penalty = 1,
                        .seed = 1};
     const Option options[] = {
         USE_OPTIONS(used),
@@ -171,6 +249,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         {"--min-p", OPTION_NUMBER, &request.min_p, 0, 1},
         {"--repetition-penalty", OPTION_NUMBER, &request.repetition_penalty, 1e-3, 1e3},
         {"--stop", OPTION_LIST, &request.stop, 0, 0},
+        {"--beams", OPTION_INT, &request.beams, 1, 1024},
+        {"--length-penalty", OPTION_NUMBER, &request.length_penalty, -100, 100},
         {"--max-new", OPTION_INT, &request.max_new, 1, 1e9},
         {"--seed", OPTION_SEED, &request.seed, 0, 0},
         {"--samples", OPTION_INT, &request.samples, 1, 1e6},
@@ -178,16 +258,9 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     Use use = {0};
     Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
                                   NULL, 0, 0, error);
-    if (!status && !request.prompt) {
-        status = error_set(error, STATUS_USAGE, "--prompt: a text is missing");
-    }
-    for (size_t i = 0; i < request.stop.n && !status; i++) {
-        if (request.stop.values[i][0] == '\0') {
-            status = error_set(error, STATUS_USAGE, "--stop: an empty text ends nothing");
-        }
-    }
+    status = status ? status : check(&request, error);
     status = status ? status : use_open(&use, cli, &used, error);
-    status = status ? status : generate_samples(cli, &use, &request, error);
+    status = status ? status : generate_all(cli, &use, &request, error);
     use_close(&use);
     return status;
 }
@@ -196,9 +269,8 @@ const Verb verb_generate = {
     .name = "generate",
     .summary = "completions of a prompt",
     .usage = "--model MODEL [--run RUN | --surface S --at P | --adapter DIR] --prompt S [--greedy "
-             "| --temperature "
-             "T --top-p P --top-k K --min-p P] [--repetition-penalty R] [--stop S]... "
-             "[--max-new N] [--seed N] [--samples N]",
+             "| --temperature T --top-p P --top-k K --min-p P | --beams N [--length-penalty A]] "
+             "[--repetition-penalty R] [--stop S]... [--max-new N] [--seed N] [--samples N]",
     .help =
         "Prints the text; with -o json text, ids and log-probabilities.\n\n" USE_HELP
         "  --greedy          the likeliest token each time\n"

@@ -117,7 +117,7 @@ static void draw_row(void *context, int i, int thread)
     draw->logprob = engine_logprob(logits, draw->token, inverse, largest, sum);
 }
 
-static int is_stop(const GenerateOptions *options, int32_t token)
+int generate_is_stop(const GenerateOptions *options, int32_t token)
 {
     for (int i = 0; i < options->n_stop; i++) {
         if (options->stop_ids[i] == token) {
@@ -172,7 +172,7 @@ static void take_draw(Generation *g, const Draw *draw)
     completion->n++;
     g->n_tokens++;
     slot->last = draw->token;
-    int stop = is_stop(g->options, draw->token) || has_stop_text(g, completion);
+    int stop = generate_is_stop(g->options, draw->token) || has_stop_text(g, completion);
     if (stop || completion->n >= most_new(g, r)) {
         completion->finish = stop ? FINISH_STOP : FINISH_LENGTH;
         slot->request = -1;

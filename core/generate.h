@@ -51,6 +51,8 @@ typedef struct {
     void *progress_context;
 } GenerateOptions;
 
+/* Whether the token is one of stop_ids. */
+int generate_is_stop(const GenerateOptions *options, int32_t token);
 /* Where a text of n bytes ends that is cut before the first of the stop texts; n where it holds
  * none. */
 size_t generate_text_end(const char *text, size_t n, const char *const *stop_texts,

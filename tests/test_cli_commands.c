@@ -190,6 +190,9 @@ static void generate_gives_text_ids_and_logprobs_that_score_agrees_with(void **s
     assert_string_equal(one.out, two.out);
     run_free(&one);
     run_free(&two);
+    expect_refusal("generate --model abacus --prompt x --beams 2 --top-k 3", 2, "--beams: not with");
+    expect_refusal("generate --model abacus --prompt x --length-penalty 2", 2,
+                   "--length-penalty: there are no --beams");
     expect_refusal("generate --model abacus --prompt x --stop ''", 2, "--stop: an empty text");
     expect_refusal("generate --model abacus --prompt x --min-p 1.5", 2, "--min-p");
     expect_refusal("generate --model abacus --prompt ''", 2,
@@ -227,6 +230,35 @@ static void a_stop_text_ends_a_completion_and_its_text_is_cut_before_it(void **s
     }
     json_free(whole);
     json_free(ended);
+}
+
+static void beams_are_ranked_and_one_beam_is_greedy(void **state)
+{
+    (void)state;
+    Run greedy = run("generate --model abacus --prompt 'Tom has 3 apples.' --greedy --max-new 12");
+    Run one = run("generate --model abacus --prompt 'Tom has 3 apples.' --beams 1 --max-new 12");
+    assert_int_equal(one.code, 0);
+    assert_string_equal(one.out, greedy.out);
+    run_free(&greedy);
+    run_free(&one);
+    JsonDocument *document = expect_json("generate --model abacus --prompt 'Tom has 3 apples.' "
+                                         "--beams 4 --length-penalty 0 --max-new 12 -o json");
+    const Json *samples = json_get(json_root(document), "samples");
+    assert_int_equal(json_size(samples), 4);
+    double before = 0;
+    for (size_t i = 0; i < 4; i++) {
+        double score = 1, sum = 0;
+        const Json *logprobs = json_get(json_at(samples, i), "logprobs");
+        json_double(json_get(json_at(samples, i), "score"), &score);
+        for (size_t t = 0; t < json_size(logprobs); t++) {
+            double logprob = 1;
+            json_double(json_at(logprobs, t), &logprob);
+            sum += logprob;
+        }
+        assert_true(score == sum && score <= before);
+        before = score;
+    }
+    json_free(document);
 }
 
 static void plan_lists_the_chosen_one_first(void **state)
@@ -601,6 +633,7 @@ int main(void)
         cmocka_unit_test(tokenize_gives_ids_and_turns_them_back),
         cmocka_unit_test(score_gives_a_line_a_text_and_does_not_depend_on_its_neighbours),
         cmocka_unit_test(generate_gives_text_ids_and_logprobs_that_score_agrees_with),
+        cmocka_unit_test(beams_are_ranked_and_one_beam_is_greedy),
         cmocka_unit_test(a_stop_text_ends_a_completion_and_its_text_is_cut_before_it),
         cmocka_unit_test(plan_lists_the_chosen_one_first),
         cmocka_unit_test(plan_shows_presets_sizes_and_scalars_that_buy_nothing),

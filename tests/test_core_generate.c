@@ -96,6 +96,7 @@ static void a_temperature_near_zero_equals_greedy(void **state)
     const float cold[4] = {1e-6f, 1e-7f, 1e-30f, 1e-40f /* denormal */};
     for (int i = 0; i < 4; i++) {
         request = request_of(cold[i]);
+        request.greedy = false; /* where denormals are zeros, 1e-40 == 0 */
         for (int cut = 0; cut < 2; cut++) {
             request.min_p = cut ? 0.2f : 0;
             Completion near = complete(&request);
