@@ -86,11 +86,11 @@ static void help_of_every_verb_has_two_examples(void **state)
     int n_verbs = 0;
     assert_int_equal(all.code, 0);
     for (char *line = strtok(all.out, "\n"); line; line = strtok(NULL, "\n")) {
-        char verb[16] = "", command[64], example[64];
+        char verb[24] = "", command[64], example[64];
         if (strncmp(line, "  ", 2) != 0 || line[2] == ' ' || strncmp(line, "  tinylora", 10) == 0) {
             continue;
         }
-        snprintf(verb, sizeof verb, "%.15s", line + 2);
+        snprintf(verb, sizeof verb, "%.18s", line + 2);
         verb[strcspn(verb, " ")] = verb[strcspn(verb, " ")] && strstr(line, "  ") ? ' ' : 0;
         for (size_t n = strlen(verb); n > 0 && verb[n - 1] == ' '; n--) {
             verb[n - 1] = 0;
