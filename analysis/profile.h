@@ -40,3 +40,18 @@ typedef struct {
  * STATUS_FAILED. */
 Status profile_train(TrainMeasures *measures, Engine *engine, AdapterBank *bank,
                      const TrainProfile *profile, double (*now_s)(void), Error *error);
+
+/* Bytes that the shapes ask for. A token's: for each row of the batch. */
+typedef struct {
+    size_t mapped;         /* the largest tensor of the file: one is mapped in while it is packed */
+    size_t packed;         /* matrices as they are multiplied with, the head's too */
+    size_t plain;          /* norms and biases in f32, rotary angles of all positions */
+    size_t cache_token;    /* keys and values of all layers */
+    size_t forward_token;  /* activations of a pass without backward: one layer's */
+    size_t training_token; /* activations, keys and values of all layers, and their gradients */
+    size_t logits_token;   /* of a token that is learned */
+    size_t adapter;        /* tinylora: U, V of every linear layer */
+    size_t scalar; /* of each trained scalar: itself, its gradient, AdamW's moments, twice */
+} MemoryNeeds;
+/* rank: of the adapter's SVD. */
+void profile_memory(MemoryNeeds *needs, const Model *model, int rank);

@@ -20,6 +20,6 @@ const Verb *const verbs[] = {
 
     &verb_factors,
 
-    &verb_profile_kv_cache, &verb_profile_techniques,
+    &verb_profile_kv_cache, &verb_profile_memory, &verb_profile_techniques,
 };
 const int n_verbs = sizeof verbs / sizeof verbs[0];

@@ -14,4 +14,4 @@ extern const Verb verb_export_notebook;
 extern const Verb verb_adapter_export, verb_adapter_import, verb_adapter_diff;
 extern const Verb verb_replay, verb_diff, verb_completions, verb_db_snapshot, verb_db_merge;
 extern const Verb verb_factors;
-extern const Verb verb_profile_kv_cache, verb_profile_techniques;
+extern const Verb verb_profile_kv_cache, verb_profile_memory, verb_profile_techniques;
