@@ -30,7 +30,13 @@ void evaluate_describe(Text *out, const EvaluateSettings *settings)
         if (sampling->top_p < 1) {
             text_printf(out, " top-p %g", sampling->top_p);
         }
+        if (sampling->min_p > 0) {
+            text_printf(out, " min-p %g", sampling->min_p);
+        }
         text_printf(out, " x%d", settings->samples);
+    }
+    if (sampling->penalty > 0 && sampling->penalty != 1) {
+        text_printf(out, " repetition %g", sampling->penalty);
     }
     text_printf(out, " %d tokens", sampling->max_new_tokens);
     if (!sampling->greedy) {

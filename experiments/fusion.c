@@ -144,6 +144,8 @@ static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
     settings->grpo.sampling = (Sampling){.temperature = spec->grpo.temperature,
                                          .top_p = spec->grpo.top_p,
                                          .top_k = spec->grpo.top_k,
+                                         .min_p = spec->grpo.min_p,
+                                         .penalty = spec->grpo.repetition_penalty,
                                          .max_new_tokens = spec->grpo.max_new_tokens};
     loss_settings(&settings->grpo, spec);
     settings->optimizer = optimizer_find(spec->optimizer.name);

@@ -76,6 +76,8 @@ static const Setting table[] = {
     {"grpo.temperature", SETTING_NUMBER, FIELD(grpo.temperature), "1", 0, 100, NULL, SETTING_OPEN_LOW, "of sampling"},
     {"grpo.top_p", SETTING_NUMBER, FIELD(grpo.top_p), "1", 0, 1, NULL, SETTING_OPEN_LOW, "1: all tokens"},
     {"grpo.top_k", SETTING_INTEGER, FIELD(grpo.top_k), "0", 0, 1e7, NULL, 0, "0: all tokens"},
+    {"grpo.min_p", SETTING_NUMBER, FIELD(grpo.min_p), "0", 0, 1, NULL, SETTING_LATER, "tokens with at least this share of the likeliest one's probability; 0: all"},
+    {"grpo.repetition_penalty", SETTING_NUMBER, FIELD(grpo.repetition_penalty), "1", 1e-3, 1e3, NULL, SETTING_LATER, "divides positive logits of tokens of prompt and completion, multiplies negative ones, in sampling alone"},
     {"grpo.loss", SETTING_CHOICE, FIELD(grpo.loss), "\"dr_grpo\"", 0, 0, "grpo|dr_grpo|dapo|bnpo|gspo|cispo|reinforce", 0, "what is minimised, and how tokens are averaged (docs/grpo.md)"},
     {"grpo.scale_rewards", SETTING_CHOICE, FIELD(grpo.scale_rewards), "\"auto\"", 0, 0, "auto|group|batch|none", 0, "what advantages are divided by; auto: none for dr_grpo and leave_one_out, else group"},
     {"grpo.clip_low", SETTING_NUMBER, FIELD(grpo.clip_low), "0.2", 0, 1, NULL, 0, "ratios below 1 - clip_low are clipped"},

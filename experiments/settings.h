@@ -56,7 +56,7 @@ typedef struct {
     int n_rewards;
     struct {
         int prompts_per_step, group_size, max_new_tokens;
-        double temperature, top_p;
+        double temperature, top_p, min_p, repetition_penalty;
         int top_k;
         char loss[16], scale_rewards[16], importance_sampling_level[16], baseline[16];
         double clip_low, clip_high, delta, kl_beta, entropy_coef;

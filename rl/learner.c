@@ -63,6 +63,8 @@ static Status check_settings(const TrainSettings *s, Error *error)
         {"grpo.temperature", g->sampling.temperature, 1e-3, 1e3, grpo},
         {"grpo.top_p", g->sampling.top_p, 1e-6, 1, grpo},
         {"grpo.top_k", g->sampling.top_k, 0, 1e9, grpo},
+        {"grpo.min_p", g->sampling.min_p, 0, 1, grpo},
+        {"grpo.repetition_penalty", g->sampling.penalty, 0, 1e3, grpo},
         {"grpo.clip_low", g->objective.clip_low, 0, 1, grpo},
         {"grpo.clip_high", g->objective.clip_high, 0, 1e9, grpo},
         {"grpo.delta", g->objective.delta, 0, 1e9, grpo},

@@ -22,6 +22,8 @@ static GenerateRequest request_of(const RolloutItem *item)
                              .temperature = (float)sampling->temperature,
                              .top_k = sampling->top_k,
                              .top_p = (float)sampling->top_p,
+                             .min_p = (float)sampling->min_p,
+                             .penalty = (float)sampling->penalty,
                              .max_new = sampling->max_new_tokens,
                              .key = item->key,
                              .step = item->step,

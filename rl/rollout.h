@@ -12,6 +12,8 @@ typedef struct {
     double temperature; /* > 0 */
     double top_p;       /* 1: all */
     int top_k;          /* 0: all */
+    double min_p;       /* 0: all */
+    double penalty;     /* of repetitions; 0 or 1: none. Logprobs are those without any of these */
     int max_new_tokens;
 } Sampling;
 

@@ -239,11 +239,30 @@ static void a_conflict_is_refused_by_name_and_nothing_is_written(void **state)
     expect_refused("--db half.db db merge garbage.db", 3, "not an SQLite database");
 }
 
+/* min_p 1 leaves the likeliest token alone, a large penalty no token of the prompt: groups of one
+ * text, and other texts. */
+static void a_config_shapes_what_is_sampled(void **state)
+{
+    (void)state;
+    run_write("pair.json", CONFIG);
+    expect_ok("--db cut.db sweep pair.json --set grpo.min_p=1 --set steps=1");
+    assert_int_equal(ask_number("cut.db", "SELECT max(n) FROM (SELECT count(DISTINCT ids) AS n "
+                                          "FROM completion GROUP BY run_id, step, prompt)"),
+                     1);
+    expect_ok("--db cut.db sweep pair.json --set grpo.min_p=1 --set steps=1 "
+              "--set grpo.repetition_penalty=1000");
+    assert_int_equal(ask_number("cut.db", "SELECT count(*) FROM run WHERE kind = 'run'"), 4);
+    assert_int_equal(ask_number("cut.db", "SELECT count(DISTINCT ids) FROM completion"), 4);
+    assert_true(ask_number("whole.db", "SELECT max(n) FROM (SELECT count(DISTINCT ids) AS n "
+                                       "FROM completion GROUP BY run_id, step, prompt)") > 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(diff_shows_what_differs_and_where_metrics_part),
         cmocka_unit_test(completions_are_what_was_stored),
+        cmocka_unit_test(a_config_shapes_what_is_sampled),
         cmocka_unit_test(a_snapshot_is_the_whole_file),
         cmocka_unit_test(runs_and_surfaces_of_other_files_come_over_whole),
         cmocka_unit_test(a_conflict_is_refused_by_name_and_nothing_is_written),

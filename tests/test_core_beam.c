@@ -306,12 +306,37 @@ static void prompts_without_an_answer_are_refused(void **state)
     assert_int_equal(n, 0);
 }
 
+static void logits_that_are_not_finite_are_an_error(void **state)
+{
+    (void)state;
+    const float bad[3] = {NAN, INFINITY, -INFINITY};
+    float *norm = model->norm_final, broken[64];
+    for (int i = 0; i < 3; i++) {
+        for (int d = 0; d < model->config.width; d++) {
+            broken[d] = bad[i];
+        }
+        model->norm_final = broken;
+        Completion found[3];
+        double scores[3];
+        int n = -1;
+        Error error = {{0}};
+        BeamRequest request = {.prompt = prompt, .n_prompt = PROMPT, .beams = 3, .max_new = 3};
+        Status status =
+            beam_search(engine, NULL, &request, &(GenerateOptions){0}, found, scores, &n, &error);
+        model->norm_final = norm;
+        assert_int_equal(status, STATUS_FAILED);
+        assert_string_equal(error.message, "the model's logits are not finite");
+        assert_int_equal(n, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(enough_beams_find_every_text_in_order),
         cmocka_unit_test(few_beams_find_what_a_plain_search_finds),
         cmocka_unit_test(one_beam_is_greedy_and_logprobs_are_the_engines_on_any_number_of_threads),
+        cmocka_unit_test(logits_that_are_not_finite_are_an_error),
         cmocka_unit_test(prompts_without_an_answer_are_refused),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);

@@ -465,6 +465,12 @@ static void later_settings_of_grpo_leave_old_identities_alone(void **state)
         assert_non_null(strstr(text_string(&identity), old[i]));
     }
     text_clear(&identity);
+    spec.grpo.min_p = 0.25;
+    spec.grpo.repetition_penalty = 1.5;
+    identity_members(&identity, &spec, NULL, 0);
+    assert_non_null(strstr(text_string(&identity), "\"grpo.min_p\":0.25"));
+    assert_non_null(strstr(text_string(&identity), "\"grpo.repetition_penalty\":1.5"));
+    text_clear(&identity);
     strcpy(spec.grpo.loss, "gspo");
     assert_int_equal(config_settle(config, &spec, &error), STATUS_OK);
     identity_members(&identity, &spec, NULL, 0);

@@ -446,6 +446,10 @@ static void settings_out_of_range_are_refused_by_name(void **state)
     refuses(&tiny, &trainer, s, "optimizer.lr: nan");
     s = good, s.grpo.sampling.temperature = 0;
     refuses(&tiny, &trainer, s, "grpo.temperature");
+    s = good, s.grpo.sampling.min_p = 1.5;
+    refuses(&tiny, &trainer, s, "grpo.min_p: 1.5 is not in 0 to 1");
+    s = good, s.grpo.sampling.penalty = -1;
+    refuses(&tiny, &trainer, s, "grpo.repetition_penalty: -1 is not in 0 to 1000");
     s = good, s.grpo.objective.clip_low = 1.5;
     refuses(&tiny, &trainer, s, "grpo.clip_low");
     s = good, s.grpo.minibatches = 4;
