@@ -112,15 +112,18 @@ static void print_aligned(const Table *table, const char *const *cells, const si
     text_add(out, markdown ? " |\n" : "\n");
 }
 
-/* A cell on one line: control characters are blanks, a bar does not end a Markdown cell. */
+/* A cell on one line that cannot harm the terminal: white space is a blank, other control
+ * characters are question marks, a bar does not end a Markdown cell. */
 static char *one_line(const char *cell, bool markdown)
 {
     Text out = {0};
     text_append(&out, "", 0);
     for (const char *c = cell ? cell : ""; *c; c++) {
-        bool control = (unsigned char)*c < ' ' || *c == 127;
+        unsigned char byte = (unsigned char)*c;
+        bool space = byte >= '\t' && byte <= '\r';
+        bool c1 = byte >= 0x80 && byte < 0xa0 && c > cell && (unsigned char)c[-1] == 0xc2;
         text_append(&out, "\\", markdown && *c == '|');
-        text_append(&out, control ? " " : c, 1);
+        text_append(&out, space ? " " : byte < ' ' || byte == 127 || c1 ? "?" : c, 1);
     }
     return out.bytes;
 }
