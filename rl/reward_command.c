@@ -359,16 +359,15 @@ static Status serve(Asking *asking, Error *error)
     if (ends[1].revents) {
         write_some(asking);
     }
-    if (ends[0].revents) {
-        return read_some(asking, error);
-    }
-    if (asking->waited_s > command->limit_s) {
+    Status status = ends[0].revents ? read_some(asking, error) : STATUS_OK;
+    if (!status && command->pid && asking->done < asking->n &&
+        asking->waited_s > command->limit_s) { /* dribbling is no answer */
         char reason[120];
         snprintf(reason, sizeof reason, "no answer within %g s (does it flush every line?)",
                  command->limit_s);
         return give_up(asking, reason, error);
     }
-    return STATUS_OK;
+    return status;
 }
 
 /* Output that answers nothing. */
