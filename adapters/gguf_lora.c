@@ -74,8 +74,7 @@ static void add_header(Text *out, const AdapterBank *bank, const Module *modules
     add_u32(out, GGUF_VERSION);
     add_u64(out, (uint64_t)n * 2);
     add_u64(out, 7);
-    add_string_entry(out, "general.architecture",
-                     config->architecture == ARCHITECTURE_LLAMA ? "llama" : "qwen2");
+    add_string_entry(out, "general.architecture", architecture_row(config->architecture)->gguf);
     add_string_entry(out, "general.type", "adapter");
     add_string_entry(out, "general.name", name);
     add_string_entry(out, "adapter.type", "lora");
@@ -134,8 +133,8 @@ static Status put_modules(FileWriter *writer, const AdapterBank *bank, int adapt
             return error_set(error, STATUS_FAILED, "no memory for the matrices of a module");
         }
         adapter_product(bank, adapter, m, a, b);
-        bool turn =
-            config->architecture == ARCHITECTURE_LLAMA && (role == ROLE_Q || role == ROLE_K);
+        bool turn = architecture_row(config->architecture)->gguf_pairs &&
+                    (role == ROLE_Q || role == ROLE_K);
         if (turn) {
             permute(turned, b, n_out, rank, config->head_dim);
         }

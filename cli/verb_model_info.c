@@ -55,9 +55,7 @@ static void add_string(Table *table, const char *key, const char *value)
 /* One wide row; printed as key and value where people read it. */
 static void describe(Table *table, const ModelConfig *config)
 {
-    add_string(table, "architecture",
-               config->architecture == ARCHITECTURE_QWEN2 ? "Qwen2ForCausalLM"
-                                                          : "LlamaForCausalLM");
+    add_string(table, "architecture", architecture_row(config->architecture)->class_name);
     add_integer(table, "parameters", (long)count_parameters(config));
     add_integer(table, "layers", config->n_layers);
     add_integer(table, "width", config->width);

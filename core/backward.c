@@ -154,15 +154,15 @@ static void run(Pass *pass, void (*task)(void *, int, int), RowJob *job)
 }
 
 void pass_norm_gradient(Pass *pass, size_t offset, const float *dy, const float *x, const float *g,
-                        int rows)
+                        int rows, int D)
 {
-    int D = pass->model->config.width;
     float eps = (float)pass->model->config.rms_eps;
     memset(pass->norm_gradient, 0, (size_t)D * sizeof(double));
     for (int r = 0; r < rows; r++) {
         size_t at = (size_t)r * (size_t)D;
-        float *unused = pass->projected; /* its dx is wanted elsewhere */
-        pass->kernels->rmsnorm_backward(unused, pass->norm_gradient, dy + at, x + at, g, D, eps);
+        /* its dx is wanted elsewhere */
+        pass->kernels->rmsnorm_backward(pass->norm_unused, pass->norm_gradient, dy + at, x + at, g,
+                                        D, eps);
     }
     for (int d = 0; d < D; d++) {
         pass->weight_gradient[offset + (size_t)d] += (float)pass->norm_gradient[d];
@@ -176,7 +176,7 @@ static void norm_backward(Pass *pass, int layer, ModelPart part, const float *dn
     RowJob job = {.layer = layer, .x = x, .g = g, .dy = dnormed};
     if (pass->weight_gradient) {
         pass_norm_gradient(pass, model_offset(pass->model, part, layer, ROLE_Q), dnormed, x, g,
-                           pass->n_rows);
+                           pass->n_rows, pass->model->config.width);
     }
     run(pass, norm_backward_rows, &job);
 }
@@ -222,6 +222,9 @@ static void attention_span(Pass *pass, int layer, const Span *span, int head, fl
     const float *dout[QUERIES_AT_ONCE], *out[QUERIES_AT_ONCE], *q[QUERIES_AT_ONCE];
     int limits[QUERIES_AT_ONCE], n = 0;
     for (int r = 0; r < span->n_rows; r++) {
+        int position = span->position + r, start = window_start(c, layer, position);
+        int last = r == span->n_rows - 1 || window_start(c, layer, position + 1) != start;
+        size_t skipped = (size_t)start * hd;
         for (int g = 0; g < group; g++) {
             size_t at = (size_t)(span->first_row + r) * (size_t)(c->n_heads * hd) +
                         (size_t)((head * group + g) * hd);
@@ -229,10 +232,11 @@ static void attention_span(Pass *pass, int layer, const Span *span, int head, fl
             out[n] = pass->layers[layer].attention + at;
             dout[n] = pass->dattention + at;
             dq[n] = pass->dq + at;
-            limits[n] = span->position + r + 1;
-            if (++n == QUERIES_AT_ONCE || (r == span->n_rows - 1 && g == group - 1)) {
-                pass->kernels->attention_backward(dq, dkeys, dvalues, dout, out, q, limits, n, keys,
-                                                  keys_rows, values_columns, capacity, hd,
+            limits[n] = position + 1 - start;
+            if (++n == QUERIES_AT_ONCE || (last && g == group - 1)) {
+                pass->kernels->attention_backward(dq, dkeys + skipped, dvalues + skipped, dout, out,
+                                                  q, limits, n, keys + start, keys_rows + skipped,
+                                                  values_columns + start, capacity, hd,
                                                   1.0f / __builtin_sqrtf((float)hd), work);
                 n = 0;
             }
@@ -320,6 +324,47 @@ size_t pass_backward_scratch(const ModelConfig *config, size_t parent, size_t ch
     return ((size_t)config->head_dim * (2 * parent + 2 * longest + 2 * longest)) + 8 * longest;
 }
 
+typedef struct {
+    Pass *pass;
+    float *dy;      /* (rows, heads * head_dim), becomes dx */
+    const float *x; /* likewise, before the norm */
+    const float *g;
+    int heads;
+} HeadNormJob;
+
+static void head_norm_rows(void *context, int i, int thread)
+{
+    (void)thread;
+    const HeadNormJob *job = context;
+    int hd = job->pass->model->config.head_dim;
+    float dy[MAX_HEAD_DIM], eps = (float)job->pass->model->config.rms_eps;
+    for (int r = i * ROWS_PER_TASK; r < last_row(job->pass, i); r++) {
+        for (int h = 0; h < job->heads; h++) {
+            size_t at = ((size_t)r * (size_t)job->heads + (size_t)h) * (size_t)hd;
+            memcpy(dy, job->dy + at, (size_t)hd * sizeof *dy);
+            memset(job->dy + at, 0, (size_t)hd * sizeof *dy);
+            job->pass->kernels->rmsnorm_backward(job->dy + at, NULL, dy, job->x + at, job->g, hd,
+                                                 eps);
+        }
+    }
+}
+
+/* Back through the norm of the heads of q or k, in place. */
+static void head_norm_backward(Pass *pass, int layer, ModelPart part, float *dy, const float *x,
+                               const float *g, int heads)
+{
+    HeadNormJob job = {pass, dy, x, g, heads};
+    if (!g) {
+        return;
+    }
+    if (pass->weight_gradient) {
+        pass_norm_gradient(pass, model_offset(pass->model, part, layer, ROLE_Q), dy, x, g,
+                           pass->n_rows * heads, pass->model->config.head_dim);
+    }
+    parallel_for((pass->n_rows + ROWS_PER_TASK - 1) / ROWS_PER_TASK, pass->n_threads,
+                 head_norm_rows, &job);
+}
+
 static void backward_layer(Pass *pass, int l, int *roots, int n_roots, int need_dx)
 {
     const ModelConfig *c = &pass->model->config;
@@ -346,6 +391,8 @@ static void backward_layer(Pass *pass, int l, int *roots, int n_roots, int need_
     pass_linear_backward(pass, l, ROLE_O, pass->dattention, 0, pass->dx, rows->attention);
     parallel_for(n_roots * c->n_kv_heads, pass->n_threads, attention_tree, &attention);
     parallel_for(pass->n_spans, pass->n_threads, unrotate_queries, &attention);
+    head_norm_backward(pass, l, PART_NORM_Q, pass->dq, rows->q_in, weights->norm_q, c->n_heads);
+    head_norm_backward(pass, l, PART_NORM_K, pass->dk, rows->k_in, weights->norm_k, c->n_kv_heads);
     if (need_x) {
         job.x = rows->x_in;
         job.g = weights->norm_attention;

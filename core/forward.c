@@ -107,6 +107,17 @@ static void rotate(float *head, const float *rope, int head_dim)
     }
 }
 
+/* Turn a head that was projected, normalised first where the model does that. */
+static void place_head(const Pass *pass, float *out, const float *in, const float *norm,
+                       const float *rope)
+{
+    const ModelConfig *c = &pass->model->config;
+    if (norm) {
+        pass->kernels->rmsnorm(out, in, norm, c->head_dim, (float)c->rms_eps);
+    }
+    rotate(out, rope, c->head_dim);
+}
+
 /* Rotate the queries and put keys (rotated, transposed) and values where attention reads them. */
 static void place_keys(void *context, int i, int thread)
 {
@@ -114,6 +125,8 @@ static void place_keys(void *context, int i, int thread)
     const LayerJob *job = context;
     Pass *pass = job->pass;
     const ModelConfig *c = &pass->model->config;
+    const Layer *weights = &pass->model->layers[job->layer];
+    const LayerRows *rows = &pass->layers[job->layer];
     const Span *span = &pass->spans[i];
     int hd = c->head_dim;
     float *keys = span->keys + (size_t)job->layer * span->layer_stride;
@@ -121,14 +134,15 @@ static void place_keys(void *context, int i, int thread)
     for (int n = 0; n < span->n_rows; n++) {
         size_t row = (size_t)(span->first_row + n), position = (size_t)(span->position + n);
         const float *rope = pass->rope + position * (size_t)hd;
-        float *q = pass->layers[job->layer].q + row * (size_t)(c->n_heads * hd);
         for (int h = 0; h < c->n_heads; h++) {
-            rotate(q + h * hd, rope, hd);
+            size_t at = row * (size_t)(c->n_heads * hd) + (size_t)(h * hd);
+            place_head(pass, rows->q + at, rows->q_in + at, weights->norm_q, rope);
         }
         for (int h = 0; h < c->n_kv_heads; h++) {
             size_t at = row * (size_t)(c->n_kv_heads * hd) + (size_t)(h * hd);
             float *k = pass->keys_new + at;
-            rotate(k, rope, hd);
+            place_head(pass, k, (rows->k_in ? rows->k_in : pass->keys_new) + at, weights->norm_k,
+                       rope);
             for (int d = 0; d < hd; d++) {
                 keys[((size_t)h * hd + d) * span->capacity + position] = k[d];
             }
@@ -177,17 +191,19 @@ static void attend(void *context, int i, int thread)
     const float *q[QUERIES_AT_ONCE];
     int limits[QUERIES_AT_ONCE], n = 0;
     for (int r = 0; r < span->n_rows; r++) {
+        int position = span->position + r, start = window_start(c, job->layer, position);
+        int last = r == span->n_rows - 1 || window_start(c, job->layer, position + 1) != start;
         for (int g = 0; g < group; g++) {
             size_t at = (size_t)(span->first_row + r) * (size_t)(c->n_heads * hd) +
                         (size_t)((head * group + g) * hd);
             q[n] = pass->layers[job->layer].q + at;
             out[n] = pass->layers[job->layer].attention + at;
-            limits[n] = span->position + r + 1;
-            if (++n == QUERIES_AT_ONCE || (r == span->n_rows - 1 && g == group - 1)) {
-                pass->kernels->attention(out, q, limits, n, keys, values, span->capacity, hd,
-                                         1.0f / __builtin_sqrtf((float)hd),
-                                         pass->attention_scratch +
-                                             (size_t)thread * pass->scratch_stride);
+            limits[n] = position + 1 - start;
+            if (++n == QUERIES_AT_ONCE || (last && g == group - 1)) {
+                pass->kernels->attention(
+                    out, q, limits, n, keys + start, values + (size_t)start * hd, span->capacity,
+                    hd, 1.0f / __builtin_sqrtf((float)hd),
+                    pass->attention_scratch + (size_t)thread * pass->scratch_stride);
                 n = 0;
             }
         }
@@ -204,8 +220,8 @@ static void forward_layer(Pass *pass, int l)
     LayerJob job = {pass, l};
 
     elements(pass, pass->normed, rows->x_in, weights->norm_attention, c->width, eps, norm_row);
-    pass_linear(pass, l, ROLE_Q, rows->q, pass->normed);
-    pass_linear(pass, l, ROLE_K, pass->keys_new, pass->normed);
+    pass_linear(pass, l, ROLE_Q, rows->q_in, pass->normed);
+    pass_linear(pass, l, ROLE_K, rows->k_in ? rows->k_in : pass->keys_new, pass->normed);
     pass_linear(pass, l, ROLE_V, pass->values_new, pass->normed);
     parallel_for(pass->n_spans, pass->n_threads, place_keys, &job);
     parallel_for(pass->n_spans * c->n_kv_heads, pass->n_threads, attend, &job);

@@ -29,6 +29,10 @@ static Place place_of(const char *name)
             place.kind = PART_NORM_ATTENTION;
         } else if (strcmp(rest, "post_attention_layernorm.weight") == 0) {
             place.kind = PART_NORM_MLP;
+        } else if (strcmp(rest, "self_attn.q_norm.weight") == 0) {
+            place.kind = PART_NORM_Q;
+        } else if (strcmp(rest, "self_attn.k_norm.weight") == 0) {
+            place.kind = PART_NORM_K;
         } else {
             for (int role = 0; role < N_ROLES; role++) {
                 char module[96];
@@ -65,6 +69,10 @@ static float **vector_at(Model *model, Place place)
         return &layer->norm_attention;
     case PART_NORM_MLP:
         return &layer->norm_mlp;
+    case PART_NORM_Q:
+        return &layer->norm_q;
+    case PART_NORM_K:
+        return &layer->norm_k;
     case PART_BIAS:
         return &layer->bias[place.role];
     case PART_EMBEDDING:
@@ -204,6 +212,8 @@ void model_free(Model *model)
         Layer *layer = &model->layers[l];
         free(layer->norm_attention);
         free(layer->norm_mlp);
+        free(layer->norm_q);
+        free(layer->norm_k);
         for (int role = 0; role < N_ROLES; role++) {
             matrix_release(&layer->weight[role]);
             free(layer->bias[role]);

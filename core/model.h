@@ -15,6 +15,8 @@ typedef enum {
     PART_NORM_FINAL,
     PART_NORM_ATTENTION,
     PART_NORM_MLP,
+    PART_NORM_Q,
+    PART_NORM_K,
     PART_WEIGHT,
     PART_BIAS,
     N_PARTS
@@ -23,6 +25,7 @@ typedef enum {
 typedef struct {
     float *norm_attention; /* (D) */
     float *norm_mlp;       /* (D) */
+    float *norm_q, *norm_k; /* (head_dim) or NULL */
     Matrix weight[N_ROLES];
     float *bias[N_ROLES]; /* (out) or NULL */
 } Layer;

@@ -4,95 +4,21 @@
  * these files are full of them. */
 #include "core/model_config.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "core/config_keys.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/model_rope.h"
 
-enum { MAX_CONFIG_BYTES = 1 << 20, REQUIRED = -1 };
-
-/* An integer in min .. max. fallback: value when the key is absent or null, or REQUIRED. */
-static Status read_int(int *out, const Json *root, const char *key, int min, int max, int fallback,
-                       Error *error)
-{
-    const Json *value = json_get(root, key);
-    if (json_kind(value) == JSON_NULL) {
-        *out = fallback;
-        return fallback != REQUIRED ? STATUS_OK
-                                    : error_set(error, STATUS_REFUSED, "\"%s\" is missing", key);
-    }
-    if (json_kind(value) != JSON_NUMBER) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is %s, not an integer", key,
-                         json_kind_name(json_kind(value)));
-    }
-    int64_t number = 0;
-    if (!json_int64(value, &number) || number < min || number > max) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is %.40s, not an integer from %d to %d",
-                         key, json_number_text(value), min, max);
-    }
-    *out = (int)number;
-    return STATUS_OK;
-}
-
-/* A number in (0, max]. */
-static Status read_positive(double *out, const Json *root, const char *key, double max,
-                            double fallback, Error *error)
-{
-    const Json *value = json_get(root, key);
-    if (json_kind(value) == JSON_NULL) {
-        *out = fallback;
-        return STATUS_OK;
-    }
-    if (json_kind(value) != JSON_NUMBER) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is %s, not a number", key,
-                         json_kind_name(json_kind(value)));
-    }
-    double number;
-    if (!json_double(value, &number) || number <= 0 || number > max) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is %.40s, not above 0 and at most %g", key,
-                         json_number_text(value), max);
-    }
-    *out = number;
-    return STATUS_OK;
-}
-
-static Status read_bool(bool *out, const Json *root, const char *key, bool fallback, Error *error)
-{
-    const Json *value = json_get(root, key);
-    *out = fallback;
-    if (json_kind(value) != JSON_NULL && !json_bool(value, out)) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is %s, not true or false", key,
-                         json_kind_name(json_kind(value)));
-    }
-    return STATUS_OK;
-}
-
-/* A string, or NULL when absent or null. */
-static Status read_string(const char **out, const Json *root, const char *key, Error *error)
-{
-    const Json *value = json_get(root, key);
-    size_t n = 0;
-    *out = json_string(value, &n);
-    if (json_kind(value) != JSON_NULL && (!*out || strlen(*out) != n)) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is not a plain string", key);
-    }
-    return STATUS_OK;
-}
-
-static const struct {
-    const char *model_type, *class_name;
-} architectures[] = {
-    [ARCHITECTURE_LLAMA] = {"llama", "LlamaForCausalLM"},
-    [ARCHITECTURE_QWEN2] = {"qwen2", "Qwen2ForCausalLM"},
-};
+enum { MAX_CONFIG_BYTES = 1 << 20 };
 
 /* model_type and architectures: at least one, and both the same. */
 static Status read_architecture(ModelConfig *config, const Json *root, Error *error)
 {
     const char *type = NULL;
-    Status status = read_string(&type, root, "model_type", error);
+    Status status = config_string(&type, root, "model_type", error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -108,11 +34,12 @@ static Status read_architecture(ModelConfig *config, const Json *root, Error *er
     if (!type && !class_name) {
         return error_set(error, STATUS_REFUSED, "has neither \"model_type\" nor \"architectures\"");
     }
-    for (int i = 0; i < 2; i++) {
-        bool type_fits = type && strcmp(type, architectures[i].model_type) == 0;
-        bool class_fits = class_name && strcmp(class_name, architectures[i].class_name) == 0;
+    for (Architecture i = 0; i < N_ARCHITECTURES; i++) {
+        const ArchitectureRow *row = architecture_row(i);
+        bool type_fits = type && strcmp(type, row->model_type) == 0;
+        bool class_fits = class_name && strcmp(class_name, row->class_name) == 0;
         if ((type_fits || !type) && (class_fits || !class_name)) {
-            config->architecture = (Architecture)i;
+            config->architecture = i;
             return STATUS_OK;
         }
         if ((type_fits && class_name) || (class_fits && type)) {
@@ -122,30 +49,32 @@ static Status read_architecture(ModelConfig *config, const Json *root, Error *er
         }
     }
     return error_set(error, STATUS_REFUSED,
-                     "architecture \"%.60s\" is not supported (LlamaForCausalLM and "
-                     "Qwen2ForCausalLM are)",
+                     "architecture \"%.60s\" is not supported (LlamaForCausalLM, "
+                     "Qwen2ForCausalLM, Qwen3ForCausalLM and MistralForCausalLM are)",
                      class_name ? class_name : type);
 }
 
 static Status read_sizes(ModelConfig *config, const Json *root, Error *error)
 {
+    const ArchitectureRow *row = architecture_row(config->architecture);
     const struct {
         int *out;
         const char *key;
         int max, fallback;
     } sizes[] = {
-        {&config->width, "hidden_size", 1 << 20, REQUIRED},
-        {&config->n_layers, "num_hidden_layers", 4096, REQUIRED},
-        {&config->n_heads, "num_attention_heads", 65536, REQUIRED},
-        {&config->n_kv_heads, "num_key_value_heads", 65536, 0},
-        {&config->head_dim, "head_dim", 1024, 0},
-        {&config->ff_width, "intermediate_size", 1 << 22, REQUIRED},
-        {&config->vocab_size, "vocab_size", 1 << 24, REQUIRED},
-        {&config->max_positions, "max_position_embeddings", 1 << 21, REQUIRED},
+        {&config->width, "hidden_size", 1 << 20, CONFIG_REQUIRED},
+        {&config->n_layers, "num_hidden_layers", 4096, CONFIG_REQUIRED},
+        {&config->n_heads, "num_attention_heads", 65536, CONFIG_REQUIRED},
+        {&config->n_kv_heads, "num_key_value_heads", 65536,
+         json_get(root, "num_key_value_heads") ? 0 : row->kv_heads},
+        {&config->head_dim, "head_dim", MAX_HEAD_DIM, row->head_dim},
+        {&config->ff_width, "intermediate_size", 1 << 22, CONFIG_REQUIRED},
+        {&config->vocab_size, "vocab_size", 1 << 24, CONFIG_REQUIRED},
+        {&config->max_positions, "max_position_embeddings", 1 << 21, CONFIG_REQUIRED},
     };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         Status status =
-            read_int(sizes[i].out, root, sizes[i].key, 1, sizes[i].max, sizes[i].fallback, error);
+            config_int(sizes[i].out, root, sizes[i].key, 1, sizes[i].max, sizes[i].fallback, error);
         if (status != STATUS_OK) {
             return status;
         }
@@ -173,98 +102,124 @@ static Status read_sizes(ModelConfig *config, const Json *root, Error *error)
     return STATUS_OK;
 }
 
-static Status read_llama3_scaling(ModelConfig *config, const Json *scaling, Error *error)
+/* layer_types, one a layer: full attention first, then the layers with a window. */
+static Status read_layer_types(ModelConfig *config, const Json *list, int *n_full, Error *error)
 {
-    Status status = read_positive(&config->rope_factor, scaling, "factor", 1e6, 0, error);
-    if (status == STATUS_OK) {
-        status =
-            read_positive(&config->rope_low_freq_factor, scaling, "low_freq_factor", 1e6, 0, error);
+    if (json_kind(list) != JSON_ARRAY || json_size(list) != (size_t)config->n_layers) {
+        return error_set(error, STATUS_REFUSED, "\"layer_types\" is not a list of %d names",
+                         config->n_layers);
     }
-    if (status == STATUS_OK) {
-        status = read_positive(&config->rope_high_freq_factor, scaling, "high_freq_factor", 1e6, 0,
-                               error);
+    *n_full = 0;
+    for (int i = 0; i < config->n_layers; i++) {
+        const char *type = json_string(json_at(list, (size_t)i), NULL);
+        bool full = type && strcmp(type, "full_attention") == 0;
+        if (!full && (!type || strcmp(type, "sliding_attention") != 0)) {
+            return error_set(error, STATUS_REFUSED,
+                             "\"layer_types\": \"%.60s\" of layer %d is not supported "
+                             "(full_attention and sliding_attention are)",
+                             type ? type : "(none)", i);
+        }
+        if (full && *n_full < i) {
+            return error_set(error, STATUS_REFUSED,
+                             "\"layer_types\": full attention in layer %d, after a layer with a "
+                             "window, is not supported",
+                             i);
+        }
+        *n_full += full;
     }
-    if (status == STATUS_OK) {
-        status = read_int(&config->rope_original_positions, scaling,
-                          "original_max_position_embeddings", 1, 1 << 24, REQUIRED, error);
+    return STATUS_OK;
+}
+
+/* How wide the window is and in which layers, by the keys that the family has for it; a config that
+ * asks for one in a family without is refused. */
+static Status read_window(ModelConfig *config, const Json *root, Error *error)
+{
+    const ArchitectureRow *row = architecture_row(config->architecture);
+    const Json *types = json_get(root, "layer_types");
+    bool used = true;
+    int n = config->n_layers, n_full = 0, n_typed = 0;
+    Status status = config_int(&config->window, root, "sliding_window", 1, 1 << 24,
+                               json_get(root, "sliding_window") ? 0 : row->sliding_window, error);
+    if (status == STATUS_OK && row->window != WINDOW_ALWAYS) {
+        status = config_bool(&used, root, "use_sliding_window", false, error);
     }
-    if (status == STATUS_OK && (config->rope_factor < 1 || config->rope_low_freq_factor <= 0 ||
-                                config->rope_high_freq_factor <= config->rope_low_freq_factor)) {
-        status = error_set(error, STATUS_REFUSED,
-                           "needs \"factor\" of at least 1 and \"low_freq_factor\" below "
-                           "\"high_freq_factor\"");
+    if (status == STATUS_OK && row->window == WINDOW_BY_KEY) {
+        status = config_int(&n_full, root, "max_window_layers", 0, 1 << 16, 28, error);
     }
+    if (status == STATUS_OK && row->window == WINDOW_NONE && (used || config->window > 0)) {
+        status = error_set(error, STATUS_REFUSED, "a %s has no sliding window", row->class_name);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    config->window = used ? config->window : 0;
+    n_full = config->window == 0 || n_full > n ? n : n_full;
+    if (json_kind(types) != JSON_NULL) {
+        status = read_layer_types(config, types, &n_typed, error);
+        if (status == STATUS_OK && n_typed != n_full &&
+            (config->window == 0 || row->window != WINDOW_BY_KEY)) {
+            status =
+                error_set(error, STATUS_REFUSED, "\"layer_types\" does not fit \"sliding_window\"");
+        }
+        n_full = n_typed;
+    }
+    config->window = n_full < n ? config->window : 0;
+    config->window_from = n_full < n ? n_full : 0;
     return status;
 }
 
-/* rope_theta and rope_scaling, or the newer rope_parameters that holds both. */
-static Status read_rope(ModelConfig *config, const Json *root, Error *error)
-{
-    const char *key = json_kind(json_get(root, "rope_parameters")) == JSON_NULL ? "rope_scaling"
-                                                                                : "rope_parameters";
-    const Json *scaling = json_get(root, key);
-    Status status = read_positive(&config->rope_theta, root, "rope_theta", 1e15, 10000, error);
-    if (status != STATUS_OK || json_kind(scaling) == JSON_NULL) {
-        return status;
-    }
-    if (json_kind(scaling) != JSON_OBJECT) {
-        return error_set(error, STATUS_REFUSED, "\"%s\" is %s, not an object", key,
-                         json_kind_name(json_kind(scaling)));
-    }
-    status =
-        read_positive(&config->rope_theta, scaling, "rope_theta", 1e15, config->rope_theta, error);
-    const char *type = NULL, *old_type = NULL;
-    if (status == STATUS_OK) {
-        status = read_string(&type, scaling, "rope_type", error);
-    }
-    if (status == STATUS_OK) {
-        status = read_string(&old_type, scaling, "type", error);
-    }
-    type = type ? type : old_type;
-    if (status == STATUS_OK && type && strcmp(type, "llama3") == 0) {
-        status = read_llama3_scaling(config, scaling, error);
-    } else if (status == STATUS_OK && (!type || strcmp(type, "default") != 0)) {
-        status = error_set(error, STATUS_REFUSED, "rope type \"%.60s\" is not supported",
-                           type ? type : "(none)");
-    }
-    return status == STATUS_OK ? STATUS_OK : error_context(error, status, "\"%s\"", key);
-}
-
-/* Settings that change the arithmetic and are implemented at one value alone. */
+/* Settings that change the arithmetic and are implemented at one value alone, which is also what an
+ * absent key means. Keys of these families' configs that are not read anywhere here are harmless:
+ * of training (attention_dropout, initializer_range, router losses), of layout or speed (use_cache,
+ * pretraining_tp), of the tool that wrote them. */
 static Status refuse_unsupported(const Json *root, Error *error)
 {
+    static const char *const flags[] = {
+        "rope_interleaved",   "use_qk_norm",        "qk_norm", "use_parallel_residual", "alibi",
+        "is_encoder_decoder", "add_cross_attention"};
+    static const char *const ones[] = {"partial_rotary_factor", "embedding_multiplier",
+                                       "residual_multiplier", "logits_scaling", "logit_scale"};
+    static const char *const absent[] = {"quantization_config",
+                                         "quantization",
+                                         "compression_config",
+                                         "attention_multiplier",
+                                         "attn_logit_softcapping",
+                                         "final_logit_softcapping",
+                                         "query_pre_attn_scalar",
+                                         "attention_chunk_size",
+                                         "clip_qkv",
+                                         "num_experts",
+                                         "num_local_experts",
+                                         "no_rope_layers",
+                                         "original_max_position_embeddings"};
     const char *activation = NULL;
-    Status status = read_string(&activation, root, "hidden_act", error);
-    if (status != STATUS_OK) {
-        return status;
+    Status status = config_string(&activation, root, "hidden_act", error);
+    if (status == STATUS_OK && activation && strcmp(activation, "silu") != 0 &&
+        strcmp(activation, "swish") != 0) {
+        status = error_set(error, STATUS_REFUSED,
+                           "\"hidden_act\" \"%.60s\" is not supported (silu is)", activation);
     }
-    if (activation && strcmp(activation, "silu") != 0 && strcmp(activation, "swish") != 0) {
-        return error_set(error, STATUS_REFUSED,
-                         "\"hidden_act\" \"%.60s\" is not supported (silu is)", activation);
+    for (size_t i = 0; i < sizeof flags / sizeof *flags && status == STATUS_OK; i++) {
+        bool flag = false;
+        status = config_bool(&flag, root, flags[i], false, error);
+        if (flag) {
+            status = error_set(error, STATUS_REFUSED, "\"%s\" true is not supported", flags[i]);
+        }
     }
-    bool sliding = false;
-    status = read_bool(&sliding, root, "use_sliding_window", false, error);
-    if (status != STATUS_OK) {
-        return status;
+    for (size_t i = 0; i < sizeof ones / sizeof *ones && status == STATUS_OK; i++) {
+        double value = 1;
+        status = config_positive(&value, root, ones[i], 1e15, 1, error);
+        if (status == STATUS_OK && value != 1) {
+            status = error_set(error, STATUS_REFUSED, "\"%s\" %g is not supported", ones[i], value);
+        }
     }
-    const Json *layer_types = json_get(root, "layer_types");
-    for (size_t i = 0; i < json_size(layer_types); i++) {
-        const char *type = json_string(json_at(layer_types, i), NULL);
-        sliding = sliding || !type || strcmp(type, "full_attention") != 0;
-    }
-    if (sliding) {
-        return error_set(error, STATUS_REFUSED, "sliding-window attention is not supported");
-    }
-    if (json_kind(json_get(root, "quantization_config")) != JSON_NULL) {
-        return error_set(error, STATUS_REFUSED,
-                         "\"quantization_config\": quantised weights are not "
-                         "supported");
-    }
-    double rotary = 1;
-    status = read_positive(&rotary, root, "partial_rotary_factor", 1, 1, error);
-    if (status == STATUS_OK && rotary != 1) {
-        status = error_set(error, STATUS_REFUSED, "\"partial_rotary_factor\" %g is not supported",
-                           rotary);
+    for (size_t i = 0; i < sizeof absent / sizeof *absent && status == STATUS_OK; i++) {
+        if (json_kind(json_get(root, absent[i])) != JSON_NULL) {
+            status = error_set(error, STATUS_REFUSED,
+                               i < 3 ? "\"%s\": quantised weights are not supported"
+                                     : "\"%s\" is not supported",
+                               absent[i]);
+        }
     }
     return status;
 }
@@ -310,7 +265,7 @@ static Status read_dtype(ModelConfig *config, const Json *root, Error *error)
 {
     static const char *const names[] = {"float32", "float16", "bfloat16"};
     const char *key = json_get(root, "torch_dtype") ? "torch_dtype" : "dtype", *name = NULL;
-    Status status = read_string(&name, root, key, error);
+    Status status = config_string(&name, root, key, error);
     config->dtype = TENSOR_F32;
     if (status != STATUS_OK || !name) {
         return status;
@@ -328,24 +283,25 @@ static Status read_dtype(ModelConfig *config, const Json *root, Error *error)
 
 static Status read_flags_and_ids(ModelConfig *config, const Json *root, Error *error)
 {
-    Status status = read_bool(&config->tied_head, root, "tie_word_embeddings", false, error);
+    const ArchitectureRow *row = architecture_row(config->architecture);
+    Status status = config_bool(&config->tied_head, root, "tie_word_embeddings", false, error);
     if (status == STATUS_OK) {
-        status = read_bool(&config->attention_bias, root, "attention_bias", false, error);
+        status = config_bool(&config->attention_bias, root, "attention_bias", false, error);
     }
     if (status == STATUS_OK) {
-        status = read_bool(&config->mlp_bias, root, "mlp_bias", false, error);
+        status = config_bool(&config->mlp_bias, root, "mlp_bias", false, error);
     }
-    config->output_bias = config->attention_bias;
-    if (config->architecture == ARCHITECTURE_QWEN2) {
-        config->attention_bias = true;
-        config->output_bias = config->mlp_bias = false;
-    }
+    config->output_bias = row->may_bias && config->attention_bias;
+    config->attention_bias = row->always_bias || config->output_bias;
+    config->mlp_bias = row->may_mlp_bias && config->mlp_bias;
+    config->qk_norm = row->qk_norm;
     if (status == STATUS_OK) {
-        status = read_positive(&config->rms_eps, root, "rms_norm_eps", 1, 1e-6, error);
+        status = config_positive(&config->rms_eps, root, "rms_norm_eps", 1, 1e-6, error);
     }
     int bos = 0;
     if (status == STATUS_OK && json_kind(json_get(root, "bos_token_id")) != JSON_NULL) {
-        status = read_int(&bos, root, "bos_token_id", 0, config->vocab_size - 1, REQUIRED, error);
+        status = config_int(&bos, root, "bos_token_id", 0, config->vocab_size - 1, CONFIG_REQUIRED,
+                            error);
         config->bos_id = bos;
     }
     return status == STATUS_OK ? read_eos(config, root, error) : status;
@@ -358,7 +314,7 @@ static Status read_root(ModelConfig *config, const Json *root, Error *error)
                          json_kind_name(json_kind(root)));
     }
     static Status (*const readers[])(ModelConfig *, const Json *, Error *) = {
-        read_architecture, read_sizes, read_rope, read_flags_and_ids, read_dtype};
+        read_architecture, read_sizes, rope_read, read_window, read_flags_and_ids, read_dtype};
     Status status = STATUS_OK;
     for (size_t i = 0; i < sizeof readers / sizeof *readers && status == STATUS_OK; i++) {
         status = readers[i](config, root, error);
@@ -425,19 +381,4 @@ Status model_config_read(ModelConfig *config, const char *path, Error *error)
         *config = fresh;
     }
     return status;
-}
-
-void rope_frequencies(double *frequency, const ModelConfig *config)
-{
-    for (int i = 0; i < config->head_dim / 2; i++) {
-        double base = pow(config->rope_theta, -2.0 * i / config->head_dim);
-        frequency[i] = base;
-        if (config->rope_factor != 0) {
-            double turns = config->rope_original_positions * base / 6.283185307179586476925;
-            double low = config->rope_low_freq_factor, high = config->rope_high_freq_factor;
-            double keep = (turns - low) / (high - low);
-            keep = keep < 0 ? 0 : keep > 1 ? 1 : keep;
-            frequency[i] = keep * base + (1 - keep) * base / config->rope_factor;
-        }
-    }
 }

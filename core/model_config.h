@@ -5,10 +5,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/architecture.h"
 #include "core/safetensors.h"
 #include "core/status.h"
 
-typedef enum { ARCHITECTURE_LLAMA, ARCHITECTURE_QWEN2 } Architecture;
+enum { MAX_HEAD_DIM = 1024 };
+
+typedef enum { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN } RopeType;
 
 typedef struct {
     Architecture architecture;
@@ -21,16 +24,21 @@ typedef struct {
     int vocab_size;
     int max_positions;
     double rope_theta;
-    /* rope_scaling "llama3" (Llama 3.1 and later); factor 0: none. Use rope_frequencies. */
-    double rope_factor, rope_low_freq_factor, rope_high_freq_factor;
-    int rope_original_positions;
+    RopeType rope_type; /* rope_scaling; what its type does not use is 0. Use rope_frequencies. */
+    double rope_factor;
+    double rope_low_freq_factor, rope_high_freq_factor;           /* llama3 */
+    int rope_original_positions;                                  /* llama3, yarn */
+    double rope_beta_fast, rope_beta_slow, rope_attention_factor; /* yarn */
     double rms_eps;
     bool tied_head;      /* lm_head is the embedding */
     bool attention_bias; /* q, k, v biases (Qwen2: always; Llama attention_bias = true also has one
                             on o) */
     bool output_bias;    /* bias on o_proj (Llama with attention_bias) */
     bool mlp_bias;
-    int32_t bos_id;     /* -1 none */
+    bool qk_norm;    /* heads of q and k are normalised before they are turned */
+    int window;      /* positions that a token attends to, itself one of them; 0: all before it */
+    int window_from; /* the first layer with a window */
+    int32_t bos_id;  /* -1 none */
     int32_t eos_ids[8]; /* config.json, then generation_config.json beside it if present */
     int n_eos;
     TensorType dtype; /* torch_dtype / dtype; what `model random` and pretrain write */
@@ -49,10 +57,18 @@ void module_name(char name[96], int layer, Role role);
  */
 Status model_config_read(ModelConfig *config, const char *path, Error *error);
 
-/* frequency[i] = theta^(-2i / head_dim), scaled as rope_scaling says, in radians a position.
- * frequency: (head_dim / 2)        (Su et al. 2021, eq. 15; transformers,
- * _compute_llama3_parameters) */
-void rope_frequencies(double *frequency, const ModelConfig *config);
+/* The first position that a token at `position` attends to. */
+static inline int window_start(const ModelConfig *config, int layer, int position)
+{
+    int hidden = position + 1 - config->window;
+    return config->window > 0 && layer >= config->window_from && hidden > 0 ? hidden : 0;
+}
+
+/* frequency[i] = theta^(-2i / head_dim), scaled as rope_scaling says, in radians a position;
+ * returns what cosines and sines are multiplied by.
+ * frequency: (head_dim / 2)        (Su et al. 2021, eq. 15; Peng et al. 2023, YaRN; transformers,
+ * modeling_rope_utils) */
+double rope_frequencies(double *frequency, const ModelConfig *config);
 
 /* path: what safetensors_open wants for a model directory: its model.safetensors or its index.
  * Errors: STATUS_REFUSED when there is neither, or both. */

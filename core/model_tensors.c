@@ -68,6 +68,12 @@ static size_t add_layer(TensorSpec *specs, const ModelConfig *config, int layer)
             snprintf(name, sizeof name, "%s.bias", module);
             add_vector(&specs[n++], name, out);
         }
+        if (role == ROLE_O && config->qk_norm) {
+            snprintf(name, sizeof name, "model.layers.%d.self_attn.q_norm.weight", layer);
+            add_vector(&specs[n++], name, config->head_dim);
+            snprintf(name, sizeof name, "model.layers.%d.self_attn.k_norm.weight", layer);
+            add_vector(&specs[n++], name, config->head_dim);
+        }
     }
     snprintf(name, sizeof name, "model.layers.%d.input_layernorm.weight", layer);
     add_vector(&specs[n++], name, config->width);
@@ -78,7 +84,7 @@ static size_t add_layer(TensorSpec *specs, const ModelConfig *config, int layer)
 
 size_t model_config_tensors(TensorSpec **specs, const ModelConfig *config)
 {
-    size_t most = (size_t)config->n_layers * (2 * N_ROLES + 2) + 3, n = 0;
+    size_t most = (size_t)config->n_layers * (2 * N_ROLES + 4) + 3, n = 0;
     TensorSpec *list = malloc(most * sizeof *list);
     if (!list) {
         abort(); /* 4096 layers at most: some 10 MB */

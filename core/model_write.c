@@ -6,6 +6,7 @@
 
 #include "core/file.h"
 #include "core/model_config.h"
+#include "core/model_rope.h"
 #include "core/random.h"
 #include "core/text.h"
 
@@ -38,16 +39,30 @@ static void add_rope(Text *text, const ModelConfig *config)
     text_add(text, "  ");
     add_number(text, "rope_theta", config->rope_theta);
     text_add(text, ",\n");
-    if (config->rope_factor != 0) {
-        text_add(text, "  \"rope_scaling\": {\"rope_type\": \"llama3\", ");
-        add_number(text, "factor", config->rope_factor);
-        text_add(text, ", ");
-        add_number(text, "low_freq_factor", config->rope_low_freq_factor);
-        text_add(text, ", ");
-        add_number(text, "high_freq_factor", config->rope_high_freq_factor);
-        text_printf(text, ", \"original_max_position_embeddings\": %d},\n",
-                    config->rope_original_positions);
+    if (config->rope_type == ROPE_PLAIN) {
+        return;
     }
+    const struct {
+        const char *key;
+        double value; /* 0: not of this type */
+    } numbers[] = {
+        {"factor", config->rope_factor},
+        {"low_freq_factor", config->rope_low_freq_factor},
+        {"high_freq_factor", config->rope_high_freq_factor},
+        {"beta_fast", config->rope_beta_fast},
+        {"beta_slow", config->rope_beta_slow},
+        {"attention_factor", config->rope_attention_factor},
+        {"original_max_position_embeddings", config->rope_original_positions},
+    };
+    text_printf(text, "  \"rope_scaling\": {\"rope_type\": \"%s\"",
+                rope_type_name(config->rope_type));
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (numbers[i].value != 0) {
+            text_add(text, ", ");
+            add_number(text, numbers[i].key, numbers[i].value);
+        }
+    }
+    text_add(text, "},\n");
 }
 
 static void add_eos(Text *text, const ModelConfig *config)
@@ -62,12 +77,26 @@ static void add_eos(Text *text, const ModelConfig *config)
     text_add(text, config->n_eos > 1 ? "],\n" : ",\n");
 }
 
+static void add_window(Text *text, const ModelConfig *config)
+{
+    WindowRule rule = architecture_row(config->architecture)->window;
+    if (config->window > 0) {
+        text_printf(text, "  \"sliding_window\": %d,\n", config->window);
+    } else if (rule == WINDOW_ALWAYS) {
+        text_add(text, "  \"sliding_window\": null,\n");
+    }
+    if (config->window > 0 && rule == WINDOW_BY_KEY) {
+        text_printf(text, "  \"use_sliding_window\": true,\n  \"max_window_layers\": %d,\n",
+                    config->window_from);
+    }
+}
+
 static void add_config(Text *text, const ModelConfig *config)
 {
-    bool llama = config->architecture == ARCHITECTURE_LLAMA;
+    const ArchitectureRow *row = architecture_row(config->architecture);
     static const char *const dtypes[] = {"float32", "float16", "bfloat16"};
     text_printf(text, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
-                llama ? "LlamaForCausalLM" : "Qwen2ForCausalLM", llama ? "llama" : "qwen2");
+                row->class_name, row->model_type);
     text_printf(text, "  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n", config->width,
                 config->ff_width);
     text_printf(text, "  \"num_hidden_layers\": %d,\n  \"num_attention_heads\": %d,\n",
@@ -80,11 +109,14 @@ static void add_config(Text *text, const ModelConfig *config)
     add_number(text, "rms_norm_eps", config->rms_eps);
     text_add(text, ",\n");
     add_rope(text, config);
+    add_window(text, config);
     text_printf(text, "  \"hidden_act\": \"silu\",\n  \"tie_word_embeddings\": %s,\n",
                 config->tied_head ? "true" : "false");
-    if (llama) {
-        text_printf(text, "  \"attention_bias\": %s,\n  \"mlp_bias\": %s,\n",
-                    config->attention_bias ? "true" : "false", config->mlp_bias ? "true" : "false");
+    if (row->may_bias) {
+        text_printf(text, "  \"attention_bias\": %s,\n", config->attention_bias ? "true" : "false");
+    }
+    if (row->may_mlp_bias) {
+        text_printf(text, "  \"mlp_bias\": %s,\n", config->mlp_bias ? "true" : "false");
     }
     if (config->bos_id >= 0) {
         text_printf(text, "  \"bos_token_id\": %d,\n", config->bos_id);

@@ -38,6 +38,8 @@ typedef struct {
     float *x_in;           /* (rows, D) residual before the layer */
     float *x_mid;          /* (rows, D) after attention */
     float *q;              /* (rows, n_heads * head_dim), rotated */
+    float *q_in, *k_in;    /* the same and keys as projected, before their norms: buffers of their
+                            * own where a norm's backward wants them, else q and keys_new */
     float *attention;      /* (rows, n_heads * head_dim) */
     float *gate, *up;      /* (rows, ff) */
     float *saved[N_ROLES]; /* what the hook keeps */
@@ -77,7 +79,8 @@ typedef struct Pass {
     float *weight_gradient; /* (n_parameters), or NULL */
     struct Pass
         *slices; /* (PASS_SLICES) see slice.c; each with its own layers, spans, hook_spans */
-    double *norm_gradient; /* (D) scratch for weight gradients */
+    double *norm_gradient; /* (D or head_dim, the larger) scratch for weight gradients, ... */
+    float *norm_unused;    /* ... and for a dx that nobody wants */
     int *roots;            /* (n_spans) scratch */
 } Pass;
 
@@ -106,4 +109,4 @@ void pass_weight_gradient(const Pass *pass, float *gradient, const float *dy, in
 
 /* dg of a normalisation, added at `offset` of the weight gradient. dy, x: (rows, D)  g: (D) */
 void pass_norm_gradient(Pass *pass, size_t offset, const float *dy, const float *x, const float *g,
-                        int rows);
+                        int rows, int D);

@@ -165,7 +165,7 @@ static void backward_head(Chunk *chunk)
                    pass->x_out + (size_t)chunk->now[i].row * (size_t)D, (size_t)D * sizeof(float));
         }
         pass_norm_gradient(pass, model_offset(model, PART_NORM_FINAL, 0, ROLE_Q), chunk->dhidden,
-                           chunk->hidden, model->norm_final, chunk->n_now);
+                           chunk->hidden, model->norm_final, chunk->n_now, D);
     }
     for (int i = 0; i < chunk->n_now; i++) {
         size_t row = (size_t)chunk->now[i].row * (size_t)D;

@@ -82,6 +82,8 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
         layers[l] = (LayerRows){at_row(all->x_in, row, D),
                                 at_row(all->x_mid, row, D),
                                 at_row(all->q, row, Q),
+                                at_row(all->q_in, row, Q),
+                                at_row(all->k_in, row, KV),
                                 at_row(all->attention, row, Q),
                                 at_row(all->gate, row, FF),
                                 at_row(all->up, row, FF),

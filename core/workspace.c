@@ -66,7 +66,12 @@ static void cut_layer(Workspace *workspace, LayerRows *rows, const Pass *pass, i
     size_t Q = (size_t)c->n_heads * (size_t)c->head_dim;
     rows->x_in = take(workspace, T * D);
     rows->x_mid = take(workspace, T * D);
-    rows->q = take(workspace, T * Q);
+    rows->q = rows->q_in = take(workspace, T * Q);
+    rows->k_in = NULL;
+    if (c->qk_norm && pass->keep) {
+        rows->q_in = take(workspace, T * Q);
+        rows->k_in = take(workspace, T * (size_t)c->n_kv_heads * (size_t)c->head_dim);
+    }
     rows->attention = take(workspace, T * Q);
     rows->gate = take(workspace, T * FF);
     rows->up = take(workspace, T * FF);
@@ -114,7 +119,9 @@ static void cut(Workspace *workspace, Pass *pass, LayerRows *layers, int weights
         pass->roots = (int *)(void *)take(workspace, (size_t)pass->n_spans);
     }
     if (weights) {
-        pass->norm_gradient = (double *)(void *)take(workspace, 2 * D);
+        size_t widest = c->head_dim > c->width ? (size_t)c->head_dim : D;
+        pass->norm_gradient = (double *)(void *)take(workspace, 2 * widest);
+        pass->norm_unused = take(workspace, widest);
     }
 }
 
@@ -154,12 +161,12 @@ float *rope_table(const ModelConfig *config)
         free(frequencies);
         return NULL;
     }
-    rope_frequencies(frequencies, config);
+    double scale = rope_frequencies(frequencies, config);
     for (int i = 0; i < half; i++) {
         double frequency = frequencies[i];
         for (int p = 0; p < config->max_positions; p++) {
-            table[(size_t)p * (size_t)hd + (size_t)i] = (float)cos(p * frequency);
-            table[(size_t)p * (size_t)hd + (size_t)(i + half)] = (float)sin(p * frequency);
+            table[(size_t)p * (size_t)hd + (size_t)i] = (float)(scale * cos(p * frequency));
+            table[(size_t)p * (size_t)hd + (size_t)(i + half)] = (float)(scale * sin(p * frequency));
         }
     }
     free(frequencies);

@@ -1,4 +1,4 @@
-/* A Llama or Qwen2 forward pass in double precision, naive loops and nothing else: the judge of the
+/* The forward pass of every family in double precision, naive loops and nothing else: the judge of the
  * engine.
  *
  *     Reference *r = reference_open(model);              copies every weight of the model's file
@@ -145,19 +145,34 @@ static inline void reference_norm(double *y, const double *x, const double *g, i
 }
 
 /* Rotate the halves of one head (the convention of Hugging Face). */
-static inline void reference_rotate(double *head, int head_dim, int position, double theta)
+static inline void reference_rotate(double *head, const ModelConfig *c, int position)
 {
-    for (int i = 0; i < head_dim / 2; i++) {
-        double angle = position * pow(theta, -2.0 * i / head_dim);
-        double a = head[i], b = head[i + head_dim / 2];
-        head[i] = a * cos(angle) - b * sin(angle);
-        head[i + head_dim / 2] = b * cos(angle) + a * sin(angle);
+    double frequencies[MAX_HEAD_DIM / 2], scale = rope_frequencies(frequencies, c);
+    int half = c->head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        double angle = position * frequencies[i], a = head[i], b = head[i + half];
+        head[i] = scale * (a * cos(angle) - b * sin(angle));
+        head[i + half] = scale * (b * cos(angle) + a * sin(angle));
     }
 }
 
-/* out (T, heads * head_dim): causal attention of q over k, v of all T positions. */
+/* The heads of a row of q or k, normalised by `norm` unless NULL, and turned. */
+static inline void reference_heads(double *row, const double *norm, int n_heads,
+                                   const ModelConfig *c, int position)
+{
+    for (int h = 0; h < n_heads; h++) {
+        double *head = row + h * c->head_dim;
+        if (norm) {
+            reference_norm(head, head, norm, c->head_dim, c->rms_eps);
+        }
+        reference_rotate(head, c, position);
+    }
+}
+
+/* out (T, heads * head_dim): causal attention of q over k, v of the `window` last positions, 0 for
+ * all of them. */
 static inline void reference_attention(double *out, const double *q, const double *k,
-                                       const double *v, const ModelConfig *c, int T)
+                                       const double *v, const ModelConfig *c, int T, int window)
 {
     int d = c->head_dim, q_width = c->n_heads * d, kv_width = c->n_kv_heads * d;
     double *p = malloc((size_t)T * sizeof *p);
@@ -165,7 +180,8 @@ static inline void reference_attention(double *out, const double *q, const doubl
         int kv = h / (c->n_heads / c->n_kv_heads);
         for (int t = 0; t < T; t++) {
             double largest = -INFINITY, total = 0;
-            for (int s = 0; s <= t; s++) {
+            int first = window > 0 && t - window + 1 > 0 ? t - window + 1 : 0;
+            for (int s = first; s <= t; s++) {
                 p[s] = 0;
                 for (int i = 0; i < d; i++) {
                     p[s] +=
@@ -174,12 +190,12 @@ static inline void reference_attention(double *out, const double *q, const doubl
                 p[s] /= sqrt((double)d);
                 largest = fmax(largest, p[s]);
             }
-            for (int s = 0; s <= t; s++) {
+            for (int s = first; s <= t; s++) {
                 total += p[s] = exp(p[s] - largest);
             }
             for (int i = 0; i < d; i++) {
                 double sum = 0;
-                for (int s = 0; s <= t; s++) {
+                for (int s = first; s <= t; s++) {
                     sum += p[s] / total * v[(size_t)s * kv_width + kv * d + i];
                 }
                 out[(size_t)t * q_width + h * d + i] = sum;
@@ -206,14 +222,12 @@ static inline void reference_layer(const Reference *r, int layer, double *x, int
         reference_module(r, layer, ROLE_Q, t, q_row, normed);
         reference_module(r, layer, ROLE_K, t, k_row, normed);
         reference_module(r, layer, ROLE_V, t, v + (size_t)t * K, normed);
-        for (int h = 0; h < c->n_heads; h++) {
-            reference_rotate(q_row + h * c->head_dim, c->head_dim, t, c->rope_theta);
-        }
-        for (int h = 0; h < c->n_kv_heads; h++) {
-            reference_rotate(k_row + h * c->head_dim, c->head_dim, t, c->rope_theta);
-        }
+        reference_heads(q_row, reference_layer_tensor(r, layer, "self_attn.q_norm.weight"),
+                        c->n_heads, c, t);
+        reference_heads(k_row, reference_layer_tensor(r, layer, "self_attn.k_norm.weight"),
+                        c->n_kv_heads, c, t);
     }
-    reference_attention(mixed, q, k, v, c, T);
+    reference_attention(mixed, q, k, v, c, T, layer >= c->window_from ? c->window : 0);
     for (int t = 0; t < T; t++) {
         double *row = x + (size_t)t * D;
         reference_module(r, layer, ROLE_O, t, out, mixed + (size_t)t * Q);

@@ -135,6 +135,40 @@ static void gradients_match_central_differences_qwen2_own_head_bf16(void **state
     check_model(config, 1, 1, 21, TIE_NONE);
 }
 
+static void gradients_match_central_differences_qwen3_with_norms_biases_and_a_window(void **state)
+{
+    (void)state;
+    ModelConfig config = tiny_config(ARCHITECTURE_QWEN3, true);
+    config.n_heads = 4;
+    config.n_kv_heads = 2;
+    config.head_dim = 10; /* not hidden_size / heads */
+    config.attention_bias = config.output_bias = true;
+    check_model(config, 2, 3, 5, TIE_TILED);
+}
+
+static void gradients_match_central_differences_mistral_with_a_window(void **state)
+{
+    (void)state;
+    ModelConfig config = tiny_config(ARCHITECTURE_MISTRAL, false);
+    config.window = 4;
+    check_model(config, 2, 13, 1, TIE_ALL);
+}
+
+/* Positions scaled by YaRN turn and stretch: the way back stretches too. */
+static void gradients_match_central_differences_llama_with_biases_and_yarn(void **state)
+{
+    (void)state;
+    ModelConfig config = tiny_config(ARCHITECTURE_LLAMA, false);
+    config.attention_bias = config.output_bias = config.mlp_bias = true;
+    config.rope_type = ROPE_YARN;
+    config.rope_factor = 4;
+    config.rope_original_positions = 24;
+    config.rope_beta_fast = 8;
+    config.rope_beta_slow = 1;
+    config.rope_attention_factor = 1.3;
+    check_model(config, 2, 2, 7, TIE_STRUCTURED);
+}
+
 /* -- the law ------------------------------------------------------------------------------------
  */
 
@@ -257,9 +291,8 @@ static void evaluate_full(Engine *engine, AdapterBank *bank, Data *d, bool backw
 static void full_gradients_match_central_differences_of_weights(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 4; variant++) {
-        ModelConfig config =
-            tiny_config(variant & 1 ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA, variant & 2);
+    for (int variant = 0; variant < 2 * N_ARCHITECTURES; variant++) {
+        ModelConfig config = tiny_config((Architecture)(variant / 2), variant & 1);
         Model *model = tiny_model_open(&config, 29);
         AdapterSpec spec = {.method = "full"};
         AdapterBank *bank;
@@ -368,6 +401,9 @@ int main(void)
         cmocka_unit_test(gradients_match_central_differences_llama_own_head),
         cmocka_unit_test(gradients_match_central_differences_qwen2_tied),
         cmocka_unit_test(gradients_match_central_differences_qwen2_own_head_bf16),
+        cmocka_unit_test(gradients_match_central_differences_qwen3_with_norms_biases_and_a_window),
+        cmocka_unit_test(gradients_match_central_differences_mistral_with_a_window),
+        cmocka_unit_test(gradients_match_central_differences_llama_with_biases_and_yarn),
         cmocka_unit_test(
             a_bank_of_adapters_gives_the_bits_of_each_alone_for_any_threads_and_chunks),
         cmocka_unit_test(a_zero_v_gives_the_bits_of_the_base),

@@ -104,7 +104,9 @@ static void merged_weights_are_rounded_once_to_the_nearest(void **state)
         float *v;
         MergeReport report, expected = {0};
         SafeTensors *merged;
-        Model *model = open_model(directory, ARCHITECTURE_QWEN2, TENSOR_BF16), *again;
+        Model *model = open_model(directory, k % 2 ? ARCHITECTURE_QWEN3 : ARCHITECTURE_QWEN2,
+                                  TENSOR_BF16),
+              *again;
         AdapterBank *bank = open_bank(model, methods[k], &v);
         snprintf(target, sizeof target, "%s-merged", directory);
         snprintf(path, sizeof path, "%s/model.safetensors", target);
@@ -170,7 +172,7 @@ static void take_string(Cursor *c, char out[128])
     c->at += n;
 }
 
-static void check_metadata(Cursor *c, uint64_t n, bool llama)
+static void check_metadata(Cursor *c, uint64_t n, const char *architecture)
 {
     int seen = 0;
     for (uint64_t i = 0; i < n; i++) {
@@ -186,8 +188,7 @@ static void check_metadata(Cursor *c, uint64_t n, bool llama)
         }
         seen += strcmp(key, "general.type") == 0 && strcmp(text, "adapter") == 0;
         seen += strcmp(key, "adapter.type") == 0 && strcmp(text, "lora") == 0;
-        seen += strcmp(key, "general.architecture") == 0 &&
-                strcmp(text, llama ? "llama" : "qwen2") == 0;
+        seen += strcmp(key, "general.architecture") == 0 && strcmp(text, architecture) == 0;
         seen += strcmp(key, "adapter.lora.alpha") == 0 && type == 6 && number == 2;
     }
     assert_int_equal(seen, 4);
@@ -201,7 +202,8 @@ static int row_of(int row, int head_dim, bool permuted)
     return permuted ? head * head_dim + (inside % 2 ? head_dim / 2 : 0) + inside / 2 : row;
 }
 
-static void check_gguf(Architecture architecture)
+/* gguf: the family's name there, whose rows of q and k are permuted or not. */
+static void check_gguf(Architecture architecture, const char *gguf, bool permuted)
 {
     static const char *const names[] = {"attn_q",   "attn_k", "attn_v",  "attn_output",
                                         "ffn_gate", "ffn_up", "ffn_down"};
@@ -210,7 +212,6 @@ static void check_gguf(Architecture architecture)
     size_t n_bytes;
     Model *model = open_model(directory, architecture, TENSOR_F32);
     AdapterBank *bank = open_bank(model, "lora", &v);
-    bool llama = architecture == ARCHITECTURE_LLAMA;
     snprintf(path, sizeof path, "%s.gguf", directory);
     tiny_require(gguf_lora_write(path, bank, 1, "test", &error), &error);
     unsigned char *bytes = slurp(path, &n_bytes);
@@ -219,7 +220,7 @@ static void check_gguf(Architecture architecture)
     assert_int_equal(take(&c, 4), 3);
     uint64_t n_tensors = take(&c, 8), n_entries = take(&c, 8);
     assert_int_equal(n_tensors, 2 * 2 * N_ROLES);
-    check_metadata(&c, n_entries, llama);
+    check_metadata(&c, n_entries, gguf);
     uint64_t offsets[4 * N_ROLES];
     for (uint64_t i = 0; i < n_tensors; i++) {
         int n_out, n_in;
@@ -247,7 +248,7 @@ static void check_gguf(Architecture architecture)
         assert_memory_equal(data + offsets[2 * m], a, (size_t)n_in * 8);
         for (int row = 0; row < n_out; row++) {
             int from =
-                row_of(row, model->config.head_dim, llama && (role == ROLE_Q || role == ROLE_K));
+                row_of(row, model->config.head_dim, permuted && (role == ROLE_Q || role == ROLE_K));
             assert_memory_equal(data + offsets[2 * m + 1] + (size_t)row * 8, b + from * 2, 8);
         }
     }
@@ -264,8 +265,10 @@ static void check_gguf(Architecture architecture)
 static void a_gguf_file_is_what_its_specification_says(void **state)
 {
     (void)state;
-    check_gguf(ARCHITECTURE_LLAMA);
-    check_gguf(ARCHITECTURE_QWEN2);
+    check_gguf(ARCHITECTURE_LLAMA, "llama", true);
+    check_gguf(ARCHITECTURE_QWEN2, "qwen2", false);
+    check_gguf(ARCHITECTURE_QWEN3, "qwen3", false);
+    check_gguf(ARCHITECTURE_MISTRAL, "llama", true);
 }
 
 static void ten_thousand_merges_leave_the_weights_as_they_were(void **state)

@@ -224,8 +224,9 @@ static ModelConfig config_of(Architecture architecture)
 static void twins_have_the_bits_of_computing_alone_for_any_threads_and_chunks(void **state)
 {
     (void)state;
-    ModelConfig config = config_of(ARCHITECTURE_QWEN2);
-    check_law(&config, 16);
+    ModelConfig config = config_of(ARCHITECTURE_QWEN2), qwen3 = config_of(ARCHITECTURE_QWEN3);
+    check_law(&config, 12);
+    check_law(&qwen3, 6);
 }
 
 /* Whole trees on each thread: a slice has its twins in itself. */

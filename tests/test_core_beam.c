@@ -25,7 +25,7 @@ static Reference *reference;
 static int open_all(void **state)
 {
     (void)state;
-    ModelConfig config = tiny_config(ARCHITECTURE_QWEN2, false);
+    ModelConfig config = tiny_config(ARCHITECTURE_QWEN3, false); /* the cache, with windows */
     config.vocab_size = V;
     tiny_model_write(directory, &config, 5);
     Error error = {{0}};

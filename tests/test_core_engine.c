@@ -128,22 +128,37 @@ static void babyllama_matches_its_golden_numbers(void **state)
 }
 
 /* log p of every token, its mean over the vocabulary, and the entropies, against the
- * double-precision reference, for random models of both architectures. bf16 weights are exact in
- * f32, so the tolerance is the same: f32 sums over widths up to 100. */
+ * double-precision reference, for random models of every family, biases and scaled positions where
+ * it has them. bf16 weights are exact in f32, so the tolerance is the same: f32 sums over widths up
+ * to 100. */
 static void random_models_match_the_double_precision_reference(void **state)
 {
     (void)state;
     enum { LENGTH = 90 };
-    for (int variant = 0; variant < 8; variant++) {
-        ModelConfig config =
-            tiny_config(variant & 1 ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA, variant & 2);
+    for (int variant = 0; variant < 4 * N_ARCHITECTURES; variant++) {
+        Architecture architecture = (Architecture)(variant / 4);
+        const ArchitectureRow *family = architecture_row(architecture);
+        ModelConfig config = tiny_config(architecture, variant & 1);
+        config.output_bias = family->may_bias && variant & 1;
+        config.attention_bias = family->always_bias || config.output_bias;
+        config.mlp_bias = family->may_mlp_bias && variant & 1;
+        if (variant & 1) {
+            config.rope_type = (RopeType)(1 + architecture % 3);
+            config.rope_factor = 4;
+            config.rope_low_freq_factor = 1;
+            config.rope_high_freq_factor = 4;
+            config.rope_original_positions = 24;
+            config.rope_beta_fast = 8;
+            config.rope_beta_slow = 1;
+            config.rope_attention_factor = 1.2;
+        }
         config.n_layers = 3;
         config.width = 60;
         config.n_heads = 6;
         config.n_kv_heads = 2;
         config.head_dim = 10;
         config.ff_width = 100;
-        config.dtype = variant & 4 ? TENSOR_BF16 : TENSOR_F32;
+        config.dtype = variant & 2 ? TENSOR_BF16 : TENSOR_F32;
         char directory[256];
         tiny_model_write(directory, &config, 11 + (uint64_t)variant);
         Error error = {{0}};
@@ -178,8 +193,8 @@ static void random_models_match_the_double_precision_reference(void **state)
             worst = fmax(worst, fabs(logprobs[t] - expected[t]));
             worst = fmax(worst, fabs(entropies[t] - expected_entropies[t]));
         }
-        print_message("%s, %s: worst difference %.1e\n", variant & 1 ? "Qwen2" : "Llama",
-                      variant & 4 ? "bf16" : "f32", worst);
+        print_message("%s, %s: worst difference %.1e\n", family->model_type,
+                      variant & 2 ? "bf16" : "f32", worst);
         assert_true(worst < 1e-4);
         reference_free(reference);
         engine_free(engine);
@@ -274,9 +289,11 @@ static void a_text_scores_the_same_alone_among_6_and_among_63_on_1_2_3_threads(v
 {
     (void)state;
     const int counts[2] = {6, N};
-    Fixture f = open_tiny(ARCHITECTURE_QWEN2, true);
-    check_texts(&f, counts, 2, 300);
-    close_tiny(&f);
+    for (Architecture a = ARCHITECTURE_QWEN2; a < N_ARCHITECTURES; a++) {
+        Fixture f = open_tiny(a, true);
+        check_texts(&f, counts, 2, 300);
+        close_tiny(&f);
+    }
 }
 
 /* Weights that fit the cache: whole trees on each thread. */
@@ -284,16 +301,18 @@ static void slices_of_a_batch_have_the_bits_of_the_whole(void **state)
 {
     (void)state;
     const int counts[2] = {6, N};
-    ModelConfig config = tiny_config(ARCHITECTURE_LLAMA, false);
-    config.n_layers = 4;
-    config.width = 96;
-    config.n_heads = 6;
-    config.n_kv_heads = 2;
-    config.head_dim = 16;
-    config.ff_width = 250;
-    Fixture f = open_model(&config);
-    check_texts(&f, counts, 2, 1500);
-    close_tiny(&f);
+    for (int qwen3 = 0; qwen3 < 2; qwen3++) {
+        ModelConfig config = tiny_config(qwen3 ? ARCHITECTURE_QWEN3 : ARCHITECTURE_LLAMA, false);
+        config.n_layers = 4;
+        config.width = 96;
+        config.n_heads = 6;
+        config.n_kv_heads = 2;
+        config.head_dim = 16;
+        config.ff_width = 250;
+        Fixture f = open_model(&config);
+        check_texts(&f, counts, 2, 1500);
+        close_tiny(&f);
+    }
 }
 
 /* Weights that do not: every product split by columns. */
@@ -313,10 +332,9 @@ static void columns_of_large_weights_have_the_bits_of_the_whole(void **state)
     close_tiny(&f);
 }
 
-static void a_shared_prompt_gives_the_same_bits_as_a_prompt_of_ones_own(void **state)
+static void check_shared_prompt(Architecture architecture)
 {
-    (void)state;
-    Fixture f = open_tiny(ARCHITECTURE_LLAMA, false);
+    Fixture f = open_tiny(architecture, false);
     int32_t ids[40];
     fill_ids(ids, 40, 3);
     uint8_t scored[40];
@@ -340,10 +358,17 @@ static void a_shared_prompt_gives_the_same_bits_as_a_prompt_of_ones_own(void **s
     close_tiny(&f);
 }
 
-static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
+static void a_shared_prompt_gives_the_same_bits_as_a_prompt_of_ones_own(void **state)
 {
     (void)state;
-    Fixture f = open_tiny(ARCHITECTURE_QWEN2, false);
+    for (Architecture a = 0; a < N_ARCHITECTURES; a++) {
+        check_shared_prompt(a);
+    }
+}
+
+static void check_sampler(Architecture architecture)
+{
+    Fixture f = open_tiny(architecture, false);
     enum { REQUESTS = 24, NEW = 30 };
     int32_t prompts[3][11];
     GenerateRequest requests[REQUESTS];
@@ -401,6 +426,15 @@ static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
     close_tiny(&f);
 }
 
+/* Decoding on the cache, and scoring; 40 tokens against windows of 6 and 7. */
+static void the_sampler_and_the_trainer_agree_on_every_logprob(void **state)
+{
+    (void)state;
+    for (Architecture a = ARCHITECTURE_QWEN2; a < N_ARCHITECTURES; a++) {
+        check_sampler(a);
+    }
+}
+
 /* Objective sum_t w_t log p_t + h_t H_t + m_t M_t (M: the mean of log p over the vocabulary) and
  * its gradient by every weight, against central differences of f32 values. */
 typedef struct {
@@ -417,11 +451,25 @@ static TokenWeight weigh(void *context, int sequence, int position, double logpr
     return w;
 }
 
+/* Whether weight k is of a norm of the heads. */
+static int is_head_norm(const Model *model, size_t k)
+{
+    for (int l = 0; l < model->config.n_layers; l++) {
+        for (ModelPart part = PART_NORM_Q; part <= PART_NORM_K; part++) {
+            size_t first = model_offset(model, part, l, ROLE_Q);
+            if (k >= first && k - first < (size_t)model->config.head_dim) {
+                return 1;
+            }
+        }
+    }
+    return 0;
+}
+
 static void weight_gradients_match_finite_differences(void **state)
 {
     (void)state;
-    for (int variant = 0; variant < 2; variant++) {
-        Fixture f = open_tiny(variant ? ARCHITECTURE_QWEN2 : ARCHITECTURE_LLAMA, variant == 0);
+    for (Architecture architecture = 0; architecture < N_ARCHITECTURES; architecture++) {
+        Fixture f = open_tiny(architecture, architecture % 2 == 0);
         Error error = {{0}};
         tiny_require(model_make_trainable(f.model, &error), &error);
         Engine *engine = NULL;
@@ -448,8 +496,12 @@ static void weight_gradients_match_finite_differences(void **state)
                        .need_entropy = 1};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         batch.weight_gradients = NULL;
-        double dot = 0, norm = 0, difference = 0;
-        for (size_t k = 0; k < n; k += 13) { /* about 500 weights of every kind */
+        double norm[2] = {0}, difference[2] = {0};
+        for (size_t k = 0; k < n; k++) { /* about 500 weights of every kind, and all head norms */
+            int kind = is_head_norm(f.model, k);
+            if (k % 13 != 0 && !kind) {
+                continue;
+            }
             float kept = f.model->trainable[k], step = 2e-3f;
             double value[2];
             for (int sign = 0; sign < 2; sign++) {
@@ -461,13 +513,14 @@ static void weight_gradients_match_finite_differences(void **state)
             }
             f.model->trainable[k] = kept;
             double numeric = (value[1] - value[0]) / (2 * (double)step);
-            dot += numeric * gradient[k];
-            norm += numeric * numeric;
-            difference += (numeric - gradient[k]) * (numeric - gradient[k]);
+            norm[kind] += numeric * numeric;
+            difference[kind] += (numeric - gradient[k]) * (numeric - gradient[k]);
         }
         /* f32 values of size 100 with steps of 2e-3: differences good to about 1e-3 of the
          * gradient's size */
-        assert_true(sqrt(difference / norm) < 3e-3);
+        assert_true(sqrt(difference[0] / norm[0]) < 3e-3);
+        assert_int_equal(norm[1] > 0, architecture == ARCHITECTURE_QWEN3);
+        assert_true(sqrt(difference[1]) <= 3e-3 * sqrt(norm[1]));
         free(gradient);
         engine_free(engine);
         close_tiny(&f);

@@ -92,6 +92,48 @@ static void values_and_defaults_are_read(void **state)
     remove_folder();
 }
 
+/* A window by the keys of its family, in a model of 2 layers. */
+static void windows_are_read(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *rest;
+        int window, from;
+    } cases[] = {
+        {"\"model_type\": \"llama\", \"sliding_window\": null, \"use_sliding_window\": false", 0,
+         0},
+        {"\"model_type\": \"mistral\"", 4096, 0},
+        {"\"model_type\": \"mistral\", \"sliding_window\": null", 0, 0},
+        {"\"model_type\": \"mistral\", \"sliding_window\": 32", 32, 0},
+        {"\"model_type\": \"qwen2\", \"sliding_window\": 32, \"max_window_layers\": 1", 0, 0},
+        {"\"model_type\": \"qwen2\", \"use_sliding_window\": false, \"sliding_window\": 32, "
+         "\"layer_types\": [\"full_attention\", \"full_attention\"]",
+         0, 0},
+        {"\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": 32", 0, 0},
+        {"\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"max_window_layers\": 0", 4096,
+         0},
+        {"\"model_type\": \"qwen2\", \"use_sliding_window\": true, \"sliding_window\": null, "
+         "\"max_window_layers\": 0",
+         0, 0},
+        {"\"model_type\": \"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 32, "
+         "\"max_window_layers\": 1",
+         32, 1},
+        {"\"model_type\": \"qwen3\", \"use_sliding_window\": true, \"sliding_window\": 32, "
+         "\"max_window_layers\": 2, \"layer_types\": [\"full_attention\", \"sliding_attention\"]",
+         32, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        put_config(cases[i].rest);
+        ModelConfig config = read_config();
+        assert_int_equal(config.window, cases[i].window);
+        assert_int_equal(config.window_from, cases[i].from);
+        assert_int_equal(config.qk_norm, config.architecture == ARCHITECTURE_QWEN3);
+        assert_int_equal(config.head_dim, config.qk_norm ? 128 : 8);
+        assert_int_equal(config.attention_bias, config.architecture == ARCHITECTURE_QWEN2);
+    }
+    remove_folder();
+}
+
 static void every_broken_rule_of_a_config_is_named(void **state)
 {
     (void)state;
@@ -106,8 +148,8 @@ static void every_broken_rule_of_a_config_is_named(void **state)
          "\"architectures\" is not a list of one name"},
         {"{\"architectures\": [7]}", "\"architectures\" is not a list of one name"},
         {"{\"model_type\": \"gpt2\"}",
-         "architecture \"gpt2\" is not supported (LlamaForCausalLM and "
-         "Qwen2ForCausalLM are)"},
+         "architecture \"gpt2\" is not supported (LlamaForCausalLM, Qwen2ForCausalLM, "
+         "Qwen3ForCausalLM and MistralForCausalLM are)"},
         {"{\"model_type\": \"llama\", \"architectures\": [\"Qwen2ForCausalLM\"]}",
          "\"model_type\" \"llama\" does not fit \"architectures\" \"Qwen2ForCausalLM\""},
         {"{\"model_type\": \"llama\"}", "\"hidden_size\" is missing"},
@@ -126,16 +168,43 @@ static void every_broken_rule_of_a_config_is_named(void **state)
         {"\"rope_theta\": \"x\"", "\"rope_theta\" is a string, not a number"},
         {"\"rms_norm_eps\": 1e999", "\"rms_norm_eps\" is 1e999, not above 0 and at most 1"},
         {"\"rope_scaling\": 3", "\"rope_scaling\" is a number, not an object"},
-        {"\"rope_scaling\": {\"type\": \"yarn\"}",
-         "\"rope_scaling\": rope type \"yarn\" is not supported"},
+        {"\"rope_scaling\": {\"type\": \"su\"}",
+         "\"rope_scaling\": rope type \"su\" is not supported"},
+        {"\"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2}",
+         "\"rope_scaling\": rope type \"dynamic\" is not supported: it depends on the length of "
+         "the "
+         "text"},
+        {"\"rope_scaling\": {\"rope_type\": \"longrope\"}",
+         "\"rope_scaling\": rope type \"longrope\" is not supported: it depends on the length of "
+         "the "
+         "text"},
+        {"\"rope_scaling\": {\"rope_type\": \"linear\", \"type\": \"default\", \"factor\": 2}",
+         "\"rope_scaling\": \"rope_type\" \"linear\" and \"type\" \"default\" differ"},
+        {"\"rope_scaling\": {\"type\": \"linear\"}",
+         "\"rope_scaling\": needs a \"factor\" of at least 1"},
+        {"\"rope_scaling\": {\"type\": \"linear\", \"factor\": 0.5}",
+         "\"rope_scaling\": needs a \"factor\" of at least 1"},
+        {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"mscale\": 1}",
+         "\"rope_scaling\": \"mscale\" of yarn is not supported"},
+        {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"truncate\": false}",
+         "\"rope_scaling\": \"truncate\" of yarn is not supported"},
+        {"\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"beta_slow\": 40}",
+         "\"rope_scaling\": yarn needs a \"rope_theta\" above 1 and a \"beta_slow\" below its "
+         "\"beta_fast\""},
+        {"\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"default\"}}",
+         "\"rope_parameters\": \"full_attention\": positions of their own for a type of layer are "
+         "not supported"},
+        {"\"rope_parameters\": {\"rope_type\": \"default\", \"partial_rotary_factor\": 0.5}",
+         "\"rope_parameters\": \"partial_rotary_factor\" 0.5 is not supported"},
+        {"\"rope_parameters\": {}, \"rope_scaling\": {}",
+         "has both \"rope_scaling\" and \"rope_parameters\""},
         {"\"rope_scaling\": {\"factor\": 2}",
          "\"rope_scaling\": rope type \"(none)\" is not supported"},
         {"\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8}",
          "\"rope_scaling\": \"original_max_position_embeddings\" is missing"},
         {"\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, "
          "\"high_freq_factor\": 1, \"original_max_position_embeddings\": 64}",
-         "\"rope_scaling\": needs \"factor\" of at least 1 and \"low_freq_factor\" below "
-         "\"high_freq_factor\""},
+         "\"rope_scaling\": needs a \"low_freq_factor\" below its \"high_freq_factor\""},
         {"\"tie_word_embeddings\": \"true\"",
          "\"tie_word_embeddings\" is a string, not true or false"},
         {"\"eos_token_id\": 50", "\"eos_token_id\" has no id from 0 to 49"},
@@ -145,9 +214,23 @@ static void every_broken_rule_of_a_config_is_named(void **state)
         {"\"torch_dtype\": \"float64\"",
          "\"torch_dtype\" \"float64\" is not supported (float32, float16 and bfloat16 are)"},
         {"\"hidden_act\": \"gelu\"", "\"hidden_act\" \"gelu\" is not supported (silu is)"},
-        {"\"use_sliding_window\": true", "sliding-window attention is not supported"},
+        {"\"use_sliding_window\": true", "a LlamaForCausalLM has no sliding window"},
+        {"\"sliding_window\": 64", "a LlamaForCausalLM has no sliding window"},
+        {"\"sliding_window\": \"no\"", "\"sliding_window\" is a string, not an integer"},
         {"\"layer_types\": [\"full_attention\", \"sliding_attention\"]",
-         "sliding-window attention is not supported"},
+         "\"layer_types\" does not fit \"sliding_window\""},
+        {"\"layer_types\": [\"full_attention\", \"linear_attention\"]",
+         "\"layer_types\": \"linear_attention\" of layer 1 is not supported (full_attention and "
+         "sliding_attention are)"},
+        {"\"layer_types\": [\"sliding_attention\", \"full_attention\"]",
+         "\"layer_types\": full attention in layer 1, after a layer with a window, is not "
+         "supported"},
+        {"\"layer_types\": [\"full_attention\"]", "\"layer_types\" is not a list of 2 names"},
+        {"\"rope_interleaved\": true", "\"rope_interleaved\" true is not supported"},
+        {"\"quantization\": {\"bits\": 4}",
+         "\"quantization\": quantised weights are not supported"},
+        {"\"num_local_experts\": 8", "\"num_local_experts\" is not supported"},
+        {"\"logits_scaling\": 8.0", "\"logits_scaling\" 8 is not supported"},
         {"\"quantization_config\": {}",
          "\"quantization_config\": quantised weights are not supported"},
         {"\"partial_rotary_factor\": 0.5", "\"partial_rotary_factor\" 0.5 is not supported"},
@@ -193,7 +276,7 @@ static void heads_that_do_not_divide_are_refused(void **state)
     put("config.json",
         "{\"model_type\": \"qwen2\", \"hidden_size\": 30, \"intermediate_size\": 48, "
         "\"num_hidden_layers\": 2, \"num_attention_heads\": 4, \"vocab_size\": 50, "
-        "\"max_position_embeddings\": 8}");
+        "\"num_key_value_heads\": null, \"max_position_embeddings\": 8}");
     assert_int_equal(model_config_read(&config, FOLDER, &error), STATUS_REFUSED);
     assert_non_null(
         strstr(error.message, "\"num_attention_heads\" 4 does not divide \"hidden_size\" 30"));
@@ -214,13 +297,14 @@ static void rope_frequencies_follow_llama3(void **state)
     (void)state;
     ModelConfig config = {.head_dim = 64,
                           .rope_theta = 500000,
+                          .rope_type = ROPE_LLAMA3,
                           .rope_factor = 32,
                           .rope_low_freq_factor = 1,
                           .rope_high_freq_factor = 4,
                           .rope_original_positions = 8192};
     double frequency[32], plain[32];
     rope_frequencies(frequency, &config);
-    config.rope_factor = 0;
+    config.rope_type = ROPE_PLAIN;
     rope_frequencies(plain, &config);
     assert_true(plain[0] == 1 && fabs(plain[31] / 3.0136e-6 - 1) < 1e-3);
     for (int i = 0; i < 32; i++) {
@@ -297,8 +381,15 @@ static void a_written_directory_is_read_back(void **state)
         "{\"rope_type\": \"llama3\", \"factor\": 32.0, \"low_freq_factor\": 1.0, "
         "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 64}",
         "\"model_type\": \"llama\", \"mlp_bias\": true",
+        "\"model_type\": \"qwen3\", \"head_dim\": 10, \"attention_bias\": true, "
+        "\"use_sliding_window\": true, \"sliding_window\": 5, \"max_window_layers\": 1, "
+        "\"rope_scaling\": {\"type\": \"yarn\", \"factor\": 4, \"beta_fast\": 16}",
+        "\"model_type\": \"qwen3\", \"tie_word_embeddings\": true",
+        "\"model_type\": \"mistral\", \"sliding_window\": 9, "
+        "\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2.5}",
+        "\"model_type\": \"mistral\", \"sliding_window\": null",
     };
-    for (size_t variant = 0; variant < 3; variant++) {
+    for (size_t variant = 0; variant < sizeof variants / sizeof *variants; variant++) {
         put_config(variants[variant]);
         ModelConfig config = read_config(), back;
         remove_folder();
@@ -508,6 +599,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(values_and_defaults_are_read),
+        cmocka_unit_test(windows_are_read),
         cmocka_unit_test(every_broken_rule_of_a_config_is_named),
         cmocka_unit_test(heads_that_do_not_divide_are_refused),
         cmocka_unit_test(rope_frequencies_follow_llama3),

@@ -1,4 +1,4 @@
-/* Small random models for tests, written to disk and opened as any model: Llama or Qwen2, tied or
+/* Small random models for tests, written to disk and opened as any model: of every family, tied or
  * own head. Odd sizes, grouped heads, weights large enough that every part of the model matters
  * (norms are not 1, biases not 0). */
 #pragma once
@@ -22,7 +22,7 @@ static inline void tiny_require(Status status, const Error *error)
 }
 
 /* 2 layers, D 24, 3 query heads over 1, FF 40, V 37 unless changed by the caller before
- * tiny_model_write. */
+ * tiny_model_write. Qwen3's second layer attends to 6 positions, Mistral's both to 7. */
 static inline ModelConfig tiny_config(Architecture architecture, bool tied)
 {
     return (ModelConfig){.architecture = architecture,
@@ -38,6 +38,11 @@ static inline ModelConfig tiny_config(Architecture architecture, bool tied)
                          .rms_eps = 1e-5,
                          .tied_head = tied,
                          .attention_bias = architecture == ARCHITECTURE_QWEN2,
+                         .qk_norm = architecture == ARCHITECTURE_QWEN3,
+                         .window = architecture == ARCHITECTURE_QWEN3     ? 6
+                                   : architecture == ARCHITECTURE_MISTRAL ? 7
+                                                                          : 0,
+                         .window_from = architecture == ARCHITECTURE_QWEN3 ? 1 : 0,
                          .bos_id = 1,
                          .eos_ids = {2},
                          .n_eos = 1,
