@@ -10,6 +10,7 @@
 #include "core/safetensors.h"
 #include "core/sha256.h"
 #include "core/tokenizer.h"
+#include "rl/chat.h"
 
 /* "BF16" or "BF16, F32": the types of the file's tensors. */
 static void list_types(const SafeTensors *file, Text *out)
@@ -97,6 +98,18 @@ static Status read_files(Table *table, const char *directory, Error *error)
     return status;
 }
 
+/* The model's own chat template: its name where it is known. */
+static Status read_chat(Table *table, const char *path, Error *error)
+{
+    ModelChat chat;
+    Status status = chat_of_model(&chat, path, error);
+    if (!status && chat.sha256[0]) {
+        add_string(table, "chat_template", chat.known ? chat.known->name : "not known");
+        add_string(table, "chat_template_sha256", chat.sha256);
+    }
+    return status;
+}
+
 static void print_info(const Cli *cli, const Table *wide, Text *out)
 {
     if (cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL) {
@@ -128,6 +141,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         add_string(&table, "model", directory);
         describe(&table, &config);
         status = read_files(&table, directory, error);
+        status = status ? status : read_chat(&table, directory, error);
     }
     if (!status) {
         print_info(cli, &table, &out);

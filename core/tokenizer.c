@@ -85,6 +85,7 @@ typedef struct {
     TokenList *ids;
     Error *error;
     BpeWork bpe;
+    bool begun; /* something of the text is encoded */
 } Encoding;
 
 /* Splits by the rules from `rule` on, one inside the other. */
@@ -103,19 +104,43 @@ static Status encode_piece(Encoding *encoding, int rule, const char *text, size_
     return status;
 }
 
+/* Spaces as marks, and one before a text that has none. */
+static Status encode_marked(Encoding *encoding, const char *text, size_t n)
+{
+    static const ShortString space = {" ", 1}, mark = {TOKENIZER_MARK, sizeof TOKENIZER_MARK - 1};
+    Metaspace metaspace = encoding->tokenizer->metaspace;
+    bool prefix =
+        metaspace == METASPACE_ALWAYS || (metaspace == METASPACE_FIRST && !encoding->begun);
+    prefix = prefix && text[0] != ' ' && (n < mark.n || memcmp(text, mark.bytes, mark.n) != 0);
+    Text marked = {0};
+    text_append(&marked, mark.bytes, prefix ? mark.n : 0);
+    Status status =
+        tokenizer_replace(&marked, text, n, &space, &mark)
+            ? encode_piece(encoding, 0, marked.bytes, marked.n)
+            : error_set(encoding->error, STATUS_REFUSED,
+                        "the text exceeds %d bytes once normalized", TOKENIZER_MAX_TEXT);
+    text_release(&marked);
+    return status;
+}
+
 static Status encode_plain(Encoding *encoding, const char *text, size_t n)
 {
     if (n == 0) {
         return STATUS_OK;
     }
-    if (!encoding->tokenizer->prefix_space || text[0] == ' ') {
-        return encode_piece(encoding, 0, text, n);
+    Status status;
+    if (encoding->tokenizer->metaspace) {
+        status = encode_marked(encoding, text, n);
+    } else if (!encoding->tokenizer->prefix_space || text[0] == ' ') {
+        status = encode_piece(encoding, 0, text, n);
+    } else {
+        Text prefixed = {0};
+        text_append(&prefixed, " ", 1);
+        text_append(&prefixed, text, n);
+        status = encode_piece(encoding, 0, prefixed.bytes, prefixed.n);
+        text_release(&prefixed);
     }
-    Text prefixed = {0};
-    text_append(&prefixed, " ", 1);
-    text_append(&prefixed, text, n);
-    Status status = encode_piece(encoding, 0, prefixed.bytes, prefixed.n);
-    text_release(&prefixed);
+    encoding->begun = true;
     return status;
 }
 
@@ -138,6 +163,7 @@ static Status encode_around(Encoding *encoding, const AddedSet *set, EncodePart 
         }
         if (id >= 0) {
             token_list_add(encoding->ids, id);
+            encoding->begun = true;
         }
     }
     return STATUS_OK;
@@ -180,7 +206,11 @@ Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, 
                          (unsigned char)text[valid]);
     }
     size_t n_before = ids->n;
-    Encoding encoding = {.tokenizer = tokenizer, .flags = flags, .ids = ids, .error = error};
+    Encoding encoding = {.tokenizer = tokenizer,
+                         .flags = flags,
+                         .ids = ids,
+                         .error = error,
+                         .begun = flags & TOKENIZER_INSIDE};
     if (flags & TOKENIZER_ADD_SPECIAL) {
         for (int i = 0; i < tokenizer->n_before; i++) {
             token_list_add(ids, tokenizer->before[i]);

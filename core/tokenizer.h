@@ -23,7 +23,10 @@ enum {
      * that are not special are always found. */
     TOKENIZER_PARSE_SPECIAL = 1,
     /* What the post-processor adds: BOS, EOS. */
-    TOKENIZER_ADD_SPECIAL = 2
+    TOKENIZER_ADD_SPECIAL = 2,
+    /* The text stands inside a longer one: what a pre-tokenizer does at the very beginning alone
+     * (Metaspace with prepend_scheme "first") is left out. */
+    TOKENIZER_INSIDE = 4
 };
 
 /* Errors: STATUS_REFUSED naming the file and the rule; e.g. a model that is not BPE, an unknown

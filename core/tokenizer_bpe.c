@@ -309,7 +309,7 @@ Status tokenizer_bpe(const Tokenizer *tokenizer, BpeWork *work, const char *piec
     return STATUS_OK;
 }
 
-Status tokenizer_bpe_mark_whole(Tokenizer *tokenizer, Error *error)
+static Status mark_whole(Tokenizer *tokenizer, Error *error)
 {
     BpeWork work = {0};
     TokenList ids = {0};
@@ -334,4 +334,46 @@ Status tokenizer_bpe_mark_whole(Tokenizer *tokenizer, Error *error)
     token_list_release(&ids);
     tokenizer_bpe_release(&work);
     return status;
+}
+
+/* Is there a mark after anything else? */
+static bool reaches_over_mark(const char *token, size_t n)
+{
+    const size_t n_mark = sizeof TOKENIZER_MARK - 1;
+    bool other = false;
+    for (size_t i = 0; i < n;) {
+        bool mark = n - i >= n_mark && memcmp(token + i, TOKENIZER_MARK, n_mark) == 0;
+        if (mark && other) {
+            return true;
+        }
+        other = other || !mark;
+        i += mark ? n_mark : 1;
+    }
+    return false;
+}
+
+static bool may_split_before_marks(const Tokenizer *tokenizer)
+{
+    if (tokenizer->byte_level || tokenizer->n_split ||
+        tokenizer_vocab_find(tokenizer, TOKENIZER_MARK, sizeof TOKENIZER_MARK - 1) < 0) {
+        return false;
+    }
+    for (size_t i = 0; i < tokenizer->n_merge_slots; i++) {
+        const MergeSlot *slot = &tokenizer->merges[i];
+        if (slot->left >= 0) {
+            Span key = key_of(tokenizer, slot->id);
+            if (reaches_over_mark(tokenizer->bytes.bytes + key.at, key.n)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+Status tokenizer_bpe_finish(Tokenizer *tokenizer, Error *error)
+{
+    if (may_split_before_marks(tokenizer)) {
+        tokenizer->split[tokenizer->n_split++] = SPLIT_MARK_RUNS;
+    }
+    return tokenizer->n_split ? mark_whole(tokenizer, error) : STATUS_OK;
 }

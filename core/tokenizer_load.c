@@ -475,8 +475,5 @@ Status tokenizer_load(Tokenizer *tokenizer, const Json *root, Error *error)
     status =
         status ? status : tokenizer_load_post(tokenizer, json_get(root, "post_processor"), error);
     status = status ? status : load_decoded(tokenizer, error);
-    if (status) {
-        return status;
-    }
-    return tokenizer->n_split ? tokenizer_bpe_mark_whole(tokenizer, error) : STATUS_OK;
+    return status ? status : tokenizer_bpe_finish(tokenizer, error);
 }

@@ -66,12 +66,25 @@ typedef struct {
 } NormalizeStep;
 
 typedef enum {
-    SPLIT_GPT2,      /* the pattern inside ByteLevel with use_regex */
-    SPLIT_QWEN2,     /* digits one by one */
-    SPLIT_LLAMA3,    /* digits by three */
-    SPLIT_DIGITS,    /* each digit alone */
-    SPLIT_DIGIT_RUNS /* runs of digits alone */
+    SPLIT_GPT2,       /* the pattern inside ByteLevel with use_regex */
+    SPLIT_QWEN2,      /* digits one by one */
+    SPLIT_LLAMA3,     /* digits by three */
+    SPLIT_DIGITS,     /* each digit alone */
+    SPLIT_DIGIT_RUNS, /* runs of digits alone */
+    SPLIT_MARKS,      /* before each TOKENIZER_MARK */
+    SPLIT_MARK_RUNS   /* before each run of them */
 } SplitRule;
+
+/* SentencePiece's stand-in for a space, U+2581. */
+#define TOKENIZER_MARK "\xe2\x96\x81"
+
+/* Metaspace: spaces become marks, and one is put before a text that begins without. */
+typedef enum {
+    METASPACE_NONE, /* no such step */
+    METASPACE_NEVER,
+    METASPACE_FIRST, /* only where the whole text begins */
+    METASPACE_ALWAYS /* also after each added token */
+} Metaspace;
 
 typedef struct {
     ShortString from, to;
@@ -102,6 +115,7 @@ struct Tokenizer {
     SplitRule split[TOKENIZER_MAX_STEPS];
     int n_split;
     bool prefix_space; /* ByteLevel with add_prefix_space */
+    Metaspace metaspace;
     int32_t before[TOKENIZER_MAX_STEPS], after[TOKENIZER_MAX_STEPS]; /* the post-processor's */
     int n_before, n_after;
 
@@ -185,5 +199,7 @@ typedef struct {
 void tokenizer_bpe_release(BpeWork *work);
 Status tokenizer_bpe(const Tokenizer *tokenizer, BpeWork *work, const char *piece, size_t n,
                      TokenList *ids, Error *error);
-/* Marks the tokens that BPE makes from their own bytes, so that encode can look them up whole. */
-Status tokenizer_bpe_mark_whole(Tokenizer *tokenizer, Error *error);
+/* Last step of loading: splits before runs of marks where no merge reaches over their front (BPE's
+ * ids are then the same, and found in far less time); marks the tokens that BPE makes from their
+ * own bytes, so that encode can look them up whole. */
+Status tokenizer_bpe_finish(Tokenizer *tokenizer, Error *error);

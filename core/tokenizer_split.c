@@ -6,6 +6,8 @@
  *   Llama 3: the same with \p{N}{1,3} */
 #include "core/tokenizer_private.h"
 
+#include <string.h>
+
 enum { CLASS_END = -1 };
 
 /* The class of the character at i and its bytes; CLASS_END at the end. */
@@ -139,6 +141,27 @@ static size_t digit_piece(const char *text, size_t n, size_t digits)
     return end;
 }
 
+/* Up to the next mark; a run of marks stays together, or each begins a piece. */
+static size_t mark_piece(const char *text, size_t n, bool runs)
+{
+    const size_t n_mark = sizeof TOKENIZER_MARK - 1;
+    bool in_run = runs;
+    for (size_t i = 0; i < n;) {
+        const char *hit = memchr(text + i, TOKENIZER_MARK[0], n - i);
+        if (!hit) {
+            break;
+        }
+        size_t at = (size_t)(hit - text);
+        bool mark = n - at >= n_mark && memcmp(hit, TOKENIZER_MARK, n_mark) == 0;
+        in_run = in_run && mark && at == i;
+        if (mark && at > 0 && !in_run) {
+            return at;
+        }
+        i = at + (mark ? n_mark : 1);
+    }
+    return n;
+}
+
 size_t tokenizer_split_next(SplitRule rule, const char *text, size_t n)
 {
     switch (rule) {
@@ -152,6 +175,10 @@ size_t tokenizer_split_next(SplitRule rule, const char *text, size_t n)
         return digit_piece(text, n, 1);
     case SPLIT_DIGIT_RUNS:
         return digit_piece(text, n, SIZE_MAX);
+    case SPLIT_MARKS:
+        return mark_piece(text, n, false);
+    case SPLIT_MARK_RUNS:
+        return mark_piece(text, n, true);
     }
     return n;
 }

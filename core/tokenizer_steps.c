@@ -198,10 +198,12 @@ static Status load_split(Tokenizer *tokenizer, const Json *step, Error *error)
     if (status) {
         return status;
     }
-    if (!pattern || !behavior || strcmp(behavior, "Isolated") != 0 || invert) {
-        return error_set(
-            error, STATUS_REFUSED,
-            "%s: a Split must have a Regex pattern, behavior Isolated and invert false", place);
+    /* The known patterns match all of a text, so that nothing lies between two matches. */
+    if (!pattern || !behavior || strcmp(behavior, invert ? "Removed" : "Isolated") != 0) {
+        return error_set(error, STATUS_REFUSED,
+                         "%s: a Split must have a Regex pattern and behavior Isolated, or Removed "
+                         "with invert true",
+                         place);
     }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strlen(known[i].pattern) == n && memcmp(known[i].pattern, pattern, n) == 0) {
@@ -237,6 +239,51 @@ static Status load_byte_level(Tokenizer *tokenizer, const Json *step, size_t pla
     return STATUS_OK;
 }
 
+static Status load_metaspace(Tokenizer *tokenizer, const Json *step, size_t place_in_list,
+                             Error *error)
+{
+    static const struct {
+        const char *name;
+        Metaspace metaspace;
+    } schemes[] = {
+        {"never", METASPACE_NEVER}, {"first", METASPACE_FIRST}, {"always", METASPACE_ALWAYS}};
+    const char *place = "pre_tokenizer Metaspace";
+    const char *mark = json_string(json_get(step, "replacement"), NULL);
+    const Json *scheme = json_get(step, "prepend_scheme");
+    const char *name = json_string(scheme, NULL);
+    bool prefix, split;
+    Status status = tokenizer_flag(&prefix, step, "add_prefix_space", true, place, error);
+    status = status ? status : tokenizer_flag(&split, step, "split", true, place, error);
+    if (status) {
+        return status;
+    }
+    if (place_in_list > 0) {
+        return error_set(error, STATUS_REFUSED, "%s: must be the first step", place);
+    }
+    if (!mark || strcmp(mark, TOKENIZER_MARK) != 0) {
+        return error_set(error, STATUS_REFUSED, "%s: replacement is not \"" TOKENIZER_MARK "\"",
+                         place);
+    }
+    name = name || json_kind(scheme) != JSON_NULL ? name : prefix ? "always" : "never";
+    for (size_t i = 0; name && i < sizeof schemes / sizeof *schemes; i++) {
+        if (strcmp(name, schemes[i].name) == 0) {
+            tokenizer->metaspace = schemes[i].metaspace;
+        }
+    }
+    if (tokenizer->metaspace == METASPACE_NONE) {
+        return error_set(error, STATUS_REFUSED,
+                         "%s: prepend_scheme is none of always, first, never", place);
+    }
+    if (!prefix && tokenizer->metaspace != METASPACE_NEVER) {
+        return error_set(error, STATUS_REFUSED,
+                         "%s: add_prefix_space false, but prepend_scheme \"%s\"", place, name);
+    }
+    if (split) {
+        tokenizer->split[tokenizer->n_split++] = SPLIT_MARKS;
+    }
+    return STATUS_OK;
+}
+
 static Status load_pre_tokenizer(Tokenizer *tokenizer, const Json *value, Error *error)
 {
     const char *place = "pre_tokenizer";
@@ -247,6 +294,8 @@ static Status load_pre_tokenizer(Tokenizer *tokenizer, const Json *value, Error 
             status = error_set(error, STATUS_REFUSED, "%s: ByteLevel must be the last step", place);
         } else if (is_type(step, "ByteLevel")) {
             status = load_byte_level(tokenizer, step, i, error);
+        } else if (is_type(step, "Metaspace")) {
+            status = load_metaspace(tokenizer, step, i, error);
         } else if (is_type(step, "Split")) {
             status = load_split(tokenizer, step, error);
         } else if (is_type(step, "Digits")) {

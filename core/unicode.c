@@ -83,6 +83,12 @@ UnicodeClass unicode_class(int32_t c)
     }
 }
 
+bool unicode_assigned(int32_t c)
+{
+    utf8proc_category_t category = utf8proc_category(c);
+    return category != UTF8PROC_CATEGORY_CN && category != UTF8PROC_CATEGORY_CS;
+}
+
 size_t utf8_decode(int32_t *c, const char *s, size_t n)
 {
     const unsigned char *b = (const unsigned char *)s;

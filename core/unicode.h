@@ -14,6 +14,8 @@ typedef enum {
 } UnicodeClass;
 
 UnicodeClass unicode_class(int32_t c);
+/* A character of Unicode 15.0, private use too; surrogates are none. */
+bool unicode_assigned(int32_t c);
 
 /* Bytes of the character at s (1 to 4), its code point in c; 0 when it is not valid UTF-8.
  * s: (n >= 1) bytes. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/json.h"
+#include "rl/chat.h"
 
 enum { MAX_MEMBERS = 256, SHOWN_BYTES = 60, SHOWN_DIGITS = 12 };
 
@@ -43,6 +44,25 @@ static void write_members(Members *members, Text *out)
     text_add(out, "}");
 }
 
+/* What stands behind a chat template's name, by what it makes of a question; with the rows and the
+ * tokenizer, which are hashed too, that is every prompt. */
+static void add_template(Members *members, const ChatTemplate *chat)
+{
+    static const ChatMessage question = {CHAT_USER, "{question}", 10};
+    ChatParts parts = {0};
+    Text text = {0};
+    char value[SHA256_HEX_SIZE + 2] = "\"";
+    chat_render(&parts, chat, &question, 1);
+    chat_parts_text(&text, &parts);
+    text_add(&text, chat->before_answer);
+    text_add(&text, chat->turn_end);
+    sha256_bytes(value + 1, text_string(&text), text.n);
+    strcat(value, "\"");
+    add_member(members, "data.template_sha256", value);
+    text_release(&text);
+    chat_parts_release(&parts);
+}
+
 void identity_members(Text *out, const RunSpec *spec, const IdentityMember *members, size_t n)
 {
     Members all = {0};
@@ -65,6 +85,10 @@ void identity_members(Text *out, const RunSpec *spec, const IdentityMember *memb
             text_release(&key);
             text_release(&value);
         }
+    }
+    const ChatTemplate *chat = chat_template_find(spec->data.template);
+    if (chat) {
+        add_template(&all, chat);
     }
     for (size_t i = 0; i < n; i++) {
         add_member(&all, members[i].key, members[i].value);

@@ -52,6 +52,20 @@ Status workbench_model(Workbench *bench, const char *directory, Error *error)
     return STATUS_OK;
 }
 
+/* How the template of the settings stands to the one that the model brings. */
+static void tell_template(const World *world, const RunSpec *spec, const char *directory)
+{
+    ModelChat own;
+    Text note = {0};
+    if (chat_of_model(&own, directory, NULL) == STATUS_OK) {
+        chat_warn(&note, &own, spec->data.template);
+    }
+    if (note.n) {
+        world->note(world->context, text_string(&note));
+    }
+    text_release(&note);
+}
+
 /* What is odd about rows, and allowed. */
 static void tell_oddities(const World *world, const RunSpec *spec, const Task *task)
 {
@@ -106,6 +120,7 @@ Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, 
         text_release(&key);
         return status;
     }
+    tell_template(bench->world, spec, bench->directory);
     tell_oddities(bench->world, spec, opened);
     bench->tasks[bench->n_tasks].task = opened;
     bench->tasks[bench->n_tasks++].key = key;

@@ -3,6 +3,7 @@
 #include "rl/task.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "core/random.h"
@@ -35,6 +36,18 @@ static Status encode_rows(Task *task, const PromptTemplate *prompt_template, Err
     return STATUS_OK;
 }
 
+/* An answer also ends where the chat template ends it, in whatever the model's config says. */
+static void add_turn_end(Task *task, int32_t id)
+{
+    bool there = id < 0;
+    for (int i = 0; i < task->n_stop; i++) {
+        there = there || task->stop_ids[i] == id;
+    }
+    if (!there && task->n_stop < TASK_MAX_STOP) {
+        task->stop_ids[task->n_stop++] = id;
+    }
+}
+
 Status task_open(Task **task, const Model *model, const char *path, const char *question,
                  const char *answer, const char *prompt_template, int max_rows, Error *error)
 {
@@ -55,6 +68,7 @@ Status task_open(Task **task, const Model *model, const char *path, const char *
         for (int i = 0; i < model->config.n_eos && i < TASK_MAX_STOP; i++) {
             made->stop_ids[made->n_stop++] = model->config.eos_ids[i];
         }
+        add_turn_end(made, prompt_template_turn_end(compiled));
         status = encode_rows(made, compiled, error);
     }
     prompt_template_free(compiled);

@@ -334,6 +334,23 @@ static void each_rule_of_the_file_is_told_by_its_sentence(void **state)
                    "pre_tokenizer: a Sequence without an array \"pretokenizers\"");
     assert_refused(small(&json, ab, "[]", "", ",\"pre_tokenizer\":{\"type\":\"ByteLevel\"}"),
                    "pre_tokenizer is ByteLevel but decoder is not");
+#define METASPACE ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"\\u2581\""
+    assert_refused(small(&json, ab, "[]", "",
+                         ",\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"_\"}"),
+                   "pre_tokenizer Metaspace: replacement is not \"\xe2\x96\x81\"");
+    assert_refused(small(&json, ab, "[]", "", METASPACE ",\"prepend_scheme\":\"last\"}"),
+                   "pre_tokenizer Metaspace: prepend_scheme is none of always, first, never");
+    assert_refused(small(&json, ab, "[]", "",
+                         METASPACE ",\"prepend_scheme\":\"first\",\"add_prefix_space\":false}"),
+                   "add_prefix_space false, but prepend_scheme \"first\"");
+    assert_refused(small(&json, ab, "[]", "",
+                         ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a+\"},"
+                         "\"behavior\":\"Isolated\"}"),
+                   "the pattern \"a+\" is none of those known (GPT-2, Qwen2, Llama 3)");
+    assert_refused(small(&json, ab, "[]", "",
+                         ",\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"a+\"},"
+                         "\"behavior\":\"Isolated\",\"invert\":true}"),
+                   "behavior Isolated, or Removed with invert true");
     assert_refused(small(&json, ab, "[]", "", ",\"post_processor\":{\"type\":\"BertProcessing\"}"),
                    "post_processor: type \"BertProcessing\" is not supported");
     assert_refused(small(&json, ab, "[]", "",
@@ -541,6 +558,42 @@ static void sentencepiece_steps_are_applied_in_order_and_taken_back(void **state
     tokenizer_free(tokenizer);
 }
 
+/* Marks that a merge puts after something else are no borders: the pair found in "a" and the mark
+ * must not be cut. */
+static void words_are_cut_only_where_no_merge_reaches_over_a_mark(void **state)
+{
+    (void)state;
+    Text json = {0};
+    const char *vocab = "{\"\\u2581\":0,\"a\":1,\"b\":2,\"\\u2581a\":3,\"a\\u2581\":4,"
+                        "\"\\u2581\\u2581\":5}";
+    Tokenizer *tokenizer =
+        open_json(small(&json, vocab, "[[\"\\u2581\",\"\\u2581\"],[\"\\u2581\",\"a\"]]", "",
+                        METASPACE ",\"prepend_scheme\":\"never\",\"split\":false}"));
+    assert_ids(tokenizer, "a  a a", 0, "1 5 1 3");
+    tokenizer_free(tokenizer);
+    tokenizer = open_json(small(&json, vocab, "[[\"a\",\"\\u2581\"],[\"\\u2581\",\"a\"]]", "",
+                                METASPACE ",\"prepend_scheme\":\"never\",\"split\":false}"));
+    assert_ids(tokenizer, "a a  a", 0, "4 4 3");
+    tokenizer_free(tokenizer);
+    text_release(&json);
+}
+
+static void a_text_inside_another_gets_no_mark_before_it(void **state)
+{
+    (void)state;
+    Text json = {0};
+    Tokenizer *tokenizer = open_json(
+        small(&json, "{\"\\u2581\":0,\"a\":1}", "[]", "",
+              ",\"added_tokens\":[{\"id\":2,\"content\":\"<s>\",\"special\":true}]" METASPACE
+              ",\"prepend_scheme\":\"first\"}"));
+    assert_ids(tokenizer, "a a", 0, "0 1 0 1");
+    assert_ids(tokenizer, " a", 0, "0 1");
+    assert_ids(tokenizer, "a a", TOKENIZER_INSIDE, "1 0 1");
+    assert_ids(tokenizer, "a<s>a", TOKENIZER_PARSE_SPECIAL, "0 1 2 1");
+    tokenizer_free(tokenizer);
+    text_release(&json);
+}
+
 static void a_missing_decoder_joins_with_spaces(void **state)
 {
     (void)state;
@@ -649,6 +702,8 @@ int main(void)
         cmocka_unit_test(whole_pieces_are_looked_up_where_merges_are_ignored),
         cmocka_unit_test(a_template_puts_its_tokens_around_the_text),
         cmocka_unit_test(sentencepiece_steps_are_applied_in_order_and_taken_back),
+        cmocka_unit_test(words_are_cut_only_where_no_merge_reaches_over_a_mark),
+        cmocka_unit_test(a_text_inside_another_gets_no_mark_before_it),
         cmocka_unit_test(a_missing_decoder_joins_with_spaces),
         cmocka_unit_test(random_text_survives_the_way_there_and_back),
         cmocka_unit_test(a_megabyte_of_one_thing_is_encoded),

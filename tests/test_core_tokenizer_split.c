@@ -71,6 +71,17 @@ static void digits_are_cut_out(void **state)
     assert_pieces(SPLIT_DIGIT_RUNS, "a 12b\xc2\xbd", "a |12|b|\xc2\xbd");
 }
 
+static void marks_begin_pieces_each_or_by_runs(void **state)
+{
+    (void)state;
+#define M TOKENIZER_MARK
+    assert_pieces(SPLIT_MARKS, M "a" M M "b\xe2\x96\x82" M, M "a|" M "|" M "b\xe2\x96\x82|" M);
+    assert_pieces(SPLIT_MARK_RUNS, M M "a" M M "b" M, M M "a|" M M "b|" M);
+    assert_pieces(SPLIT_MARK_RUNS, "a\xe2\x96\x80" M "\xe2", "a\xe2\x96\x80|" M "\xe2");
+    assert_pieces(SPLIT_MARKS, "ab", "ab");
+#undef M
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -78,6 +89,7 @@ int main(void)
         cmocka_unit_test(qwen2_pieces),
         cmocka_unit_test(llama3_takes_digits_by_three),
         cmocka_unit_test(digits_are_cut_out),
+        cmocka_unit_test(marks_begin_pieces_each_or_by_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -237,12 +237,33 @@ static void another_file_or_numerics_is_another_run(void **state)
     }
 }
 
+static void a_chat_templates_words_are_in_the_run(void **state)
+{
+    (void)state;
+    static const char *const templates[] = {"plain", "{question}", "qwen2.5", "llama3"};
+    for (size_t i = 0; i < 4; i++) {
+        RunSpec spec;
+        Text identity = {0}, json = {0};
+        text_printf(&json, "{ \"data\": { \"template\": \"%s\" } }", templates[i]);
+        make_spec(&spec, text_string(&json));
+        identity_json(&identity, &spec, &inputs);
+        const char *hash = strstr(text_string(&identity), "\"data.template_sha256\":");
+        assert_true((hash != NULL) == (i >= 2)); /* others are in the identity themselves */
+        if (i == 2) {                            /* of the rendered "{question}", by sha256sum */
+            assert_memory_equal(hash + 24, "5f2730d108eb7c51", 16);
+        }
+        text_release(&identity);
+        text_release(&json);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(another_value_of_any_setting_is_another_run),
         cmocka_unit_test(what_is_not_part_of_a_run_has_its_reason),
         cmocka_unit_test(another_file_or_numerics_is_another_run),
+        cmocka_unit_test(a_chat_templates_words_are_in_the_run),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
