@@ -46,6 +46,8 @@ void cli_arm_max_time(const Cli *cli);
 
 /* Results: text to stdout. Errors: STATUS_FAILED when stdout does not take it. */
 Status cli_write(const char *bytes, size_t n, Error *error);
+/* The same, and whoever reads has it. */
+Status cli_write_now(const char *bytes, size_t n, Error *error);
 /* A line to stderr unless --quiet; never fails. */
 void cli_note(const Cli *cli, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

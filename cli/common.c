@@ -10,12 +10,20 @@
 #include "experiments/nearest.h"
 #include "results/frame.h"
 
+static Status written(bool done, Error *error)
+{
+    return done ? STATUS_OK
+                : error_set(error, STATUS_FAILED, "writing the result: %s", strerror(errno));
+}
+
 Status cli_write(const char *bytes, size_t n, Error *error)
 {
-    if (fwrite(bytes, 1, n, stdout) != n) {
-        return error_set(error, STATUS_FAILED, "writing the result: %s", strerror(errno));
-    }
-    return STATUS_OK;
+    return written(fwrite(bytes, 1, n, stdout) == n, error);
+}
+
+Status cli_write_now(const char *bytes, size_t n, Error *error)
+{
+    return written(fwrite(bytes, 1, n, stdout) == n && fflush(stdout) == 0, error);
 }
 
 void cli_note(const Cli *cli, const char *format, ...)

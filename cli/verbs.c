@@ -3,7 +3,7 @@
 
 const Verb *const verbs[] = {
     &verb_sweep,         &verb_grpo,         &verb_sft,         &verb_scan,        &verb_eval,
-    &verb_generate,      &verb_score,        &verb_tokenize,    &verb_plan,        &verb_ls,
+    &verb_generate,      &verb_chat,         &verb_score,        &verb_tokenize,    &verb_plan,        &verb_ls,
     &verb_show,          &verb_best,         &verb_budgets,     &verb_query,       &verb_config_show, &verb_model_info,
     &verb_model_random,  &verb_verify,       &verb_pretrain,    &verb_db_check,
 

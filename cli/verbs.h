@@ -7,6 +7,7 @@ extern const Verb verb_best, verb_budgets, verb_config_show, verb_db_check, verb
     verb_model_info, verb_model_random, verb_plan, verb_pretrain, verb_query, verb_score, verb_sft,
     verb_show, verb_sweep, verb_tokenize, verb_verify;
 extern const Verb verb_extract;
+extern const Verb verb_chat;
 extern const Verb verb_export_figures, verb_export_report;
 extern const Verb verb_scan;
 extern const Verb verb_watch, verb_db_upgrade;
