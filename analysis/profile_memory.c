@@ -39,7 +39,7 @@ void profile_memory(MemoryNeeds *needs, const Model *model, int rank)
     size_t layer = 2 * D + 2 * Q + 2 * FF; /* residuals, q and attention, gate and up */
     size_t shared = 2 * D + FF + 2 * KV; /* normed and projected, the MLP's, new keys and values */
     size_t gradients = 2 * D + 2 * FF + 2 * Q + 2 * KV;
-    size_t saved = (size_t)N_ROLES * (size_t)rank;
+    size_t saved = (size_t)N_ROLES * (size_t)rank + (c->qk_norm ? Q + KV : 0); /* before the norms */
     needs->cache_token = 2 * L * KV * sizeof(float);
     needs->forward_token = (layer + shared) * sizeof(float);
     needs->training_token = (L * (layer + 2 * KV + saved) + shared + D + gradients) * sizeof(float);

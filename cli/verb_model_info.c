@@ -7,6 +7,7 @@
 #include "cli/verbs.h"
 #include "core/file.h"
 #include "core/model_config.h"
+#include "core/model_rope.h"
 #include "core/safetensors.h"
 #include "core/sha256.h"
 #include "core/tokenizer.h"
@@ -66,6 +67,8 @@ static void describe(Table *table, const ModelConfig *config)
     add_integer(table, "ff_width", config->ff_width);
     add_integer(table, "vocabulary", config->vocab_size);
     add_integer(table, "context", config->max_positions);
+    add_integer(table, "window", config->window);
+    add_string(table, "positions", rope_type_name(config->rope_type));
     add_string(table, "head", config->tied_head ? "tied" : "own");
 }
 

@@ -1,5 +1,5 @@
 /* Reading rope_theta and rope_scaling, or the newer rope_parameters that holds both (private to the
- * reader and the writer of a config). config->head_dim and max_positions are there already. */
+ * reader and the writer of a config, but for the name of a type). config->head_dim and max_positions are there already. */
 #pragma once
 #include "core/json.h"
 #include "core/model_config.h"
