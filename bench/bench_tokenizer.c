@@ -99,6 +99,36 @@ static void measure(const char *what, const Tokenizer *tokenizer, const Texts *t
     token_list_release(&ids);
 }
 
+/* Encoding and decoding a million of one thing: the longest of all seven. */
+static void measure_million(const Tokenizer *tokenizer)
+{
+    static const char *const atoms[] = {" ", "a", "\n", "^", "0", "\xcc\x81", "\xf0\x9f\x9a\x80"};
+    double longest = 0;
+    for (size_t i = 0; i < sizeof atoms / sizeof *atoms; i++) {
+        Text text = {0}, back = {0};
+        TokenList ids = {0};
+        Error error;
+        for (int n = 0; n < 1000000; n++) {
+            text_add(&text, atoms[i]);
+        }
+        double start = now_s();
+        if (tokenizer_encode(tokenizer, text.bytes, text.n, 0, &ids, &error)) {
+            die(&error);
+        }
+        tokenizer_decode(tokenizer, ids.ids, ids.n, false, &back);
+        double seconds = now_s() - start;
+        longest = seconds > longest ? seconds : longest;
+        if (back.n != text.n) {
+            fprintf(stderr, "bench_tokenizer: a million does not come back\n");
+            exit(1);
+        }
+        text_release(&text);
+        text_release(&back);
+        token_list_release(&ids);
+    }
+    printf("10^6   %.3f s there and back, the longest of 7\n", longest);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4) {
@@ -125,6 +155,7 @@ int main(int argc, char **argv)
     }
     measure("rows", tokenizer, &rows, atoi(argv[2]));
     measure("files", tokenizer, &wholes, atoi(argv[2]));
+    measure_million(tokenizer);
     tokenizer_free(tokenizer);
     return 0;
 }

@@ -72,6 +72,18 @@ printf "%-13s %-15s %-9s %10s %10s %8s  %-5s %10s %8s %7s\n" shape task unit bes
 # Questions with their answers, and a tokenizer of the shape's vocabulary; without them surfaces are not timed.
 rows=${ROWS:-../shared/data/gsm8k/test.jsonl} tokenizer=${TOKENIZER:-../shared/data/tokenizers/qwen2.5/tokenizer.json}
 
+if [ -x "$build/bench_tokenizer" ] && [ -f "$rows" ] && [ -f "$tokenizer" ]; then # one thread each
+    echo "tokenizing: megabytes, texts, tokens, best and median MB/s ($tokenizer)"
+    texts=("$rows" "$(dirname "$rows")/train.jsonl")
+    "$build/bench_tokenizer" "$tokenizer" 5 "${texts[@]}"
+    for candidate in "${PYTHON:-}" python3; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import tokenizers' 2>/dev/null; then
+            "$candidate" tests/tokenizer_golden.py --speed "$tokenizer" "${texts[@]}"
+            break
+        fi
+    done
+fi
+
 if [ -x "$build/bench_svd" ]; then # one thread each: OpenBLAS and ours
     echo "top 2 triplets of 896 x 4864 by its spectrum, beside LAPACK"
     env OPENBLAS_CORETYPE=$cores OPENBLAS_NUM_THREADS=1 "$build/bench_svd" time 896 4864 2 5

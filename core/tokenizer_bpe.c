@@ -10,25 +10,58 @@
 
 /* ---- tables -------------------------------------------------------------------------------- */
 
-static uint32_t hash_bytes(const char *bytes, size_t n)
+enum { SHORT_TOKEN = 15, LONG_MARK = 0xff };
+
+static const uint64_t hash_factor = 0x9e3779b97f4a7c15u;
+
+static uint64_t load(const char *bytes, size_t n)
 {
-    const uint64_t k = 0x9e3779b97f4a7c15u;
-    uint64_t h = n * k;
-    while (n >= 8) {
-        uint64_t word;
-        memcpy(&word, bytes, 8);
-        h = (h ^ word) * k;
-        h ^= h >> 29;
-        bytes += 8;
-        n -= 8;
-    }
     uint64_t word = 0;
-    for (size_t i = 0; i < n; i++) {
-        word |= (uint64_t)(unsigned char)bytes[i] << 8 * i;
+    memcpy(&word, bytes, n);
+    return word;
+}
+
+/* n of 0 to 8 bytes, with loads of fixed sizes that may overlap. */
+static inline uint64_t load_few(const char *bytes, size_t n)
+{
+    if (n >= 8) {
+        return load(bytes, 8);
     }
-    h = (h ^ word) * k;
-    h ^= h >> 32;
-    return (uint32_t)(h * k >> 32);
+    if (n >= 4) {
+        return load(bytes, 4) | load(bytes + n - 4, 4) << 8 * (n - 4);
+    }
+    if (n >= 2) {
+        return load(bytes, 2) | load(bytes + n - 2, 2) << 8 * (n - 2);
+    }
+    return n ? (unsigned char)bytes[0] : 0;
+}
+
+static VocabKey long_key(const char *bytes, size_t n)
+{
+    uint64_t a = n * hash_factor, b = a;
+    for (; n > 0; bytes += n < 8 ? n : 8, n -= n < 8 ? n : 8) {
+        uint64_t word = load_few(bytes, n < 8 ? n : 8);
+        a = (a ^ word) * hash_factor;
+        a ^= a >> 29;
+        b = (b + word) * 0xc2b2ae3d27d4eb4fu;
+        b ^= b >> 31;
+    }
+    return (VocabKey){a, b | (uint64_t)LONG_MARK << 56};
+}
+
+static inline VocabKey vocab_key(const char *bytes, size_t n)
+{
+    if (n > SHORT_TOKEN) {
+        return long_key(bytes, n);
+    }
+    uint64_t low = load_few(bytes, n), high = n > 8 ? load_few(bytes + 8, n - 8) : 0;
+    return (VocabKey){low, high | (uint64_t)n << 56};
+}
+
+static inline size_t key_place(VocabKey key, size_t mask)
+{
+    uint64_t h = (key.low ^ key.high * 0xc2b2ae3d27d4eb4fu) * hash_factor;
+    return (size_t)(h >> 32 ^ h >> 11) & mask;
 }
 
 static Span key_of(const Tokenizer *tokenizer, int32_t id)
@@ -36,43 +69,42 @@ static Span key_of(const Tokenizer *tokenizer, int32_t id)
     return tokenizer->byte_level ? tokenizer->decoded[id] : tokenizer->written[id];
 }
 
-int32_t tokenizer_vocab_find(const Tokenizer *tokenizer, const char *bytes, size_t n)
+/* The slot that holds these bytes, or the free one where they would be. */
+static inline VocabSlot *vocab_slot(const Tokenizer *tokenizer, const char *bytes, size_t n)
 {
-    if (n > tokenizer->longest) {
-        return -1;
-    }
     size_t mask = tokenizer->n_vocab_slots - 1;
-    uint32_t hash = hash_bytes(bytes, n);
-    for (size_t i = hash & mask;; i = (i + 1) & mask) {
-        const VocabSlot *slot = &tokenizer->vocab[i];
+    VocabKey key = vocab_key(bytes, n);
+    for (size_t i = key_place(key, mask);; i = (i + 1) & mask) {
+        VocabSlot *slot = &tokenizer->vocab[i];
         if (slot->id < 0) {
-            return -1;
+            return slot;
         }
-        if (slot->hash == hash) {
-            Span key = key_of(tokenizer, slot->id);
-            if (key.n == n && memcmp(tokenizer->bytes.bytes + key.at, bytes, n) == 0) {
-                return slot->id;
+        if (slot->key.low == key.low && slot->key.high == key.high) {
+            Span span = n > SHORT_TOKEN ? key_of(tokenizer, slot->id) : (Span){0};
+            if (n <= SHORT_TOKEN ||
+                (span.n == n && memcmp(tokenizer->bytes.bytes + span.at, bytes, n) == 0)) {
+                return slot;
             }
         }
     }
 }
 
+int32_t tokenizer_vocab_find(const Tokenizer *tokenizer, const char *bytes, size_t n)
+{
+    return n > tokenizer->longest ? -1 : vocab_slot(tokenizer, bytes, n)->id;
+}
+
 bool tokenizer_vocab_add(Tokenizer *tokenizer, int32_t id)
 {
-    Span key = key_of(tokenizer, id);
-    const char *bytes = tokenizer->bytes.bytes + key.at;
-    if (tokenizer_vocab_find(tokenizer, bytes, key.n) >= 0) {
+    Span span = key_of(tokenizer, id);
+    const char *bytes = tokenizer->bytes.bytes + span.at;
+    VocabSlot *slot = vocab_slot(tokenizer, bytes, span.n);
+    if (slot->id >= 0) {
         return false;
     }
-    size_t mask = tokenizer->n_vocab_slots - 1;
-    uint32_t hash = hash_bytes(bytes, key.n);
-    size_t i = hash & mask;
-    while (tokenizer->vocab[i].id >= 0) {
-        i = (i + 1) & mask;
-    }
-    tokenizer->vocab[i] = (VocabSlot){hash, id};
-    if (key.n > tokenizer->longest) {
-        tokenizer->longest = key.n;
+    *slot = (VocabSlot){.key = vocab_key(bytes, span.n), .id = id};
+    if (span.n > tokenizer->longest) {
+        tokenizer->longest = span.n;
     }
     return true;
 }
@@ -276,9 +308,9 @@ Status tokenizer_bpe(const Tokenizer *tokenizer, BpeWork *work, const char *piec
                      TokenList *ids, Error *error)
 {
     if (n <= tokenizer->longest) {
-        int32_t whole = tokenizer_vocab_find(tokenizer, piece, n);
-        if (whole >= 0 && (tokenizer->ignore_merges || (tokenizer->flags[whole] & TOKEN_WHOLE))) {
-            token_list_add(ids, whole);
+        const VocabSlot *slot = vocab_slot(tokenizer, piece, n);
+        if (slot->id >= 0 && (tokenizer->ignore_merges || slot->whole)) {
+            token_list_add(ids, slot->id);
             return STATUS_OK;
         }
     }
@@ -328,7 +360,7 @@ static Status mark_whole(Tokenizer *tokenizer, Error *error)
         } else if (status) {
             error_set(error, status, "%s", ignored.message);
         } else if (ids.n == 1 && ids.ids[0] == id) {
-            tokenizer->flags[id] |= TOKEN_WHOLE;
+            vocab_slot(tokenizer, bytes, key.n)->whole = true;
         }
     }
     token_list_release(&ids);

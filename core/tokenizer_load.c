@@ -124,7 +124,7 @@ static Status make_tables(Tokenizer *tokenizer, size_t n_merges, Error *error)
         return error_set(error, STATUS_FAILED, "no memory for %zu ids and %zu merges", n, n_merges);
     }
     for (size_t i = 0; i < tokenizer->n_vocab_slots; i++) {
-        tokenizer->vocab[i] = (VocabSlot){0, -1};
+        tokenizer->vocab[i] = (VocabSlot){.id = -1};
     }
     for (size_t i = 0; i < tokenizer->n_merge_slots; i++) {
         tokenizer->merges[i] = (MergeSlot){-1, -1, -1, -1};

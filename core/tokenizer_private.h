@@ -21,13 +21,20 @@ typedef struct {
     uint32_t at, n; /* in Tokenizer.bytes */
 } Span;
 
-enum { TOKEN_EXISTS = 1, TOKEN_ADDED = 2, TOKEN_SPECIAL = 4, TOKEN_WHOLE = 8 };
+enum { TOKEN_EXISTS = 1, TOKEN_ADDED = 2, TOKEN_SPECIAL = 4 };
 
 /* ---- vocabulary and merges (tokenizer_bpe.c) ----------------------------------------------- */
 
+/* The bytes of a token: up to 15 of them and their number, so that a look-up reads nothing else; of
+ * longer ones hashes. */
 typedef struct {
-    uint32_t hash;
+    uint64_t low, high;
+} VocabKey;
+
+typedef struct {
+    VocabKey key;
     int32_t id; /* -1: free */
+    bool whole; /* BPE makes the token from its own bytes */
 } VocabSlot;
 
 typedef struct {

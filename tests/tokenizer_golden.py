@@ -20,7 +20,6 @@ import time
 os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import tokenizers
-import unicodedata2 as unicodedata
 
 NAMES = ["qwen2.5", "llama3.2", "smollm2", "llama2", "gpt2"]
 ROWS = 2000
@@ -82,6 +81,7 @@ def rows(path, n=None):
 def characters(name):
     """All that Unicode 15 assigns but surrogates. SmolLM2 has no tokens for most control characters; the NFC of
     tokenizers does not know how marks newer than Unicode 9 are ordered, so that Qwen's have a line each."""
+    import unicodedata2 as unicodedata  # Python's own is of another Unicode
     assert unicodedata.unidata_version.startswith("15."), unicodedata.unidata_version
     assigned = (c for c in range(0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs"))
     text = ("\n" if name == "qwen2.5" else "").join(map(chr, assigned))
