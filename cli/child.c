@@ -77,8 +77,7 @@ Status child_run(double *peak_mib, Status (*work)(void *context, Error *error), 
     if (pid < 0) {
         int why = errno;
         child_memory_release(told, sizeof *told);
-        return error_set(error, STATUS_FAILED, "starting a process to measure in: %s",
-                         strerror(why));
+        return error_set(error, STATUS_FAILED, "starting a process: %s", strerror(why));
     }
     if (pid == 0) {
         begin_child(self);
@@ -88,13 +87,12 @@ Status child_run(double *peak_mib, Status (*work)(void *context, Error *error), 
     struct rusage usage = {0};
     Status status = STATUS_OK;
     if (wait_for(pid, &ended, &usage) != pid) {
-        status = error_set(error, STATUS_FAILED, "waiting for the process measured: %s",
-                           strerror(errno));
+        status = error_set(error, STATUS_FAILED, "waiting for a process: %s", strerror(errno));
     } else if (cli_stopping()) {
         status = error_set(error, STATUS_STOPPED,
-                           "stopped: a profile keeps nothing, the same command measures anew");
+                           "stopped: nothing is kept, the same command begins anew");
     } else if (!WIFEXITED(ended)) {
-        status = error_set(error, STATUS_FAILED, "the process measured was ended by signal %d%s",
+        status = error_set(error, STATUS_FAILED, "the process at work was ended by signal %d%s",
                            WTERMSIG(ended),
                            WTERMSIG(ended) == SIGKILL ? " (is there memory enough?)" : "");
     } else if (WEXITSTATUS(ended)) {

@@ -1,5 +1,6 @@
-/* Work in a process of its own, so that the peak of its memory is its own. This process must not
- * have started threads before (opened a model, say): they do not live on in the other one. */
+/* Work in a process of its own, so that the peak of its memory, or its confinement, is its own.
+ * This process must not have started threads before (opened a model, say): they do not live on in
+ * the other one. */
 #pragma once
 #include <stddef.h>
 

@@ -21,11 +21,13 @@ typedef struct {
     OutputFormat format;
     bool format_given;
     bool quiet;
-    double max_time_s;  /* 0: none */
-    const char *models; /* folders of embedded models, divided by ':' */
-    const char *data;   /* "?data.folder=DIR", an override for configs; NULL: none */
-    const char *cache;  /* folder of cached factors; NULL: none */
-    bool terminal;      /* stderr can be rewritten in place */
+    bool locked;            /* models must be as models.lock has them, */
+    struct ModelLock *lock; /* which is opened when that is asked for; else NULL */
+    double max_time_s;      /* 0: none */
+    const char *models;     /* folders of embedded models, divided by ':' */
+    const char *data;       /* "?data.folder=DIR", an override for configs; NULL: none */
+    const char *cache;      /* folder of cached factors; NULL: none */
+    bool terminal;          /* stderr can be rewritten in place */
 } Cli;
 
 typedef struct {
@@ -34,6 +36,7 @@ typedef struct {
     const char *usage;   /* what follows the name */
     const char *help;    /* options, then two examples */
     Status (*run)(Cli *cli, int argc, char **argv, Error *error); /* arguments after the name */
+    bool audited; /* it works on results.db: what it refuses is told there */
 } Verb;
 
 extern const Verb *const verbs[];

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "core/file.h"
 #include "experiments/config.h"
+#include "experiments/model_lock.h"
 #include "experiments/nearest.h"
 #include "results/frame.h"
 
@@ -43,7 +44,8 @@ Status cli_model_directory(const Cli *cli, char directory[CONFIG_PATH], const ch
     if (!name) {
         return error_set(error, STATUS_USAGE, "--model: a model is missing");
     }
-    return model_find(directory, name, cli->models, error);
+    Status status = model_find(directory, name, cli->models, error);
+    return status ? status : model_lock_check(cli->lock, directory, error);
 }
 
 static int interrupted(void *context)

@@ -9,7 +9,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/audit.h"
 #include "cli/options.h"
+#include "experiments/model_lock.h"
 #include "experiments/nearest.h"
 
 #ifndef TINYLORA_MODELS_DIR
@@ -106,7 +108,7 @@ static void prepare_libraries(char **argv)
 static void print_usage(FILE *out)
 {
     fprintf(out, "tinylora - reinforcement learning with a handful of parameters\n\n"
-                 "usage: tinylora [--db FILE] [--threads N] [--max-time S] [-o "
+                 "usage: tinylora [--db FILE] [--threads N] [--max-time S] [--locked] [-o "
                  "table|json|jsonl|csv|md] [--quiet] VERB ...\n\n");
     for (int i = 0; i < n_verbs; i++) {
         fprintf(out, "  %-18s %s\n", verbs[i]->name, verbs[i]->summary);
@@ -232,8 +234,25 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     Status status = verb->run(cli, argc - i, argv + i, error);
     if (status == STATUS_USAGE) {
         error_context(error, status, "%s", verb->name);
+    } else if (status == STATUS_REFUSED && verb->audited) {
+        audit_refusal(cli, verb->name, error);
     }
     return status;
+}
+
+/* Where Hugging Face's tools keep their downloads, by their own rules. */
+static void add_hub(Text *folders, const char *home_cache, const char *home)
+{
+    const char *hub = getenv("HF_HUB_CACHE"), *hf_home = getenv("HF_HOME");
+    if (hub && *hub) {
+        text_printf(folders, ":%s", hub);
+    } else if (hf_home && *hf_home) {
+        text_printf(folders, ":%s/hub", hf_home);
+    } else if (home_cache && *home_cache) {
+        text_printf(folders, ":%s/huggingface/hub", home_cache);
+    } else if (home && *home) {
+        text_printf(folders, ":%s/.cache/huggingface/hub", home);
+    }
 }
 
 int main(int argc, char **argv)
@@ -252,6 +271,7 @@ int main(int argc, char **argv)
     text_printf(&data_folder, "?data.folder=%s", data ? data : "");
     text_printf(&model_folders, "%s%s%s", models ? models : "", models && *models ? ":" : "",
                 TINYLORA_MODELS_DIR);
+    add_hub(&model_folders, home_cache, home);
     if (cache) {
         text_add(&cache_folder, cache);
     } else if (home_cache && *home_cache) {
@@ -278,6 +298,7 @@ int main(int argc, char **argv)
     if (status && error.message[0]) {
         fprintf(stderr, "tinylora: %s\n", error.message);
     }
+    model_lock_free(cli.lock);
     text_release(&model_folders);
     text_release(&cache_folder);
     text_release(&data_folder);

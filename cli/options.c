@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "experiments/model_lock.h"
 #include "experiments/nearest.h"
 
 enum { MAX_NAMES = 64 };
@@ -99,6 +100,7 @@ bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Err
         {"--output", OPTION_TEXT, &format, 0, 0},
         {"--quiet", OPTION_FLAG, &cli->quiet, 0, 0},
         {"-q", OPTION_FLAG, &cli->quiet, 0, 0},
+        {"--locked", OPTION_FLAG, &cli->locked, 0, 0},
     };
     *status = STATUS_OK;
     for (size_t j = 0; j < sizeof globals / sizeof globals[0]; j++) {
@@ -130,8 +132,8 @@ bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Err
 static Status unknown_option(const Option *options, size_t n_options, const char *word,
                              Error *error)
 {
-    static const char *const globals[] = {"--db",    "--threads", "--output",
-                                          "--quiet", "--help",    "--max-time"};
+    static const char *const globals[] = {"--db",   "--threads",  "--output", "--quiet",
+                                          "--help", "--max-time", "--locked"};
     const char *names[MAX_NAMES];
     size_t n = 0;
     for (; n < n_options && n < MAX_NAMES / 2; n++) {
@@ -199,7 +201,8 @@ Status options_parse(Cli *cli, const Option *options, size_t n_options, int argc
     if (n < n_required) {
         return error_set(error, STATUS_USAGE, "an argument is missing");
     }
-    return STATUS_OK;
+    return cli->locked && !cli->lock ? model_lock_open(&cli->lock, MODEL_LOCK, cli->models, error)
+                                     : STATUS_OK;
 }
 
 void options_add_data(OptionList *overrides, const Cli *cli)

@@ -6,6 +6,7 @@
 #include "cli/options.h"
 #include "cli/table.h"
 #include "cli/world.h"
+#include "experiments/model_lock.h"
 #include "experiments/runner.h"
 
 static Status check_method(const Config *config, const char *method, const Cell *cells, size_t n,
@@ -117,6 +118,9 @@ Status cli_train(Cli *cli, const char *method, int argc, char **argv, Error *err
                     : config_read(&config, path, overrides.values, overrides.n, cli->models, error);
     status = status ? status : cells_open(&cells, &n, config, cli->models, cli->db, error);
     status = status ? status : check_method(config, method, cells, n, error);
+    for (size_t i = 0; i < n && !status; i++) {
+        status = model_lock_check(cli->lock, cells[i].directory, error);
+    }
     if (!status && dry_run) {
         status = runner_states(cells, n, cli->db, error);
         status = status ? status : print_cells(cli, cells, n, error);

@@ -228,4 +228,5 @@ const Verb verb_eval = {
             "  tinylora eval --model ../Qwen2.5-0.5B --task gsm8k --data ~/data --greedy\n"
             "  tinylora eval experiments/presets/budget13-lr.json --chosen -o md\n",
     .run = run,
+    .audited = true,
 };

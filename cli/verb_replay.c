@@ -101,4 +101,5 @@ const Verb verb_replay = {
         "  tinylora replay 3f2a\n"
         "  tinylora replay 3f2a --steps 5 -o json\n",
     .run = run,
+    .audited = true,
 };

@@ -210,4 +210,5 @@ const Verb verb_scan = {
         "  tinylora scan experiments/presets/abacus-surface.json\n"
         "  tinylora scan mine.json --set scan.directions=pca --set scan.run=3f2a\n",
     .run = run,
+    .audited = true,
 };

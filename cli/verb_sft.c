@@ -22,4 +22,5 @@ const Verb verb_sft = {
             "  tinylora sft my.json --set optimizer.lr=1e-4\n"
             "  tinylora --db /data/results.db --max-time 3600 sft my.json\n",
     .run = run,
+    .audited = true,
 };

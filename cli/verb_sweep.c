@@ -25,4 +25,5 @@ const Verb verb_sweep = {
             "  tinylora sweep experiments/presets/budget13-lr.json --set sweep.seed=[1,2,3] "
             "--dry-run\n",
     .run = run,
+    .audited = true,
 };

@@ -180,7 +180,8 @@ void cli_world_init(CliWorld *world, const Cli *cli)
                            .environment = text_string(&world->environment),
                            .n_threads = cli->n_threads,
                            .models = cli->models,
-                           .cache = cli->cache};
+                           .cache = cli->cache,
+                           .lock = cli->lock};
 }
 
 void cli_world_release(CliWorld *world)

@@ -20,6 +20,9 @@ static Status system_error(Error *error, const char *path, const char *what)
 Status file_open(int *fd, size_t *n_bytes, const char *path, Error *error)
 {
     int opened = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (opened < 0 && errno == ENOENT && file_exists(path)) {
+        return error_set(error, STATUS_REFUSED, "%s: is a link to nothing", path);
+    }
     if (opened < 0) {
         return system_error(error, path, "cannot be opened");
     }
@@ -82,6 +85,25 @@ Status file_read(char **bytes, size_t *n, const char *path, size_t max_bytes, Er
     return STATUS_OK;
 }
 
+Status file_real_path(char real[FILE_PATH_MAX], int fd, const char *path, Error *error)
+{
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, real, FILE_PATH_MAX - 1);
+    if (n > 0) {
+        real[n] = 0;
+        return STATUS_OK;
+    }
+    char *whole = realpath(path, NULL); /* no /proc here */
+    if (!whole || strlen(whole) >= FILE_PATH_MAX) {
+        free(whole);
+        return system_error(error, path, "cannot be followed");
+    }
+    strcpy(real, whole);
+    free(whole);
+    return STATUS_OK;
+}
+
 bool file_exists(const char *path)
 {
     struct stat info;
@@ -138,8 +160,11 @@ const char *file_disguise(const void *bytes, size_t n)
         const char *start, *name;
     } disguises[] = {
         {"version https://git-lfs", "is a git-lfs pointer, not the file itself (run git lfs pull)"},
-        {"<!doctype", "is an HTML page, not the file itself"},
-        {"<html", "is an HTML page, not the file itself"},
+        {"<!doctype", "is an HTML page, not the file itself (a failed download?)"},
+        {"<html", "is an HTML page, not the file itself (a failed download?)"},
+        {"Entry not found", "is what a server says of a file that it has not"},
+        {"Invalid username or password", "is what a server says of a file that wants a login"},
+        {"Access to model ", "is what a server says of a file that wants a login"},
         {"PK\x03\x04", "is a zip archive (perhaps a PyTorch file), which is never opened"},
         {"\x80\x02", "is a Python pickle, which is never opened"},
         {"GGUF", "is a GGUF file"},

@@ -14,6 +14,8 @@ Status file_open(int *fd, size_t *n_bytes, const char *path, Error *error);
 /* bytes: (n + 1) malloc'ed, a NUL after the last. Errors: as file_open; STATUS_REFUSED above
  * max_bytes. */
 Status file_read(char **bytes, size_t *n, const char *path, size_t max_bytes, Error *error);
+/* The real path of what is open at fd, all links followed. path: as it was opened, for messages. */
+Status file_real_path(char real[FILE_PATH_MAX], int fd, const char *path, Error *error);
 bool file_exists(const char *path); /* anything of that name, a dangling link too */
 bool directory_exists(const char *path);
 /* A folder with at least one entry, or something that is no folder. */

@@ -70,6 +70,11 @@ const Json *json_root(const JsonDocument *document)
     return &document->root;
 }
 
+const char *json_sha256(const JsonDocument *document)
+{
+    return document->sha256;
+}
+
 JsonKind json_kind(const Json *value)
 {
     return value ? (JsonKind)value->kind : JSON_NULL;

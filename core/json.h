@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/sha256.h"
 #include "core/status.h"
 #include "core/text.h"
 
@@ -28,8 +29,13 @@ typedef struct Json Json; /* a value inside a document; lives as long as it */
 Status json_parse(JsonDocument **document, const char *text, size_t n, Error *error);
 /* Reads a whole file of at most max_bytes. Message starts with the path. */
 Status json_read(JsonDocument **document, const char *path, size_t max_bytes, Error *error);
+/* The grammar alone, of a whole file: a key that is there twice is no error. sha256: of the bytes
+ * that were parsed. */
+Status json_check(char sha256[SHA256_HEX_SIZE], const char *path, size_t max_bytes, Error *error);
 void json_free(JsonDocument *document);
 const Json *json_root(const JsonDocument *document);
+/* Of the bytes that were parsed, in hex, where json_read read them; else "". */
+const char *json_sha256(const JsonDocument *document);
 
 JsonKind json_kind(const Json *value); /* value may be NULL: JSON_NULL */
 const char *json_kind_name(JsonKind kind);

@@ -13,6 +13,9 @@
 #include "core/unicode.h"
 
 enum { MAX_DEPTH = 64, ARENA_BLOCK = 1 << 18 };
+/* Of the tree, and of its open part. A tree may have 40 times the bytes of its text; the largest
+ * real one, a tokenizer of 262144 tokens, has 120 MB. */
+static const size_t MAX_TREE = (size_t)256 << 20;
 
 typedef struct {
     JsonDocument *document;
@@ -20,6 +23,7 @@ typedef struct {
     const char *line_start;
     uint32_t line;
     int depth;
+    bool any_keys; /* a key may be there twice */
     Member *stack; /* children of the arrays and objects that are open */
     size_t n_stack, stack_capacity;
     Error *error;
@@ -33,6 +37,9 @@ static Status refuse(const Parser *parser, const char *rule)
 
 static Status no_memory(const Parser *parser, size_t n)
 {
+    if (n > MAX_TREE || parser->document->taken + n > MAX_TREE) {
+        return refuse(parser, "the values so far take 256 MiB of memory, more are not read");
+    }
     return error_set(parser->error, STATUS_FAILED, "no memory for %.3f GiB of JSON",
                      (double)n / 0x1p30);
 }
@@ -40,6 +47,10 @@ static Status no_memory(const Parser *parser, size_t n)
 static void *arena_take(JsonDocument *document, size_t n)
 {
     n = (n + 15) & ~(size_t)15;
+    if (n > MAX_TREE || document->taken + n > MAX_TREE) {
+        return NULL;
+    }
+    document->taken += n;
     Block *block = document->blocks;
     if (!block || block->capacity - block->used < n) {
         size_t capacity = n > ARENA_BLOCK / 4 ? n : ARENA_BLOCK;
@@ -273,7 +284,9 @@ static Status push(Parser *parser, const Member *child)
 {
     if (parser->n_stack == parser->stack_capacity) {
         size_t capacity = parser->stack_capacity ? 2 * parser->stack_capacity : 64;
-        Member *stack = realloc(parser->stack, capacity * sizeof *stack);
+        Member *stack = capacity * sizeof *stack > MAX_TREE
+                            ? NULL
+                            : realloc(parser->stack, capacity * sizeof *stack);
         if (!stack) {
             return no_memory(parser, capacity * sizeof *stack);
         }
@@ -312,7 +325,7 @@ static Status close_object(Parser *parser, Json *value, size_t base)
         for (size_t j = 0; !table && j < i; j++) {
             found = found || strcmp(members[j].key, members[i].key) == 0;
         }
-        if (found) {
+        if (found && !parser->any_keys) {
             return error_set(parser->error, STATUS_REFUSED,
                              "line %u: key \"%.100s\" is there twice", members[i].value.line,
                              members[i].key);
@@ -435,7 +448,8 @@ static Status parse_whole(Parser *parser)
 }
 
 /* Takes text (malloc'ed) over, also on failure. */
-static Status parse_owned(JsonDocument **document, char *text, size_t n, Error *error)
+static Status parse_owned(JsonDocument **document, char *text, size_t n, bool any_keys,
+                          Error *error)
 {
     JsonDocument *fresh = calloc(1, sizeof *fresh);
     if (!fresh) {
@@ -448,6 +462,7 @@ static Status parse_owned(JsonDocument **document, char *text, size_t n, Error *
                      .end = text + n,
                      .line_start = text,
                      .line = 1,
+                     .any_keys = any_keys,
                      .error = error};
     Status status = parse_whole(&parser);
     free(parser.stack);
@@ -469,17 +484,39 @@ Status json_parse(JsonDocument **document, const char *text, size_t n, Error *er
     if (n) {
         memcpy(copy, text, n);
     }
-    return parse_owned(document, copy, n, error);
+    return parse_owned(document, copy, n, false, error);
 }
 
-Status json_read(JsonDocument **document, const char *path, size_t max_bytes, Error *error)
+static Status read_document(JsonDocument **document, const char *path, size_t max_bytes,
+                            bool any_keys, Error *error)
 {
-    char *text;
+    char *text, sha256[SHA256_HEX_SIZE];
     size_t n;
     Status status = file_read(&text, &n, path, max_bytes, error);
     if (status != STATUS_OK) {
         return status;
     }
-    status = parse_owned(document, text, n, error);
-    return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
+    sha256_bytes(sha256, text, n); /* before strings are unescaped in place */
+    status = parse_owned(document, text, n, any_keys, error);
+    if (status != STATUS_OK) {
+        return error_context(error, status, "%s", path);
+    }
+    memcpy((*document)->sha256, sha256, sizeof sha256);
+    return STATUS_OK;
+}
+
+Status json_read(JsonDocument **document, const char *path, size_t max_bytes, Error *error)
+{
+    return read_document(document, path, max_bytes, false, error);
+}
+
+Status json_check(char sha256[SHA256_HEX_SIZE], const char *path, size_t max_bytes, Error *error)
+{
+    JsonDocument *document;
+    Status status = read_document(&document, path, max_bytes, true, error);
+    if (status == STATUS_OK) {
+        memcpy(sha256, document->sha256, SHA256_HEX_SIZE);
+        json_free(document);
+    }
+    return status;
 }

@@ -35,6 +35,8 @@ struct JsonDocument {
     char *text;
     Block *blocks;
     Json root;
+    size_t taken; /* bytes of the tree, of at most MAX_TREE */
+    char sha256[SHA256_HEX_SIZE];
 };
 
 uint32_t json_hash_key(const char *key, size_t n);

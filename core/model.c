@@ -229,17 +229,13 @@ void model_free(Model *model)
     free(model);
 }
 
-Status model_identity(Model *model, Error *error)
+void model_identity(Model *model)
 {
-    char path[sizeof model->path + 64];
-    Status status = STATUS_OK;
     safetensors_sha256(model->weights_sha256, model->file);
     model->tokenizer_sha256[0] = 0;
     if (model->tokenizer) {
-        snprintf(path, sizeof path, "%s/tokenizer.json", model->path);
-        status = sha256_file(model->tokenizer_sha256, path, error);
+        memcpy(model->tokenizer_sha256, tokenizer_sha256(model->tokenizer), SHA256_HEX_SIZE);
     }
-    return status;
 }
 
 size_t model_offset(const Model *model, ModelPart part, int layer, Role role)

@@ -52,8 +52,8 @@ typedef struct Model {
 Status model_open(Model **model, const char *directory, int n_threads, Error *error);
 void model_free(Model *model);
 
-/* Fill weights_sha256 and tokenizer_sha256 (reads the whole file once). */
-Status model_identity(Model *model, Error *error);
+/* Fill weights_sha256 (reads the mapped weights once) and tokenizer_sha256. */
+void model_identity(Model *model);
 
 /* A private f32 copy of all weights, trainable, packed anew by model_update after each change of model->trainable. */
 Status model_make_trainable(Model *model, Error *error);

@@ -346,6 +346,7 @@ static Status read_generation_config(ModelConfig *config, const char *config_pat
     } else {
         status = read_eos(config, json_root(document), error);
     }
+    memcpy(config->generation_sha256, json_sha256(document), SHA256_HEX_SIZE);
     json_free(document);
     return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
 }
@@ -372,6 +373,7 @@ Status model_config_read(ModelConfig *config, const char *path, Error *error)
     }
     ModelConfig fresh = {.bos_id = -1};
     status = read_root(&fresh, json_root(document), error);
+    memcpy(fresh.sha256, json_sha256(document), SHA256_HEX_SIZE);
     json_free(document);
     if (status != STATUS_OK) {
         return error_context(error, status, "%s", file);

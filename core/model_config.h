@@ -41,7 +41,9 @@ typedef struct {
     int32_t bos_id;  /* -1 none */
     int32_t eos_ids[8]; /* config.json, then generation_config.json beside it if present */
     int n_eos;
-    TensorType dtype; /* torch_dtype / dtype; what `model random` and pretrain write */
+    TensorType dtype;             /* torch_dtype / dtype; what `model random` and pretrain write */
+    char sha256[SHA256_HEX_SIZE]; /* of the bytes read: config.json, */
+    char generation_sha256[SHA256_HEX_SIZE]; /* and generation_config.json; "" without one */
 } ModelConfig;
 
 /* The seven linear layers of a block in named_modules order. */

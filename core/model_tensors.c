@@ -1,11 +1,14 @@
 /* The tensors a model of a config must have: roles, names, shapes, and the check of a file against
  * them. */
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/file.h"
+#include "core/hub.h"
 #include "core/model_config.h"
+#include "core/text.h"
 
 const char *role_name(Role role)
 {
@@ -207,6 +210,42 @@ Status model_weights_check(const ModelConfig *config, const SafeTensors *file, E
     return status;
 }
 
+/* What else the directory has instead. */
+static Status no_weights(const char *directory, Error *error)
+{
+    static const struct {
+        const char *end, *says;
+    } others[] = {
+        {".incomplete", "an unfinished download"},
+        {"adapter_model.safetensors", "an adapter; its base model is wanted"},
+        {".safetensors", "of another name than model.safetensors"},
+        {".gguf", "a GGUF file: name the file itself"},
+        {".bin", "a PyTorch pickle, which is never opened; it can be converted to safetensors"},
+        {".pth", "a PyTorch pickle, which is never opened; it can be converted to safetensors"},
+    };
+    Text says = {0};
+    size_t best = sizeof others / sizeof *others;
+    DIR *folder = opendir(directory);
+    for (struct dirent *entry; folder && (entry = readdir(folder)) != NULL;) {
+        for (size_t i = 0; i < best; i++) {
+            size_t n = strlen(entry->d_name), n_end = strlen(others[i].end);
+            if (n >= n_end && strcmp(entry->d_name + n - n_end, others[i].end) == 0) {
+                text_clear(&says);
+                text_printf(&says, ", but \"%.100s\", %s", entry->d_name, others[i].says);
+                best = i;
+            }
+        }
+    }
+    if (folder) {
+        closedir(folder);
+    }
+    hub_hint(&says, directory);
+    Status status = error_set(error, STATUS_REFUSED, "%s: has no model.safetensors%s", directory,
+                              text_string(&says));
+    text_release(&says);
+    return status;
+}
+
 Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error *error)
 {
     char index[FILE_PATH_MAX];
@@ -224,7 +263,7 @@ Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error
                          index);
     }
     if (!is_sharded && !file_exists(path)) {
-        return error_set(error, STATUS_REFUSED, "%s: has no model.safetensors", directory);
+        return no_weights(directory, error);
     }
     if (is_sharded) {
         strcpy(path, index);

@@ -3,6 +3,7 @@
  * are there, each in its shard. */
 #include "core/safetensors.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -11,7 +12,7 @@
 #include "core/safetensors_shard.h"
 #include "core/sha256.h"
 
-enum { MAX_INDEX_BYTES = 1 << 26, MAX_SHARDS = 4096 };
+enum { MAX_INDEX_BYTES = 1 << 26, MAX_SHARDS = 1024 };
 
 struct SafeTensors {
     Shard *shards;
@@ -19,6 +20,8 @@ struct SafeTensors {
     const Tensor **tensors; /* (n) shard by shard, each in order of offset */
     const Tensor **by_name; /* (n) */
     size_t n;
+    char *index; /* its name, without folder; NULL: one file */
+    char index_sha256[SHA256_HEX_SIZE];
 };
 
 static int by_name(const void *a, const void *b)
@@ -96,7 +99,7 @@ static Status read_shard_names(const char **names, size_t *n_names, const Json *
 static Status open_shards(SafeTensors *file, const char *index_path, const char **names,
                           size_t n_names, const Json *map, Error *error)
 {
-    char folder[FILE_PATH_MAX], path[FILE_PATH_MAX];
+    char folder[FILE_PATH_MAX], home[FILE_PATH_MAX], path[FILE_PATH_MAX];
     size_t n_folder =
         (size_t)(strrchr(index_path, '/') ? strrchr(index_path, '/') - index_path + 1 : 0);
     if (n_folder >= sizeof folder) {
@@ -104,6 +107,9 @@ static Status open_shards(SafeTensors *file, const char *index_path, const char 
     }
     memcpy(folder, index_path, n_folder);
     strcpy(folder + n_folder, n_folder ? "" : ".");
+    if (!realpath(folder, home)) {
+        return error_set(error, STATUS_FAILED, "%s: %s", folder, strerror(errno));
+    }
     file->shards = calloc(n_names, sizeof *file->shards);
     if (!file->shards) {
         return error_set(error, STATUS_FAILED, "no memory for %zu shards", n_names);
@@ -111,7 +117,7 @@ static Status open_shards(SafeTensors *file, const char *index_path, const char 
     for (size_t i = 0; i < n_names; i++) {
         Status status = path_join(path, folder, names[i], error);
         if (status == STATUS_OK) {
-            status = shard_open(&file->shards[i], path, error);
+            status = shard_open(&file->shards[i], path, home, error);
         }
         if (status != STATUS_OK) {
             return status;
@@ -196,7 +202,11 @@ static Status open_index(SafeTensors *file, const char *path, Error *error)
     if (status != STATUS_OK) {
         return status;
     }
-    status = read_index(file, path, json_root(index), error);
+    const char *slash = strrchr(path, '/');
+    file->index = strdup(slash ? slash + 1 : path);
+    memcpy(file->index_sha256, json_sha256(index), SHA256_HEX_SIZE);
+    status = file->index ? read_index(file, path, json_root(index), error)
+                         : error_set(error, STATUS_FAILED, "no memory");
     json_free(index);
     return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
 }
@@ -207,7 +217,7 @@ static Status open_single(SafeTensors *file, const char *path, Error *error)
     if (!file->shards) {
         return error_set(error, STATUS_FAILED, "%s: no memory", path);
     }
-    Status status = shard_open(&file->shards[0], path, error);
+    Status status = shard_open(&file->shards[0], path, NULL, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -238,6 +248,7 @@ void safetensors_close(SafeTensors *file)
     for (size_t i = 0; i < file->n_shards; i++) {
         shard_close(&file->shards[i]);
     }
+    free(file->index);
     free(file->shards);
     free(file->tensors);
     free(file->by_name);
@@ -286,17 +297,45 @@ void safetensors_forget(const SafeTensors *file, const Tensor *tensor)
     forget_pages(tensor->data, tensor->n_bytes);
 }
 
-void safetensors_sha256(char hex[SHA256_HEX_SIZE], const SafeTensors *file)
+static void hash_shard(Sha256 *state, const Shard *shard)
 {
     static const size_t PIECE = 1 << 24; /* so much of the file is in memory at a time */
+    for (size_t start = 0; start < shard->n_mapping; start += PIECE) {
+        size_t n = shard->n_mapping - start < PIECE ? shard->n_mapping - start : PIECE;
+        sha256_update(state, shard->mapping + start, n);
+        forget_pages(shard->mapping + start, n);
+    }
+}
+
+void safetensors_sha256(char hex[SHA256_HEX_SIZE], const SafeTensors *file)
+{
     Sha256 *all = sha256_new();
     for (size_t i = 0; i < file->n_shards; i++) {
-        const Shard *shard = &file->shards[i];
-        for (size_t start = 0; start < shard->n_mapping; start += PIECE) {
-            size_t n = shard->n_mapping - start < PIECE ? shard->n_mapping - start : PIECE;
-            sha256_update(all, shard->mapping + start, n);
-            forget_pages(shard->mapping + start, n);
-        }
+        hash_shard(all, &file->shards[i]);
     }
     sha256_finish(all, hex);
+}
+
+size_t safetensors_n_files(const SafeTensors *file)
+{
+    return file->n_shards + (file->index != NULL);
+}
+
+void safetensors_file(const SafeTensors *file, size_t i, const char **name,
+                      char sha256[SHA256_HEX_SIZE])
+{
+    if (file->index && i == 0) {
+        *name = file->index;
+        if (sha256) {
+            memcpy(sha256, file->index_sha256, SHA256_HEX_SIZE);
+        }
+        return;
+    }
+    const Shard *shard = &file->shards[i - (file->index != NULL)];
+    *name = shard->name;
+    if (sha256) {
+        Sha256 *state = sha256_new();
+        hash_shard(state, shard);
+        sha256_finish(state, sha256);
+    }
 }

@@ -37,6 +37,12 @@ const char *safetensors_metadata(const SafeTensors *file, const char *key);
 /* Tell the kernel that the pages of this tensor are not needed any more (they stay in the file). */
 void safetensors_forget(const SafeTensors *file, const Tensor *tensor);
 
+/* The files that were opened: the one, or the index (0) and its shards. */
+size_t safetensors_n_files(const SafeTensors *file);
+/* name: without folder, lives as long as file. sha256: of the bytes that were parsed and are
+ * mapped; NULL: not wanted. */
+void safetensors_file(const SafeTensors *file, size_t i, const char **name,
+                      char sha256[SHA256_HEX_SIZE]);
 /* SHA-256 of the bytes of the file, or of all shards in order of their names, one after another. */
 void safetensors_sha256(char hex[SHA256_HEX_SIZE], const SafeTensors *file);
 

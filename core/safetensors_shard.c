@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+#include "core/hub.h"
 
 static const uint64_t MAX_HEADER = 100000000; /* the format's own limit */
 
@@ -272,11 +275,53 @@ static Status read_header(Shard *shard, Error *error)
     return read_tensors(shard, (size_t)n_header, error);
 }
 
-static Status map_file(Shard *shard, const char *path, Error *error)
+/* A shard that is not there, or a link without its file, as unfinished downloads leave them. */
+static Status check_presence(const char *path, bool is_named, Error *error)
+{
+    char folder[FILE_PATH_MAX] = "";
+    const char *slash = strrchr(path, '/');
+    struct stat info;
+    if (stat(path, &info) == 0 || (errno != ENOENT && errno != ELOOP) ||
+        (!is_named && !file_exists(path))) {
+        return STATUS_OK; /* to be opened, or to fail with the system's words */
+    }
+    Text hint = {0};
+    if (slash && (size_t)(slash - path) < sizeof folder) {
+        memcpy(folder, path, (size_t)(slash - path));
+        hub_hint(&hint, folder);
+    }
+    Status status =
+        error_set(error, STATUS_REFUSED, "%s: %s%s", path,
+                  file_exists(path) ? "is a link to nothing" : "is missing", text_string(&hint));
+    text_release(&hint);
+    return status;
+}
+
+/* What is open at fd lies in its home. */
+static Status check_place(int fd, const char *path, const char *home, Error *error)
+{
+    char real[FILE_PATH_MAX];
+    Status status = file_real_path(real, fd, path, error);
+    if (status == STATUS_OK && !hub_link_stays(home, real)) {
+        status = error_set(error, STATUS_REFUSED,
+                           "%s: is a link that leaves the model directory, to %.400s", path, real);
+    }
+    return status;
+}
+
+static Status map_file(Shard *shard, const char *path, const char *home, Error *error)
 {
     int fd;
-    Status status = file_open(&fd, &shard->n_mapping, path, error);
+    Status status = check_presence(path, home != NULL, error);
+    if (status == STATUS_OK) {
+        status = file_open(&fd, &shard->n_mapping, path, error);
+    }
     if (status != STATUS_OK) {
+        return status;
+    }
+    status = home ? check_place(fd, path, home, error) : STATUS_OK;
+    if (status != STATUS_OK) {
+        close(fd);
         return status;
     }
     if (shard->n_mapping < 8) {
@@ -295,10 +340,15 @@ static Status map_file(Shard *shard, const char *path, Error *error)
     return status;
 }
 
-Status shard_open(Shard *shard, const char *path, Error *error)
+Status shard_open(Shard *shard, const char *path, const char *home, Error *error)
 {
     *shard = (Shard){0};
-    Status status = map_file(shard, path, error);
+    const char *slash = strrchr(path, '/');
+    shard->name = strdup(slash ? slash + 1 : path);
+    if (!shard->name) {
+        return error_set(error, STATUS_FAILED, "%s: no memory", path);
+    }
+    Status status = map_file(shard, path, home, error);
     if (status == STATUS_OK) {
         status = read_header(shard, error);
         if (status != STATUS_OK) {
@@ -317,6 +367,7 @@ void shard_close(Shard *shard)
         munmap(shard->mapping, shard->n_mapping);
     }
     json_free(shard->header);
+    free(shard->name);
     free(shard->tensors);
     *shard = (Shard){0};
 }

@@ -4,6 +4,7 @@
 #include "core/safetensors.h"
 
 typedef struct {
+    char *name;           /* of the file, without folder */
     JsonDocument *header; /* the names live in it */
     unsigned char *mapping;
     size_t n_mapping;
@@ -11,6 +12,7 @@ typedef struct {
     size_t n;
 } Shard;
 
-/* Errors: as safetensors_open, the path in front. */
-Status shard_open(Shard *shard, const char *path, Error *error);
+/* home: the real path of the folder that a link may not leave (core/hub.h), or NULL: it may lead
+ * anywhere. Errors: as safetensors_open, the path in front. */
+Status shard_open(Shard *shard, const char *path, const char *home, Error *error);
 void shard_close(Shard *shard); /* also of a shard that is all zeros */

@@ -52,6 +52,7 @@ Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error)
     } else {
         status = tokenizer_load(made, json_root(document), error);
     }
+    memcpy(made->sha256, json_sha256(document), sizeof made->sha256);
     json_free(document);
     if (status) {
         tokenizer_free(made);
@@ -59,6 +60,11 @@ Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error)
     }
     *tokenizer = made;
     return STATUS_OK;
+}
+
+const char *tokenizer_sha256(const Tokenizer *tokenizer)
+{
+    return tokenizer->sha256;
 }
 
 void tokenizer_free(Tokenizer *tokenizer)

@@ -33,6 +33,8 @@ enum {
  * pre-tokenizer. */
 Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error);
 void tokenizer_free(Tokenizer *tokenizer);
+/* Of the bytes of the file that was read, in hex. */
+const char *tokenizer_sha256(const Tokenizer *tokenizer);
 /* Appends to ids. text: (n) bytes. Errors, with nothing appended: STATUS_REFUSED for invalid UTF-8
  * and for a character or byte that the file has no token for. Ids are those of Hugging Face
  * `tokenizers` 0.23, but for combining marks whose order its NFC tables (older than Unicode 12) do

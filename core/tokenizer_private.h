@@ -98,6 +98,7 @@ typedef struct {
 } DecodeReplace;
 
 struct Tokenizer {
+    char sha256[SHA256_HEX_SIZE];
     int32_t n_ids;  /* largest id + 1 */
     size_t n_vocab; /* entries of model.vocab */
     uint8_t *flags; /* (n_ids) TOKEN_* */

@@ -4,9 +4,12 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/json.h"
 #include "core/model_config.h"
 #include "core/safetensors.h"
 #include "core/tokenizer.h"
+
+enum { MAX_JSON_BYTES = 1 << 28 };
 
 static const struct {
     const char *name;
@@ -17,6 +20,7 @@ static const struct {
     {"safetensors", VERIFY_SAFETENSORS},
     {"tokenizer", VERIFY_TOKENIZER},
     {"config", VERIFY_CONFIG},
+    {"json", VERIFY_JSON},
     {"dataset", VERIFY_DATASET},
 };
 
@@ -54,18 +58,43 @@ bool verify_kind_guess(VerifyKind *kind, const char *path)
     return true;
 }
 
-static Status verify_safetensors(const char *path, Error *error)
+static const char *name_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* files: may be NULL, here and below. */
+static Status list_weights(ModelFiles *files, const SafeTensors *file, Error *error)
+{
+    Status status = STATUS_OK;
+    for (size_t i = 0; files && i < safetensors_n_files(file) && status == STATUS_OK; i++) {
+        const char *name;
+        char sha256[SHA256_HEX_SIZE];
+        safetensors_file(file, i, &name, sha256);
+        status = model_files_add(files, name, sha256, error);
+        memcpy(files->weights_sha256, sha256, SHA256_HEX_SIZE);
+    }
+    if (files && safetensors_n_files(file) > 1) {
+        safetensors_sha256(files->weights_sha256, file);
+    }
+    return status;
+}
+
+static Status verify_safetensors(const char *path, ModelFiles *files, Error *error)
 {
     SafeTensors *file;
     Status status = safetensors_open(&file, path, error);
     if (status == STATUS_OK) {
+        status = list_weights(files, file, error);
         safetensors_close(file);
     }
     return status;
 }
 
 /* config: NULL, or the model's, whose vocabulary must have a place for every id. */
-static Status verify_tokenizer(const char *path, const ModelConfig *config, Error *error)
+static Status verify_tokenizer(const char *path, const ModelConfig *config, ModelFiles *files,
+                               Error *error)
 {
     Tokenizer *tokenizer;
     Status status = tokenizer_open(&tokenizer, path, error);
@@ -73,16 +102,34 @@ static Status verify_tokenizer(const char *path, const ModelConfig *config, Erro
         return status;
     }
     int32_t size = tokenizer_size(tokenizer);
-    tokenizer_free(tokenizer);
     if (config && size > config->vocab_size) {
-        return error_set(error, STATUS_REFUSED,
-                         "%s: has the id %d, the config's \"vocab_size\" is %d", path,
-                         (int)size - 1, config->vocab_size);
+        status =
+            error_set(error, STATUS_REFUSED, "%s: has the id %d, the config's \"vocab_size\" is %d",
+                      path, (int)size - 1, config->vocab_size);
     }
-    return STATUS_OK;
+    if (status == STATUS_OK && files) {
+        status = model_files_add(files, name_of(path), tokenizer_sha256(tokenizer), error);
+    }
+    tokenizer_free(tokenizer);
+    return status;
 }
 
-static Status verify_weights(const char *directory, const ModelConfig *config, Error *error)
+/* path: of the config, or of the directory that has it. */
+static Status verify_config(const char *path, ModelConfig *config, ModelFiles *files, Error *error)
+{
+    const char *name = directory_exists(path) ? "config.json" : name_of(path);
+    Status status = model_config_read(config, path, error);
+    if (status == STATUS_OK && files) {
+        status = model_files_add(files, name, config->sha256, error);
+    }
+    if (status == STATUS_OK && files && config->generation_sha256[0]) {
+        status = model_files_add(files, "generation_config.json", config->generation_sha256, error);
+    }
+    return status;
+}
+
+static Status verify_weights(const char *directory, const ModelConfig *config, ModelFiles *files,
+                             Error *error)
 {
     char path[FILE_PATH_MAX];
     SafeTensors *file;
@@ -97,32 +144,59 @@ static Status verify_weights(const char *directory, const ModelConfig *config, E
     if (status == STATUS_OK) {
         status = model_weights_check(config, file, error);
     }
+    if (status == STATUS_OK) {
+        status = list_weights(files, file, error);
+    }
     safetensors_close(file);
     return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
 }
 
-static Status verify_model(const char *directory, Error *error)
+/* Files that are not parsed here, but read by others. */
+static Status list_beside(const char *directory, ModelFiles *files, Error *error)
+{
+    Status status = STATUS_OK;
+    const char *name;
+    for (size_t i = 0; (name = model_file_beside(i)) != NULL && status == STATUS_OK; i++) {
+        char path[FILE_PATH_MAX], sha256[SHA256_HEX_SIZE];
+        status = path_join(path, directory, name, error);
+        if (status == STATUS_OK && file_exists(path)) {
+            status = sha256_file(sha256, path, error);
+            status = status == STATUS_OK ? model_files_add(files, name, sha256, error) : status;
+        }
+    }
+    return status;
+}
+
+static Status verify_model(const char *directory, ModelFiles *files, Error *error)
 {
     ModelConfig config;
     char tokenizer[FILE_PATH_MAX];
-    Status status = model_config_read(&config, directory, error);
+    Status status = verify_config(directory, &config, files, error);
     if (status == STATUS_OK) {
-        status = verify_weights(directory, &config, error);
+        status = verify_weights(directory, &config, files, error);
     }
     if (status == STATUS_OK) {
         status = path_join(tokenizer, directory, "tokenizer.json", error);
     }
     if (status == STATUS_OK && file_exists(tokenizer)) {
-        status = verify_tokenizer(tokenizer, &config, error);
+        status = verify_tokenizer(tokenizer, &config, files, error);
     }
-    return status;
+    return status == STATUS_OK && files ? list_beside(directory, files, error) : status;
 }
 
-Status verify_path(const char *path, VerifyKind kind, Error *error)
+static Status verify_json(const char *path, ModelFiles *files, Error *error)
+{
+    char sha256[SHA256_HEX_SIZE];
+    Status status = json_check(sha256, path, MAX_JSON_BYTES, error);
+    return status == STATUS_OK && files ? model_files_add(files, name_of(path), sha256, error)
+                                        : status;
+}
+
+Status verify_path(const char *path, VerifyKind kind, ModelFiles *files, Error *error)
 {
     ModelConfig config;
     if (directory_exists(path)) {
-        return verify_model(path, error);
+        return verify_model(path, files, error);
     }
     switch (kind) {
     case VERIFY_MODEL:
@@ -130,11 +204,13 @@ Status verify_path(const char *path, VerifyKind kind, Error *error)
                          file_exists(path) ? "is a file, a model directory was expected"
                                            : "there is no such directory");
     case VERIFY_SAFETENSORS:
-        return verify_safetensors(path, error);
+        return verify_safetensors(path, files, error);
     case VERIFY_TOKENIZER:
-        return verify_tokenizer(path, NULL, error);
+        return verify_tokenizer(path, NULL, files, error);
     case VERIFY_CONFIG:
-        return model_config_read(&config, path, error);
+        return verify_config(path, &config, files, error);
+    case VERIFY_JSON:
+        return verify_json(path, files, error);
     case VERIFY_DATASET:
         break;
     }

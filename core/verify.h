@@ -3,6 +3,7 @@
 #pragma once
 #include <stdbool.h>
 
+#include "core/model_files.h"
 #include "core/status.h"
 
 typedef enum {
@@ -10,15 +11,18 @@ typedef enum {
     VERIFY_SAFETENSORS, /* one file, by the rules of the format */
     VERIFY_TOKENIZER,   /* one tokenizer.json */
     VERIFY_CONFIG,      /* one config.json */
+    VERIFY_JSON,        /* one file, by the grammar of RFC 8259 alone: keys may be there twice */
     VERIFY_DATASET      /* rl/dataset.h checks these */
 } VerifyKind;
 
-/* name: "model" or "modeldir", "safetensors", "tokenizer", "config", "dataset". */
+/* name: "model" or "modeldir", "safetensors", "tokenizer", "config", "json", "dataset". */
 bool verify_kind_find(VerifyKind *kind, const char *name);
 /* What a path is by its name: a directory is a model, "*.safetensors", "*tokenizer*.json",
  * "*.jsonl", other "*.json". */
 bool verify_kind_guess(VerifyKind *kind, const char *path);
 
-/* A directory is checked whole, whatever the kind. Errors: STATUS_REFUSED with the path, the place
- * and the rule; STATUS_FAILED when something cannot be read; STATUS_USAGE for VERIFY_DATASET. */
-Status verify_path(const char *path, VerifyKind kind, Error *error);
+/* A directory is checked whole, whatever the kind. files: NULL, or a list that gets what was read,
+ * with hashes (which reads all of the weights once more). Errors: STATUS_REFUSED with the path, the
+ * place and the rule; STATUS_FAILED when something cannot be read; STATUS_USAGE for
+ * VERIFY_DATASET. */
+Status verify_path(const char *path, VerifyKind kind, ModelFiles *files, Error *error);

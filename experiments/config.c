@@ -1,5 +1,6 @@
 /* Walks a config's JSON against the table of settings. Every refusal names file, line, key path and
  * rule. */
+#include "core/hub.h"
 #include "experiments/config_private.h"
 
 #include <stdio.h>
@@ -7,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/hub.h"
 #include "experiments/adapter_settings.h"
 #include "experiments/known_task.h"
 #include "experiments/nearest.h"
@@ -83,7 +85,8 @@ static Status place_path(const Config *config, const Setting *setting, char *fie
         return STATUS_OK;
     }
     Status status = join(inside, config->folder, field, error);
-    bool name = setting->kind == SETTING_MODEL && !strchr(field, '/'); /* of an embedded model? */
+    /* Of an embedded model, or of one in Hugging Face's cache? */
+    bool name = setting->kind == SETTING_MODEL && (!strchr(field, '/') || hub_is_name(field));
     if (status || (name && !exists(inside)) ||
         (from_override && !exists(inside) && exists(field))) {
         return status;
@@ -460,6 +463,17 @@ Status model_find(char directory[CONFIG_PATH], const char *name, const char *mod
             return STATUS_OK;
         }
         folder += n + (folder[n] == ':');
+    }
+    if (hub_is_name(name)) {
+        char snapshot[FILE_PATH_MAX];
+        Status status = hub_find(snapshot, name, models, error);
+        if (!status && strlen(snapshot) >= CONFIG_PATH) {
+            return error_set(error, STATUS_USAGE, "model \"%s\": path too long", name);
+        }
+        if (!status) {
+            strcpy(directory, snapshot);
+        }
+        return status;
     }
     return error_set(
         error, STATUS_REFUSED,

@@ -53,7 +53,8 @@ Status config_apply(const Config *config, RunSpec *spec, const char *path, const
 Status config_settle(const Config *config, RunSpec *spec, Error *error);
 
 /* The directory of a model: the name itself when it is one, else a name in one of the folders of
- * `models`. Errors: STATUS_USAGE listing where it was looked for. */
+ * `models`, else what Hugging Face's cache in one of them has under ORG/NAME (core/hub.h). Errors:
+ * STATUS_USAGE for a name too long, STATUS_REFUSED saying where it was looked for. */
 Status model_find(char directory[CONFIG_PATH], const char *name, const char *models, Error *error);
 
 /* The whole as JSON: one nested object, indented, sweep included when config is not NULL. */

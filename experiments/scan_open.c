@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "experiments/cell.h"
+#include "experiments/model_lock.h"
 #include "experiments/scan_settings.h"
 #include "experiments/scan_work.h"
 #include "results/frame.h"
@@ -242,6 +243,7 @@ static Status open_inputs(Scan *scan, InputHashes *hashes, char rows_sha256[SHA2
 {
     RunSpec *spec = &scan->spec;
     Status status = model_find(scan->directory, spec->model, scan->world->models, error);
+    status = status ? status : model_lock_check(scan->world->lock, scan->directory, error);
     status = status ? status : model_config_read(&scan->model, scan->directory, error);
     status = status ? status : path_make_absolute(spec->data.train, "data.train", error);
     if (!status && strcmp(spec->model, scan->directory) == 0) { /* not an embedded model's name */

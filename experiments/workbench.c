@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "experiments/model_lock.h"
+
 void workbench_init(Workbench *bench, const World *world)
 {
     memset(bench, 0, sizeof *bench);
@@ -34,6 +36,31 @@ void workbench_release(Workbench *bench)
     workbench_forget(bench);
 }
 
+/* What was parsed is what was pinned. */
+static Status confirm(const ModelLock *lock, const Model *model, const char *directory,
+                      Error *error)
+{
+    const ModelConfig *config = &model->config;
+    Status status = model_lock_confirm(lock, directory, "config.json", config->sha256, error);
+    if (!status && config->generation_sha256[0]) {
+        status = model_lock_confirm(lock, directory, "generation_config.json",
+                                    config->generation_sha256, error);
+    }
+    if (!status && model->tokenizer) {
+        status =
+            model_lock_confirm(lock, directory, "tokenizer.json", model->tokenizer_sha256, error);
+    }
+    size_t n = lock ? safetensors_n_files(model->file) : 0;
+    for (size_t i = 0; i < n && !status; i++) {
+        const char *name;
+        char sha256[SHA256_HEX_SIZE];
+        safetensors_file(model->file, i, &name, n == 1 ? NULL : sha256);
+        status = model_lock_confirm(lock, directory, name, n == 1 ? model->weights_sha256 : sha256,
+                                    error);
+    }
+    return status;
+}
+
 Status workbench_model(Workbench *bench, const char *directory, Error *error)
 {
     if (bench->model && strcmp(bench->directory, directory) == 0) {
@@ -41,8 +68,12 @@ Status workbench_model(Workbench *bench, const char *directory, Error *error)
     }
     workbench_forget(bench);
     int n_threads = bench->world->n_threads;
-    Status status = model_open(&bench->model, directory, n_threads, error);
-    status = status ? status : model_identity(bench->model, error);
+    Status status = model_lock_check(bench->world->lock, directory, error);
+    status = status ? status : model_open(&bench->model, directory, n_threads, error);
+    if (!status) {
+        model_identity(bench->model);
+        status = confirm(bench->world->lock, bench->model, directory, error);
+    }
     status = status ? status : engine_new(&bench->engine, bench->model, n_threads, 0, error);
     if (status) {
         workbench_forget(bench);

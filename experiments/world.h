@@ -31,6 +31,7 @@ typedef struct {
     int64_t pid;
     const char *environment; /* JSON: kernels, threads, versions */
     int n_threads;
-    const char *models; /* folders of embedded models, divided by ':' */
-    const char *cache;  /* folder of cached factors; NULL: none */
+    const char *models;     /* folders of embedded models, divided by ':' */
+    const char *cache;      /* folder of cached factors; NULL: none */
+    struct ModelLock *lock; /* what models must be (model_lock.h); NULL: anything */
 } World;

@@ -165,6 +165,7 @@ Status store_metric_values(Store *store, const char *run_id, const char *key, in
 /* The reason why a run failed or was cancelled becomes an event of its last step too. */
 Status store_run_end(Store *store, const char *run_id, RunState state, const char *reason,
                      double objective, double objective_se, double now_s, Error *error);
+/* run_id NULL: of no run; step -1: of no step. */
 Status store_event(Store *store, const char *run_id, int64_t step, const char *kind,
                    const char *message, double now_s, Error *error);
 

@@ -143,7 +143,7 @@ static void wrong_use_of_the_cache_profile_is_told(void **state)
 static void a_stop_ends_the_measuring_process_too(void **state)
 {
     (void)state;
-    check(4, "stopped: a profile keeps nothing",
+    check(4, "stopped: nothing is kept",
           "--max-time 0.01 profile kv-cache --model abacus --new 128");
 }
 
@@ -208,7 +208,7 @@ static void wrong_use_of_techniques_is_told(void **state)
     check(2, "--tokens", "profile techniques --model abacus --tokens 1");
     check(2, "--sequences", "profile techniques --model abacus --sequences 0");
     check(3, "no such directory", "profile techniques --model nowhere");
-    check(4, "stopped: a profile keeps nothing",
+    check(4, "stopped: nothing is kept",
           "--max-time 0.01 profile techniques --model abacus --steps 100");
 }
 
@@ -276,7 +276,7 @@ static void wrong_use_of_memory_is_told(void **state)
     check(2, "profile memory: rows of 257 tokens: the model's context is 256",
           "profile memory --model abacus --sequences 1 --tokens 257");
     check(3, "no such directory", "profile memory --model nowhere");
-    check(4, "stopped: a profile keeps nothing", "--max-time 0.001 profile memory --model abacus");
+    check(4, "stopped: nothing is kept", "--max-time 0.001 profile memory --model abacus");
 }
 
 int main(void)

@@ -148,7 +148,8 @@ static void files_in_disguise_are_recognised(void **state)
 {
     (void)state;
     assert_string_equal(file_disguise("GGUF\3\0", 6), "is a GGUF file");
-    assert_string_equal(file_disguise("<HTML>", 6), "is an HTML page, not the file itself");
+    assert_string_equal(file_disguise("<HTML>", 6),
+                        "is an HTML page, not the file itself (a failed download?)");
     assert_null(file_disguise("<htm", 4));
     assert_null(file_disguise("", 0));
 }

@@ -57,7 +57,7 @@ static void every_broken_rule_is_named_with_its_place(void **state)
         {"[\"abc", "line 1, column 6: a string does not end"},
         {"[\n{\"k\": 1,\n\"\\u006b\": 2}]", "line 3: key \"k\" is there twice"},
         {"\xef\xbb\xbf{}", "not JSON: starts with a UTF-8 byte order mark"},
-        {"<!DOCTYPE html>", "not JSON: is an HTML page, not the file itself"},
+        {"<!DOCTYPE html>", "not JSON: is an HTML page, not the file itself (a failed download?)"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         JsonDocument *document = NULL;
@@ -255,6 +255,41 @@ static void files_are_named_in_the_message(void **state)
     unlink(path);
 }
 
+/* Forty bytes of tree a byte of text: [0,0,0...] of a hostile header ends at 256 MiB. */
+static void a_tree_that_grows_beyond_its_text_is_refused(void **state)
+{
+    (void)state;
+    size_t n = (size_t)20 << 20;
+    char *text = malloc(n);
+    assert_non_null(text);
+    for (size_t i = 0; i < n; i++) {
+        text[i] = i == 0 ? '[' : i % 2 ? '0' : ',';
+    }
+    JsonDocument *document = NULL;
+    Error error = {0};
+    assert_int_equal(json_parse(&document, text, n, &error), STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "the values so far take 256 MiB of memory"));
+    free(text);
+}
+
+/* The hash is of the bytes as they lie in the file, though strings are unescaped in place. */
+static void a_document_knows_the_hash_of_its_file(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\\n\": \"\\u0041\"}";
+    char path[] = "test_core_json.tmp", sha256[SHA256_HEX_SIZE];
+    JsonDocument *document = NULL;
+    assert_int_equal(file_write(path, text, sizeof text - 1, NULL), STATUS_OK);
+    assert_int_equal(json_read(&document, path, 100, NULL), STATUS_OK);
+    sha256_bytes(sha256, text, sizeof text - 1);
+    assert_string_equal(json_sha256(document), sha256);
+    json_free(document);
+    document = parse("1");
+    assert_string_equal(json_sha256(document), "");
+    json_free(document);
+    unlink(path);
+}
+
 /* The free cases: everything that is not clean UTF-8 or nests too deep is refused, every number is
  * kept as text. */
 static const char *const free_but_accepted[] = {
@@ -265,7 +300,7 @@ static const char *const free_but_accepted[] = {
     "i_number_too_big_pos_int.json",     "i_number_very_big_negative_int.json",
 };
 
-/* The suite calls them valid; our own rule refuses a key that is there twice. */
+/* Valid by the grammar; the rule of the second layer refuses a key that is there twice. */
 static const char *const valid_but_refused[] = {
     "y_object_duplicated_key.json",
     "y_object_duplicated_key_and_value.json",
@@ -281,13 +316,14 @@ static bool is_among(const char *name, const char *const *list, size_t n)
     return false;
 }
 
-static bool expected_to_be_accepted(const char *name)
+/* grammar: by json_check, to which a key may be there twice; else by json_read. */
+static bool expected_to_be_accepted(const char *name, bool grammar)
 {
     if (name[0] == 'i') {
         return is_among(name, free_but_accepted,
                         sizeof free_but_accepted / sizeof *free_but_accepted);
     }
-    return name[0] == 'y' && !is_among(name, valid_but_refused, 2);
+    return name[0] == 'y' && (grammar || !is_among(name, valid_but_refused, 2));
 }
 
 static void json_test_suite_has_no_wrong_verdict(void **state)
@@ -309,7 +345,10 @@ static void json_test_suite_has_no_wrong_verdict(void **state)
         Status status = json_read(&document, path, 1 << 20, &error);
         bool accepted = status == STATUS_OK;
         n_cases++;
-        if (accepted != expected_to_be_accepted(entry->d_name) ||
+        char sha256[SHA256_HEX_SIZE];
+        bool valid = json_check(sha256, path, 1 << 20, NULL) == STATUS_OK;
+        if (accepted != expected_to_be_accepted(entry->d_name, false) ||
+            valid != expected_to_be_accepted(entry->d_name, true) ||
             (!accepted && status != STATUS_REFUSED)) {
             n_wrong++;
             print_error("%s: %s %s\n", entry->d_name, accepted ? "accepted" : "refused",
@@ -333,6 +372,8 @@ int main(void)
         cmocka_unit_test(large_objects_are_indexed),
         cmocka_unit_test(cut_and_bent_texts_never_crash),
         cmocka_unit_test(files_are_named_in_the_message),
+        cmocka_unit_test(a_tree_that_grows_beyond_its_text_is_refused),
+        cmocka_unit_test(a_document_knows_the_hash_of_its_file),
         cmocka_unit_test(json_test_suite_has_no_wrong_verdict),
     };
     if (chdir(BUILD_DIR) != 0) { /* temporary files go there */

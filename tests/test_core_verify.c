@@ -80,7 +80,7 @@ static bool is_right(const Json *item, const char *root)
         strcpy(path, FOLDER);
     }
     Error error = {0};
-    Status status = verify_path(path, kind, &error);
+    Status status = verify_path(path, kind, NULL, &error);
     bool right = strcmp(expected, "accept") == 0
                      ? status == STATUS_OK
                      : status == STATUS_REFUSED && strstr(error.message, path);
@@ -143,14 +143,14 @@ static void what_cannot_be_checked_is_said(void **state)
 {
     (void)state;
     Error error = {0};
-    assert_int_equal(verify_path("/nonexistent", VERIFY_MODEL, &error), STATUS_FAILED);
+    assert_int_equal(verify_path("/nonexistent", VERIFY_MODEL, NULL, &error), STATUS_FAILED);
     assert_string_equal(error.message, "/nonexistent: there is no such directory");
-    assert_int_equal(verify_path(SOURCE_DIR "/CMakeLists.txt", VERIFY_MODEL, &error),
+    assert_int_equal(verify_path(SOURCE_DIR "/CMakeLists.txt", VERIFY_MODEL, NULL, &error),
                      STATUS_REFUSED);
     assert_string_equal(error.message,
                         SOURCE_DIR "/CMakeLists.txt: is a file, a model directory was expected");
-    assert_int_equal(verify_path("x.jsonl", VERIFY_DATASET, &error), STATUS_USAGE);
-    assert_int_equal(verify_path(SOURCE_DIR "/tests", VERIFY_MODEL, &error), STATUS_REFUSED);
+    assert_int_equal(verify_path("x.jsonl", VERIFY_DATASET, NULL, &error), STATUS_USAGE);
+    assert_int_equal(verify_path(SOURCE_DIR "/tests", VERIFY_MODEL, NULL, &error), STATUS_REFUSED);
     assert_string_equal(error.message, SOURCE_DIR "/tests: has no config.json, so it is no model");
 }
 
@@ -159,13 +159,13 @@ static void ids_beyond_the_vocabulary_are_refused(void **state)
     (void)state;
     char model[4096];
     shared_path(model, "data/models/stories260k");
-    assert_int_equal(verify_path(model, VERIFY_MODEL, NULL), STATUS_OK);
+    assert_int_equal(verify_path(model, VERIFY_MODEL, NULL, NULL), STATUS_OK);
     char other[4096], tokenizer[FILE_PATH_MAX];
     shared_path(other, "data/tokenizers/llama2/tokenizer.json");
     assert_int_equal(path_join(tokenizer, FOLDER, "tokenizer.json", NULL), STATUS_OK);
     pair(model, other, VERIFY_TOKENIZER);
     Error error = {0};
-    assert_int_equal(verify_path(FOLDER, VERIFY_MODEL, &error), STATUS_REFUSED);
+    assert_int_equal(verify_path(FOLDER, VERIFY_MODEL, NULL, &error), STATUS_REFUSED);
     assert_string_equal(error.message, "test_core_verify.tmp/tokenizer.json: has the id 31999, the "
                                        "config's \"vocab_size\" is 512");
     remove_folder();
