@@ -382,8 +382,9 @@ const Verb verb_chat = {
         "input's\n"
         "end ends. With an adapter each question has two answers. With -o json a line a turn.\n\n"
         "  --system S        the system message\n"
-        "  --template T      chatml, qwen2.5, smollm2, llama3, llama2, plain, or a text with\n"
-        "                    {question}; the model's own unless given. Without a chat template\n"
+        "  --template T      chatml, qwen2.5, qwen3, smollm2, llama3, llama2, plain, or a text\n"
+        "                    with {question}; the model's own unless given. Without a chat "
+        "template\n"
         "                    each question stands alone\n" USE_HELP SAMPLING_HELP "\nexamples:\n"
         "  tinylora chat --model ../Qwen2.5-0.5B-Instruct --run 3f2a --temperature 0.7\n"
         "  tinylora chat --model abacus --greedy -o json < questions.txt\n",

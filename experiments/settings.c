@@ -60,7 +60,7 @@ static const Setting table[] = {
     {"data.eval", SETTING_PATH, FIELD(data.eval), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "test rows, scored by `eval`"},
     {"data.question", SETTING_TEXT, FIELD(data.question), "\"question\"", 0, 0, NULL, 0, "field of the question, or a text of fields: {instruction}\\n{input}"},
     {"data.answer", SETTING_TEXT, FIELD(data.answer), "\"answer\"", 0, 0, NULL, 0, "field of the reference answer"},
-    {"data.template", SETTING_TEXT, FIELD(data.template), "\"plain\"", 0, 0, NULL, 0, "plain, chatml, qwen2.5, smollm2, llama3, llama2, or a text with {question}"},
+    {"data.template", SETTING_TEXT, FIELD(data.template), "\"plain\"", 0, 0, NULL, 0, "plain, chatml, qwen2.5, qwen3, smollm2, llama3, llama2, or a text with {question}"},
 
     {"reward.name", SETTING_TEXT, FIELD(reward[0].name), "\"exact_match\"", 0, 0, NULL, 0, "what a completion is worth"},
     {"reward.extractor", SETTING_TEXT, FIELD(reward[0].extractor), "\"flexible\"", 0, 0, NULL, 0, "how the answer is read out of a completion (exact_match, format)"},

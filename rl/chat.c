@@ -97,6 +97,22 @@ static const char *role_name(ChatRole role)
     return role == CHAT_SYSTEM ? "system" : role == CHAT_USER ? "user" : "assistant";
 }
 
+/* What follows the last end of a thought, and the line ends after it. */
+static ChatMessage without_thoughts(ChatMessage answer)
+{
+    static const char end[] = "</think>";
+    const size_t length = sizeof end - 1;
+    for (size_t at = answer.n; at >= length; at--) {
+        if (memcmp(answer.text + at - length, end, length) == 0) {
+            while (at < answer.n && answer.text[at] == '\n') {
+                at++;
+            }
+            return (ChatMessage){answer.role, answer.text + at, answer.n - at};
+        }
+    }
+    return answer;
+}
+
 /* ---- templates ----------------------------------------------------------------------------- */
 
 static void render_chatml(ChatParts *parts, const ChatTemplate *as, const ChatMessage *messages,
@@ -111,7 +127,8 @@ static void render_chatml(ChatParts *parts, const ChatTemplate *as, const ChatMe
         literal(parts, "<|im_start|>");
         literal(parts, role_name(messages[i].role));
         literal(parts, "\n");
-        add_message(parts, messages[i]);
+        bool drops = as->drops_thoughts && messages[i].role == CHAT_ASSISTANT;
+        add_message(parts, drops ? without_thoughts(messages[i]) : messages[i]);
         literal(parts, "<|im_end|>\n");
     }
     literal(parts, "<|im_start|>assistant\n");
@@ -175,24 +192,32 @@ static const ChatTemplate templates[] = {
      .system = "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.",
      .turn_end = "<|im_end|>",
      .before_answer = "",
-     .sha256 = "55b2f4a26ac9ee719330a61a0c39d9e538b0e9322212f048326318cff4f8674a",
+     .sha256 = {"cd8e9439f0570856fd70470bf8889ebd8b5d1107207f67a5efb46e342330527f"},
+     .render = render_chatml},
+    {.name = "qwen3",
+     .turn_end = "<|im_end|>",
+     .before_answer = "",
+     .drops_thoughts = true,
+     .sha256 = {"a55ee1b1660128b7098723e0abcd92caa0788061051c62d51cbe87d9cf1974d8",
+                "87a2728cb8dc9fe424d624542f6060ec05a1d285ebbec578bb078900e33396b5"},
      .render = render_chatml},
     {.name = "smollm2",
      .system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face",
      .turn_end = "<|im_end|>",
      .before_answer = "",
-     .sha256 = "de9cde7d1b0ca0cc87459a6673e0d12fb89c070bdb24e4a30b6e4d187b226221",
+     .sha256 = {"872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788"},
      .render = render_chatml},
     {.name = "llama3",
      .system = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n",
      .turn_end = "<|eot_id|>",
      .before_answer = "",
-     .sha256 = "d82792f95932f1c9cef5c4bd992f171225e3bf8c7b609b4557c9e1ec96be819f",
+     .sha256 = {"5816fce10444e03c2e9ee1ef8a4a1ea61ae7e69e438613f3b17b69d0426223a4",
+                "e10ca381b1ccc5cf9db52e371f3b6651576caee0a630b452e2816b2d404d4b65"},
      .render = render_llama3},
     {.name = "llama2",
      .turn_end = "</s>",
      .before_answer = " ",
-     .sha256 = "e8d5b5a546d3f19df16a5320c614fab05bdc4edd50e850f1afd947b503ea41cf",
+     .sha256 = {"e8d5b5a546d3f19df16a5320c614fab05bdc4edd50e850f1afd947b503ea41cf"},
      .render = render_llama2},
 };
 
@@ -208,7 +233,7 @@ const ChatTemplate *chat_template_find(const char *name)
 
 const char *chat_template_names(void)
 {
-    return "chatml, qwen2.5, smollm2, llama3, llama2";
+    return "chatml, qwen2.5, qwen3, smollm2, llama3, llama2";
 }
 
 void chat_render(ChatParts *parts, const ChatTemplate *as, const ChatMessage *messages, int n)
@@ -220,13 +245,13 @@ void chat_render(ChatParts *parts, const ChatTemplate *as, const ChatMessage *me
 
 static void recognise(ModelChat *chat, const char *text, size_t n)
 {
-    if (n && text[n - 1] == '\n') { /* which the template language drops */
-        n--;
-    }
     sha256_bytes(chat->sha256, text, n);
     for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
-        if (templates[i].sha256 && strcmp(templates[i].sha256, chat->sha256) == 0) {
-            chat->known = &templates[i];
+        for (int j = 0; j < 2; j++) {
+            const char *known = templates[i].sha256[j];
+            if (known && strcmp(known, chat->sha256) == 0) {
+                chat->known = &templates[i];
+            }
         }
     }
 }

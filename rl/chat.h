@@ -38,13 +38,14 @@ typedef struct ChatTemplate {
     const char *system;        /* its own words: in place of a system message, or before it */
     const char *turn_end;      /* the special token after an answer */
     const char *before_answer; /* text between a prompt and its answer */
-    const char *sha256;        /* of the text of a model's template that renders the same; NULL */
+    bool drops_thoughts;       /* of earlier answers, up to their last "</think>" */
+    const char *sha256[2];     /* of texts of models' templates that render the same; or NULL */
     void (*render)(ChatParts *parts, const struct ChatTemplate *as, const ChatMessage *messages,
                    int n);
 } ChatTemplate;
 
-/* "chatml", "qwen2.5", "smollm2", "llama3" (3.1 and 3.2, on 26 Jul 2024) or "llama2"; NULL when it
- * is none of them. */
+/* "chatml", "qwen2.5", "qwen3", "smollm2", "llama3" (3.1 and 3.2, on 26 Jul 2024) or "llama2"; NULL
+ * when it is none of them. */
 const ChatTemplate *chat_template_find(const char *name);
 /* Their names, divided by ", ". */
 const char *chat_template_names(void);
@@ -55,7 +56,7 @@ const char *chat_template_names(void);
 void chat_render(ChatParts *parts, const ChatTemplate *as, const ChatMessage *messages, int n);
 
 typedef struct {
-    char sha256[SHA256_HEX_SIZE]; /* of its text without the last line's end; "": it has none */
+    char sha256[SHA256_HEX_SIZE]; /* of its text; "": it has none */
     const ChatTemplate *known;    /* that renders the same; NULL */
 } ModelChat;
 /* The chat template that a model directory brings: chat_template.jinja, else in

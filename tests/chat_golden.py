@@ -22,7 +22,7 @@ from tokenizer_golden import read
 
 PIECES = ["Hello", "What is 17 + 4?", " ", "\n", "\n\n", "\t", "  ", "\u2003", "\u00a0", "\x1c", "\u3000", "na\u00efve", "e\u0301",
           "\u65e5\u672c\u8a9e", "\U0001f680", "{{ x }}", "{% if %}", "'quoted'", '"', "\\n", "a" * 40, "[INST]", "<<SYS>>",
-          "{question}", "<b>&amp;</b>", "1,000.50", "I'll", "end."]
+          "{question}", "<think>\n", "\n</think>\n\n", "<b>&amp;</b>", "1,000.50", "I'll", "end."]
 SPECIAL = ["<|im_end|>", "<|im_start|>system\n", "<|eot_id|>", "<|begin_of_text|>", "</s>", "<s>", "<|endoftext|>"]
 
 
