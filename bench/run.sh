@@ -89,6 +89,10 @@ if [ -x "$build/bench_svd" ]; then # one thread each: OpenBLAS and ours
     env OPENBLAS_CORETYPE=$cores OPENBLAS_NUM_THREADS=1 "$build/bench_svd" time 896 4864 2 5
 fi
 
+if [ -x "$build/bench_verify" ]; then # a header of 20000 tensors, SHA-256 of 1 GiB
+    "$build/bench_verify"
+fi
+
 for shape in $shapes; do
     dtype=$(sed -n 's/.*"torch_dtype": "\(.*\)".*/\1/p' "bench/$shape.json")
     case $dtype in bfloat16) dtype=bf16 ;; *) dtype=f32 ;; esac

@@ -60,6 +60,18 @@ void cli_arm_max_time(const Cli *cli)
     }
 }
 
+/* Mapped weights that became shorter under us. */
+static void on_bus_error(int signal_number)
+{
+    (void)signal_number;
+    static const char told[] =
+        "tinylora: a file became shorter while it was in use, or its disk failed\n";
+    if (write(STDERR_FILENO, told, sizeof told - 1) < 0) {
+        _exit(STATUS_FAILED);
+    }
+    _exit(STATUS_FAILED);
+}
+
 static void catch_signals(void)
 {
     static const int caught[] = {SIGINT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM};
@@ -69,6 +81,7 @@ static void catch_signals(void)
     for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++) {
         sigaction(caught[i], &action, NULL);
     }
+    signal(SIGBUS, on_bus_error);
     signal(SIGPIPE, SIG_IGN); /* a closed pipe is a failed write, */
     signal(SIGXFSZ, SIG_IGN); /* and so is a limit on file sizes */
 }

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "cli/options.h"
+#include "cli/sandbox.h"
 #include "cli/table.h"
 #include "cli/verbs.h"
 #include "core/file.h"
@@ -135,10 +136,12 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     const char *name;
     char directory[CONFIG_PATH];
     ModelConfig config;
+    Sandbox sandbox;
     Table table = {0};
     Text out = {0};
     Status status = options_parse(cli, NULL, 0, argc, argv, &name, 1, 1, error);
     status = status ? status : cli_model_directory(cli, directory, name, error);
+    status = status ? status : sandbox_for_model(&sandbox, directory, error);
     status = status ? status : model_config_read(&config, directory, error);
     if (!status) {
         add_string(&table, "model", directory);

@@ -189,6 +189,7 @@ Status fusion_open(Fusion **fusion_out, Workbench *bench, Cell **cells, size_t n
                    Progress *progress, Error *error)
 {
     Status status = workbench_model(bench, cells[0]->directory, error);
+    status = status ? status : workbench_expect(bench, cells[0]->weights_sha256, error);
     if (status) {
         return status;
     }

@@ -49,6 +49,7 @@ Status scan_open_bench(Scan *scan, Error *error)
         return STATUS_OK;
     }
     Status status = workbench_model(&scan->bench, scan->directory, error);
+    status = status ? status : workbench_expect(&scan->bench, scan->hashes.weights, error);
     status = status ? status
                     : workbench_task(&scan->bench, &task, spec, spec->data.train, spec->scan.rows,
                                      error);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/file.h"
 #include "experiments/model_lock.h"
 
 void workbench_init(Workbench *bench, const World *world)
@@ -41,8 +42,11 @@ static Status confirm(const ModelLock *lock, const Model *model, const char *dir
                       Error *error)
 {
     const ModelConfig *config = &model->config;
-    Status status = model_lock_confirm(lock, directory, "config.json", config->sha256, error);
-    if (!status && config->generation_sha256[0]) {
+    bool whole = directory_exists(directory); /* else one file holds all */
+    Status status = whole
+                        ? model_lock_confirm(lock, directory, "config.json", config->sha256, error)
+                        : STATUS_OK;
+    if (!status && whole && config->generation_sha256[0]) {
         status = model_lock_confirm(lock, directory, "generation_config.json",
                                     config->generation_sha256, error);
     }
@@ -95,6 +99,15 @@ static void tell_template(const World *world, const RunSpec *spec, const char *d
         world->note(world->context, text_string(&note));
     }
     text_release(&note);
+}
+
+Status workbench_expect(const Workbench *bench, const char *weights_sha256, Error *error)
+{
+    return strcmp(bench->model->weights_sha256, weights_sha256) == 0
+               ? STATUS_OK
+               : error_set(error, STATUS_FAILED,
+                           "model \"%s\": its weights changed while it was opened; try again",
+                           bench->directory);
 }
 
 /* What is odd about rows, and allowed. */
