@@ -407,5 +407,6 @@ Status tokenizer_bpe_finish(Tokenizer *tokenizer, Error *error)
     if (may_split_before_marks(tokenizer)) {
         tokenizer->split[tokenizer->n_split++] = SPLIT_MARK_RUNS;
     }
-    return tokenizer->n_split ? mark_whole(tokenizer, error) : STATUS_OK;
+    bool looked_up = tokenizer->n_split && !tokenizer->ignore_merges;
+    return looked_up ? mark_whole(tokenizer, error) : STATUS_OK;
 }

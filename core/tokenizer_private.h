@@ -34,7 +34,7 @@ typedef struct {
 typedef struct {
     VocabKey key;
     int32_t id; /* -1: free */
-    bool whole; /* BPE makes the token from its own bytes */
+    bool whole; /* BPE makes the token from its own bytes; not known where merges are ignored */
 } VocabSlot;
 
 typedef struct {

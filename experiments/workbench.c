@@ -164,7 +164,9 @@ Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, 
         text_release(&key);
         return status;
     }
-    tell_template(bench->world, spec, bench->directory);
+    if (bench->n_tasks == 0) { /* once a model */
+        tell_template(bench->world, spec, bench->directory);
+    }
     tell_oddities(bench->world, spec, opened);
     bench->tasks[bench->n_tasks].task = opened;
     bench->tasks[bench->n_tasks++].key = key;

@@ -181,6 +181,31 @@ static void an_answer_ends_as_the_template_ends_it(void **state)
     tokenizer_free(model.tokenizer);
 }
 
+static void completions_of_a_task_stop_where_the_template_ends_an_answer(void **state)
+{
+    (void)state;
+    Model model = model_of("qwen2.5");
+    Task *task;
+    Error error;
+    char rows[64];
+    snprintf(rows, sizeof rows, "/tmp/test_rl_chat_%d.jsonl", (int)getpid());
+    static const char row[] = "{\"q\": \"hi\", \"a\": \"ho\"}\n";
+    assert_int_equal(file_write(rows, row, sizeof row - 1, &error), STATUS_OK);
+    for (int twice = 0; twice < 2; twice++) { /* also where the config says it already */
+        int32_t end = tokenizer_id(model.tokenizer, "<|im_end|>");
+        model.config.eos_ids[0] = twice ? end : 2;
+        if (task_open(&task, &model, rows, "q", "a", "qwen2.5", 0, &error)) {
+            fail_msg("%s", error.message);
+        }
+        assert_int_equal(task->n_stop, twice ? 1 : 2);
+        assert_int_equal(task->stop_ids[task->n_stop - 1], end);
+        assert_int_equal(task->answers[0][task->n_answer[0] - 1], end);
+        task_close(task);
+    }
+    unlink(rows);
+    tokenizer_free(model.tokenizer);
+}
+
 static void a_tokenizer_without_the_templates_tokens_is_told(void **state)
 {
     (void)state;
@@ -274,6 +299,7 @@ int main(void)
         cmocka_unit_test(conversations_render_as_transformers_renders_them),
         cmocka_unit_test(special_tokens_in_messages_stay_text),
         cmocka_unit_test(an_answer_ends_as_the_template_ends_it),
+        cmocka_unit_test(completions_of_a_task_stop_where_the_template_ends_an_answer),
         cmocka_unit_test(a_tokenizer_without_the_templates_tokens_is_told),
         cmocka_unit_test(a_models_own_template_is_known_by_its_text),
     };
