@@ -279,7 +279,7 @@ static Status talk_on(Talk *talk, Error *error)
 
 /* ---- setting up ------------------------------------------------------------------------------ */
 
-/* The template asked for, else the model's own, else plain. */
+/* The template of that name; NULL: the model's own, else plain. */
 static Status choose_template(Talk *talk, const char *name, Error *error)
 {
     const Model *model = talk->use->session.bench.model;
@@ -357,6 +357,9 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
                                   NULL, 0, 0, error);
     status = status ? status : sampling_check(&sampling, error);
     status = status ? status : use_open(&use, cli, &used, error);
+    if (!status && !template_name && (used.run || used.surface)) {
+        template_name = use.adapter.spec.data.template;
+    }
     status = status ? status : choose_template(&talk, template_name, error);
     if (!status) {
         choose_voices(&talk, &used);
@@ -383,9 +386,9 @@ const Verb verb_chat = {
         "end ends. With an adapter each question has two answers. With -o json a line a turn.\n\n"
         "  --system S        the system message\n"
         "  --template T      chatml, qwen2.5, qwen3, smollm2, llama3, llama2, plain, or a text\n"
-        "                    with {question}; the model's own unless given. Without a chat "
-        "template\n"
-        "                    each question stands alone\n" USE_HELP SAMPLING_HELP "\nexamples:\n"
+        "                    with {question}; unless given the run's, without a run the model's\n"
+        "                    own. Without a chat template each question stands alone\n" USE_HELP
+            SAMPLING_HELP "\nexamples:\n"
         "  tinylora chat --model ../Qwen2.5-0.5B-Instruct --run 3f2a --temperature 0.7\n"
         "  tinylora chat --model abacus --greedy -o json < questions.txt\n",
     .run = run,

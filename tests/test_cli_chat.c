@@ -17,7 +17,8 @@
 
 static const char config[] =
     "{\"experiment\": \"talk\", \"model\": \"abacus\", \"data\": {\"train\": \"" TRAIN
-    "\", \"dev\": \"" DEV "\"}, \"method\": \"sft\", \"optimizer\": {\"lr\": 0.5}, \"steps\": 2,\n"
+    "\", \"dev\": \"" DEV "\", \"template\": \"Well. {question}\"}, \"method\": \"sft\", "
+                          "\"optimizer\": {\"lr\": 0.5}, \"steps\": 2,\n"
     " \"eval\": {\"every\": 0, \"rows\": 4}}\n";
 
 /* What the command prints for these lines of input; exit code as wanted. */
@@ -114,7 +115,7 @@ static void an_adapter_answers_beside_the_base_model(void **state)
 {
     (void)state;
     char command[512], run_id[17] = "";
-    run_write("talk.json", config);
+    run_write("talk.json", config); /* in the run's own template */
     Run r = run("--quiet sft talk.json");
     assert_int_equal(r.code, 0);
     run_free(&r);
@@ -123,8 +124,10 @@ static void an_adapter_answers_beside_the_base_model(void **state)
     run_free(&r);
     snprintf(command, sizeof command, "chat --run %s --seed 4 --max-new 30 -o json", run_id);
     Run both = talk(QUESTION "\nAnd 2 more?\n", command, 0);
-    Run base =
-        talk(QUESTION "\nAnd 2 more?\n", "chat --model abacus --seed 4 --max-new 30 -o json", 0);
+    Run base = talk(QUESTION "\nAnd 2 more?\n",
+                    "chat --model abacus --template 'Well. {question}' --seed 4 --max-new 30 -o "
+                    "json",
+                    0);
     const char *lines[2] = {both.out, base.out};
     for (int turn = 1; turn <= 2; turn++) {
         size_t n = strcspn(lines[0], "\n"), m = strcspn(lines[1], "\n");
@@ -135,7 +138,8 @@ static void an_adapter_answers_beside_the_base_model(void **state)
         assert_non_null(strstr(json_string(json_get(answer_of(two, 1), "by"), NULL), run_id));
         if (turn == 1) {
             snprintf(command, sizeof command,
-                     "generate --run %s --prompt '" QUESTION "' --seed 4 --max-new 30 -o json",
+                     "generate --run %s --prompt 'Well. " QUESTION
+                     "' --seed 4 --max-new 30 -o json",
                      run_id);
             Run json = run(command);
             JsonDocument *generated = parse(json.out, strlen(json.out) - 1);
