@@ -1,6 +1,6 @@
 /* The transformer backward. Only what a frozen model needs: gradients by activations, and what the
  * hook takes from them; for full training also the weights' own, by OpenBLAS. Inputs of linear
- * layers are recomputed, not stored. */
+ * layers are recomputed, not stored; what else is, keep.c says. */
 #include "core/pass.h"
 
 #include <string.h>
@@ -426,6 +426,9 @@ void pass_backward_rows(Pass *pass, int lowest_layer)
         }
     }
     for (int l = pass->model->config.n_layers - 1; l >= lowest_layer; l--) {
+        pass_put_gradient(pass);
+        pass_take_layer(pass, l);
+        pass_take_gradient(pass);
         backward_layer(pass, l, roots, n_roots, l > lowest_layer || pass->weight_gradient != NULL);
     }
     if (pass->weight_gradient) {

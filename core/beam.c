@@ -295,17 +295,6 @@ static Status set_up(Search *s, const LinearHook *hook, Error *error)
     s->most_candidates = (1 + s->options->n_stop) * beams;
     size_t scratch = pass_forward_scratch((size_t)s->capacity), threads = (size_t)engine->n_threads,
            candidates = (size_t)s->most_candidates;
-    size_t bytes = workspace_pass_bytes(engine->model, hook, rows, beams, 0, 0) +
-                   (size_t)rows * sizeof(int32_t) +
-                   n * (sizeof(Span) + sizeof(RowSpan) + 3 * sizeof(int) + 2 * sizeof(Beam)) +
-                   n * (s->slot_floats + D + s->stride) * sizeof(float) +
-                   threads * scratch * sizeof(float) + candidates * sizeof(Candidate) +
-                   2 * n * most * (sizeof(int32_t) + sizeof(double)) + (16 + 4 * n) * 64;
-    Workspace *w = &engine->workspace;
-    Status status = workspace_reset(w, bytes, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
     Pass *pass = &s->pass;
     *pass = (Pass){.model = engine->model,
                    .kernels = engine->kernels,
@@ -315,6 +304,16 @@ static Status set_up(Search *s, const LinearHook *hook, Error *error)
                    .n_rows = rows,
                    .n_spans = beams,
                    .scratch_stride = scratch};
+    size_t bytes = workspace_pass_bytes(pass, 0) + (size_t)rows * sizeof(int32_t) +
+                   n * (sizeof(Span) + sizeof(RowSpan) + 3 * sizeof(int) + 2 * sizeof(Beam)) +
+                   n * (s->slot_floats + D + s->stride) * sizeof(float) +
+                   threads * scratch * sizeof(float) + candidates * sizeof(Candidate) +
+                   2 * n * most * (sizeof(int32_t) + sizeof(double)) + (16 + 4 * n) * 64;
+    Workspace *w = &engine->workspace;
+    Status status = workspace_reset(w, bytes, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
     workspace_cut_pass(w, pass, 0);
     pass->tokens = s->tokens = workspace_take(w, (size_t)rows * sizeof(int32_t));
     pass->spans = workspace_take(w, n * sizeof(Span));

@@ -13,10 +13,12 @@
 enum { LARGEST_CHUNK = 2048, LOGITS_FLOATS = 40 << 20, TWINS_SHARE = 4 };
 #define ACTIVATION_BYTES ((size_t)720 << 20)
 
-/* Rows of `limit` at most that fit ACTIVATION_BYTES. */
+/* Rows of `limit` at most that fit ACTIVATION_BYTES, whatever a batch keeps of them: full training
+ * sums up over the rows of a chunk. */
 static int rows_that_fit(const Model *model, int keep, int limit)
 {
-    size_t row = workspace_pass_bytes(model, NULL, 1024, 1, keep, 0) / 1024;
+    const Pass pass = {.model = model, .n_rows = 1024, .n_spans = 1, .keep = keep};
+    size_t row = workspace_pass_bytes(&pass, 0) / 1024;
     size_t rows = ACTIVATION_BYTES / row;
     return rows > (size_t)limit ? limit : rows < 64 ? 64 : (int)rows;
 }
@@ -173,11 +175,6 @@ static int sequence_position(const Batch *batch, int i)
     return parent >= 0 ? batch->sequences[parent].n_tokens : 0;
 }
 
-static size_t kv_floats(const ModelConfig *c, int capacity)
-{
-    return (size_t)c->n_kv_heads * (size_t)c->head_dim * (size_t)capacity;
-}
-
 static int capacity_of(const Batch *batch, int i)
 {
     return (sequence_position(batch, i) + batch->sequences[i].n_tokens + 15) / 16 * 16;
@@ -189,15 +186,12 @@ static void cut_spans(Chunk *chunk, Workspace *w, const Arrangement *a, int32_t 
     const ModelConfig *c = &chunk->engine->model->config;
     const Batch *batch = chunk->batch;
     Pass *pass = &chunk->pass;
-    size_t layers = pass->keep ? (size_t)c->n_layers : 1;
     int row = 0;
     for (int k = 0; k < a->n_items; k++) {
         int i = a->rank[k];
         const Item *item = &a->items[i];
         const Sequence *s = &batch->sequences[item->sequence];
         const Item *before = k > 0 ? &a->items[a->rank[k - 1]] : NULL;
-        int capacity = capacity_of(batch, item->sequence);
-        size_t n = kv_floats(c, capacity);
         Span *span = &pass->spans[k];
         chunk->span_of[i] = k;
         *span = (Span){.sequence = item->sequence,
@@ -206,8 +200,7 @@ static void cut_spans(Chunk *chunk, Workspace *w, const Arrangement *a, int32_t 
                        .n_rows = s->n_tokens,
                        .position = sequence_position(batch, item->sequence),
                        .parent = item->root != i ? chunk->span_of[item->root] : -1,
-                       .capacity = capacity,
-                       .layer_stride = pass->keep ? 2 * n : 0,
+                       .capacity = capacity_of(batch, item->sequence),
                        .layer = item->layer,
                        .joined = item->root != i ||
                                  (a->n_pieces > 0 && before && before->piece == item->piece)};
@@ -218,14 +211,13 @@ static void cut_spans(Chunk *chunk, Workspace *w, const Arrangement *a, int32_t 
             span->first_row = span->source_row;
             continue;
         }
-        span->keys = workspace_take(w, 2 * n * layers * sizeof(float));
-        span->values = span->keys + n;
+        workspace_cut_keys(w, pass, span);
         pass->hook_spans[k] = (RowSpan){.sequence = item->sequence,
-                                         .adapter = s->adapter,
-                                         .first_row = row,
-                                         .n_rows = s->n_tokens,
-                                         .index = k,
-                                         .key = s->key};
+                                        .adapter = s->adapter,
+                                        .first_row = row,
+                                        .n_rows = s->n_tokens,
+                                        .index = k,
+                                        .key = s->key};
         memcpy(tokens + row, s->tokens, (size_t)s->n_tokens * sizeof *tokens);
         row += s->n_tokens;
     }
@@ -238,6 +230,19 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
     const Batch *batch = a->batch;
     int n_rows = 0, n_scores = 0, n_items = a->n_items, n_spans = 0, longest = 0, weights = 0;
     size_t kv_bytes = 0;
+    Chunk chunk = {.engine = engine,
+                   .batch = batch,
+                   .pass = {.model = model,
+                            .kernels = engine->kernels,
+                            .rope = engine->rope,
+                            .hook = batch->hook,
+                            .n_threads = engine->n_threads,
+                            .keep = keep,
+                            .checkpointing = batch->checkpointing,
+                            .precision = batch->precision,
+                            .n_pieces = a->n_pieces},
+                   .arrangement = a};
+    Pass *pass = &chunk.pass;
     for (int i = 0; i < n_items; i++) {
         const Sequence *s = &batch->sequences[a->items[i].sequence];
         n_scores += chunk_count_scores(s);
@@ -246,8 +251,7 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
             n_spans++;
             n_rows += s->n_tokens;
             longest = capacity > longest ? capacity : longest;
-            kv_bytes +=
-                2 * kv_floats(c, capacity) * (keep ? (size_t)c->n_layers : 1) * sizeof(float) + 64;
+            kv_bytes += workspace_keys_bytes(pass, capacity);
         }
     }
     weights = keep && batch->weight_gradients;
@@ -260,8 +264,14 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
     size_t scratch = keep ? pass_backward_scratch(c, (size_t)longest, (size_t)longest)
                           : pass_forward_scratch((size_t)longest);
     scratch = (scratch + 15) / 16 * 16;
-    size_t bytes = workspace_pass_bytes(model, batch->hook, n_rows, n_items, keep, weights) +
-                   kv_bytes + (size_t)n_items * (sizeof(Span) + sizeof(RowSpan) + sizeof(int)) +
+    pass->n_rows = n_rows;
+    pass->n_spans = n_items;
+    pass->scratch_stride = scratch;
+    pass->weight_gradient = weights ? batch->weight_gradients->gradient : NULL;
+    chunk.rows_at_once = rows_at_once;
+    chunk.stride = stride;
+    size_t bytes = workspace_pass_bytes(pass, weights) + kv_bytes +
+                   (size_t)n_items * (sizeof(Span) + sizeof(RowSpan) + sizeof(int)) +
                    (size_t)n_rows * sizeof(int32_t) + (size_t)n_scores * sizeof(Score) +
                    (size_t)engine->n_threads * scratch * sizeof(float) +
                    (size_t)rows_at_once * (2 * D + stride) * sizeof(float) + 16 * 64;
@@ -270,23 +280,6 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
     if (status != STATUS_OK) {
         return status;
     }
-    Chunk chunk = {.engine = engine,
-                   .batch = batch,
-                   .pass = {.model = model,
-                            .kernels = engine->kernels,
-                            .rope = engine->rope,
-                            .hook = batch->hook,
-                            .n_threads = engine->n_threads,
-                            .keep = keep,
-                            .n_rows = n_rows,
-                            .n_spans = n_items,
-                            .n_pieces = a->n_pieces,
-                            .scratch_stride = scratch,
-                            .weight_gradient = weights ? batch->weight_gradients->gradient : NULL},
-                   .arrangement = a,
-                   .rows_at_once = rows_at_once,
-                   .stride = stride};
-    Pass *pass = &chunk.pass;
     workspace_cut_pass(w, pass, weights);
     int32_t *tokens = workspace_take(w, (size_t)n_rows * sizeof *tokens);
     pass->tokens = tokens;

@@ -49,6 +49,14 @@ typedef struct {
 /* Called once for each scored token, in order of (sequence, position), from one thread. */
 typedef TokenWeight (*WeighToken)(void *context, int sequence, int position, double logprob, double entropy);
 
+/* What of each layer waits in memory for the backward. The rest is computed again there, to the same bits: no number
+ * depends on it. Norms, the product of SwiGLU and attention's probabilities are computed again in any case. */
+typedef enum {
+    CHECKPOINTING_NONE,      /* the outputs of all products */
+    CHECKPOINTING_SELECTIVE, /* all but the two widest, of gate_proj and up_proj */
+    CHECKPOINTING_FULL       /* the layer's input alone (and an adapter's few numbers) */
+} Checkpointing;
+
 /* Gradients by the weights themselves (full training, pretrain); needs model->trainable. */
 typedef struct {
     float *gradient; /* (n_parameters) in TensorSpec order; added to */
@@ -62,6 +70,11 @@ typedef struct {
     void *weigh_context;
     WeightGradients *weight_gradients; /* NULL unless full training */
     int need_entropy;       /* pass entropies to weigh */
+    Checkpointing checkpointing;
+    TensorType precision; /* in which activations wait for the backward, and their gradient from layer to layer:
+                           * F32, BF16, F16 (beyond 65504: infinite). All arithmetic, so every logprob and entropy, is
+                           * that of F32; gradients are those of rounded activations, the same ones under every
+                           * checkpointing (which what is computed again starts from is kept in F32). */
 } Batch;
 
 typedef struct Engine Engine;

@@ -210,12 +210,12 @@ static void attend(void *context, int i, int thread)
     }
 }
 
-static void forward_layer(Pass *pass, int l)
+/* From x_in to x_mid. */
+static void forward_attention(Pass *pass, int l)
 {
     const ModelConfig *c = &pass->model->config;
     const Layer *weights = &pass->model->layers[l];
     LayerRows *rows = &pass->layers[l];
-    float *x_next = l + 1 < c->n_layers ? pass->layers[l + 1].x_in : pass->x_out;
     float eps = (float)c->rms_eps;
     LayerJob job = {pass, l};
 
@@ -227,13 +227,43 @@ static void forward_layer(Pass *pass, int l)
     parallel_for(pass->n_spans * c->n_kv_heads, pass->n_threads, attend, &job);
     pass_linear(pass, l, ROLE_O, pass->projected, rows->attention);
     elements(pass, rows->x_mid, rows->x_in, pass->projected, c->width, 0, add_row);
+}
 
-    elements(pass, pass->normed, rows->x_mid, weights->norm_mlp, c->width, eps, norm_row);
+/* From x_mid to gate and up. */
+static void forward_gate_and_up(Pass *pass, int l)
+{
+    const ModelConfig *c = &pass->model->config;
+    LayerRows *rows = &pass->layers[l];
+    elements(pass, pass->normed, rows->x_mid, pass->model->layers[l].norm_mlp, c->width,
+             (float)c->rms_eps, norm_row);
     pass_linear(pass, l, ROLE_GATE, rows->gate, pass->normed);
     pass_linear(pass, l, ROLE_UP, rows->up, pass->normed);
+}
+
+static void forward_layer(Pass *pass, int l)
+{
+    const ModelConfig *c = &pass->model->config;
+    LayerRows *rows = &pass->layers[l];
+    float *x_next = l + 1 < c->n_layers ? pass->layers[l + 1].x_in : pass->x_out;
+
+    forward_attention(pass, l);
+    forward_gate_and_up(pass, l);
     elements(pass, pass->wide, rows->gate, rows->up, c->ff_width, 0, swiglu_row);
     pass_linear(pass, l, ROLE_DOWN, pass->projected, pass->wide);
+    if (pass->keep) {
+        pass_put_layer(pass, l);
+    }
     elements(pass, x_next, rows->x_mid, pass->projected, c->width, 0, add_row);
+}
+
+void pass_recompute_layer(Pass *pass, int layer)
+{
+    if (pass_kept(pass, ROW_X_MID) == KEPT_NOT) {
+        forward_attention(pass, layer);
+    }
+    if (pass_kept(pass, ROW_GATE) == KEPT_NOT) {
+        forward_gate_and_up(pass, layer);
+    }
 }
 
 /* The spans of layer l join the rows of the pass. */

@@ -362,17 +362,6 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
     g->rows_at_once = at_once < g->n_slots ? at_once : g->n_slots;
     size_t scratch = pass_forward_scratch((size_t)g->capacity);
     size_t threads = (size_t)engine->n_threads, n_slots = (size_t)g->n_slots;
-    size_t bytes = workspace_pass_bytes(engine->model, hook, rows, g->n_slots, 0, 0) +
-                   (size_t)rows * sizeof(int32_t) +
-                   n_slots * (sizeof(Span) + sizeof(RowSpan) + sizeof(Slot) + sizeof(Draw) +
-                              2 * sizeof(int) + g->slot_floats * sizeof(float)) +
-                   threads * (scratch + 3 * g->stride) * sizeof(float) +
-                   (size_t)g->rows_at_once * (D + g->stride) * sizeof(float) + 16 * 64;
-    Workspace *w = &engine->workspace;
-    Status status = workspace_reset(w, bytes, error);
-    if (status != STATUS_OK) {
-        return status;
-    }
     Pass *pass = &g->pass;
     *pass = (Pass){.model = engine->model,
                    .kernels = engine->kernels,
@@ -382,6 +371,16 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
                    .n_rows = rows,
                    .n_spans = g->n_slots,
                    .scratch_stride = scratch};
+    size_t bytes = workspace_pass_bytes(pass, 0) + (size_t)rows * sizeof(int32_t) +
+                   n_slots * (sizeof(Span) + sizeof(RowSpan) + sizeof(Slot) + sizeof(Draw) +
+                              2 * sizeof(int) + g->slot_floats * sizeof(float)) +
+                   threads * (scratch + 3 * g->stride) * sizeof(float) +
+                   (size_t)g->rows_at_once * (D + g->stride) * sizeof(float) + 16 * 64;
+    Workspace *w = &engine->workspace;
+    Status status = workspace_reset(w, bytes, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
     workspace_cut_pass(w, pass, 0);
     pass->tokens = g->tokens = workspace_take(w, (size_t)rows * sizeof(int32_t));
     pass->spans = workspace_take(w, n_slots * sizeof(Span));

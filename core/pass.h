@@ -10,12 +10,12 @@
  * 3. Spans are in the order of their rows and of the layer they come in at, so that the rows of a
  * layer are the first ones. A span that comes in later starts from the rows of a span that is
  * already there and has run the same layers for both.
- * 4. Buffers of a layer are kept for the backward when there are n_layers of them; a pass without
- * backward has one. */
+ * 4. A pass without backward has one set of buffers for all layers. With one, each layer has its own
+ * of those that are kept exactly; see keep.c for the others. */
 #pragma once
 #include <stdint.h>
 
-#include "core/hook.h"
+#include "core/engine.h"
 #include "core/kernels.h"
 #include "core/model.h"
 
@@ -28,22 +28,50 @@ typedef struct {
     float *keys;   /* layer l at keys + l * layer_stride: (n_kv_heads, head_dim, capacity) */
     float *values; /* likewise: (n_kv_heads, capacity, head_dim) */
     size_t layer_stride;
+    uint16_t *rounded; /* keys and values of all layers as they wait, (n_layers, 2 n); or NULL */
     int layer;      /* the first one that is computed for these rows; 0 when a backward follows */
     int source_row; /* with layer > 0: the rows whose residual stream it starts from */
     int joined;     /* to the span before it: one slice holds both */
 } Span;
 
+typedef enum {
+    ROW_X_IN,
+    ROW_X_MID,
+    ROW_Q,
+    ROW_Q_IN,
+    ROW_K_IN,
+    ROW_ATTENTION,
+    ROW_GATE,
+    ROW_UP,
+    N_ROW_BUFFERS
+} RowBuffer;
+
 /* Rows of one layer. */
 typedef struct {
-    float *x_in;           /* (rows, D) residual before the layer */
-    float *x_mid;          /* (rows, D) after attention */
-    float *q;              /* (rows, n_heads * head_dim), rotated */
-    float *q_in, *k_in;    /* the same and keys as projected, before their norms: buffers of their
-                            * own where a norm's backward wants them, else q and keys_new */
-    float *attention;      /* (rows, n_heads * head_dim) */
-    float *gate, *up;      /* (rows, ff) */
-    float *saved[N_ROLES]; /* what the hook keeps */
+    union {
+        struct {
+            float *x_in;      /* (rows, D) residual before the layer */
+            float *x_mid;     /* (rows, D) after attention */
+            float *q;         /* (rows, n_heads * head_dim), rotated */
+            float *q_in;      /* likewise as projected, before its norm, where a norm's backward wants
+                               * it; else q */
+            float *k_in;      /* the same of keys, (rows, n_kv_heads * head_dim); else NULL, and it is
+                               * in keys_new */
+            float *attention; /* (rows, n_heads * head_dim) */
+            float *gate, *up; /* (rows, ff) */
+        };
+        float *rows[N_ROW_BUFFERS];
+    };
+    uint16_t *rounded[N_ROW_BUFFERS]; /* the same as they wait for the backward; NULL: not rounded */
+    float *saved[N_ROLES];            /* what the hook keeps */
 } LayerRows;
+
+/* How a buffer of a layer waits for the backward. */
+typedef enum {
+    KEPT_EXACT,   /* in f32, a buffer for each layer */
+    KEPT_ROUNDED, /* in 16 bits */
+    KEPT_NOT      /* computed again */
+} Kept;
 
 typedef struct Pass {
     const Model *model;
@@ -52,6 +80,8 @@ typedef struct Pass {
     const LinearHook *hook;
     int n_threads;
     int keep; /* a backward follows */
+    Checkpointing checkpointing;
+    TensorType precision;
 
     const int32_t *tokens; /* (n_rows) */
     int n_rows;
@@ -70,7 +100,8 @@ typedef struct Pass {
     size_t scratch_stride;
 
     /* backward only */
-    float *dx;              /* (rows, D) */
+    float *dx;              /* (rows, D); is `projected` where dx_rounded is */
+    uint16_t *dx_rounded;   /* the same between layers, or NULL */
     float *dnormed;         /* (rows, D) */
     float *dwide, *dup;     /* (rows, ff) */
     float *dq;              /* (rows, n_heads * head_dim) */
@@ -93,6 +124,18 @@ Status pass_backward(Pass *pass, Error *error);
 /* The same for the rows of one pass, layer by layer on pass->n_threads. */
 void pass_forward_rows(Pass *pass);
 void pass_backward_rows(Pass *pass, int lowest_layer);
+/* What a layer's backward reads and is KEPT_NOT, again. */
+void pass_recompute_layer(Pass *pass, int layer);
+
+/* keep.c: a layer's buffers, as computed, are put away, and taken back in time for its backward;
+ * so is dx between the layers. */
+int pass_row_width(const Pass *pass, RowBuffer buffer); /* floats; 0: not there */
+Kept pass_kept(const Pass *pass, RowBuffer buffer);
+Kept pass_kept_keys(const Pass *pass); /* and values */
+void pass_put_layer(Pass *pass, int layer);
+void pass_take_layer(Pass *pass, int layer);
+void pass_put_gradient(Pass *pass);
+void pass_take_gradient(Pass *pass);
 
 enum { PASS_SLICES = 32 };
 

@@ -79,15 +79,15 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
     }
     for (int l = 0; l < c->n_layers; l++) {
         const LayerRows *all = &pass->layers[l];
-        layers[l] = (LayerRows){at_row(all->x_in, row, D),
-                                at_row(all->x_mid, row, D),
-                                at_row(all->q, row, Q),
-                                at_row(all->q_in, row, Q),
-                                at_row(all->k_in, row, KV),
-                                at_row(all->attention, row, Q),
-                                at_row(all->gate, row, FF),
-                                at_row(all->up, row, FF),
-                                {0}};
+        layers[l] = (LayerRows){0};
+        for (int b = 0; b < N_ROW_BUFFERS; b++) {
+            size_t first_element = (size_t)row * (size_t)pass_row_width(pass, b);
+            layers[l].rows[b] = all->rows[b] ? all->rows[b] + first_element : NULL;
+            layers[l].rounded[b] = all->rounded[b] ? all->rounded[b] + first_element : NULL;
+        }
+        if (all->q_in == all->q) {
+            layers[l].q_in = layers[l].q;
+        }
         for (int role = 0; role < N_ROLES; role++) {
             if (all->saved[role]) {
                 int width = pass->hook->saved_width(pass->hook->context, l * N_ROLES + role);
@@ -102,6 +102,7 @@ static void cut_slice(Pass *slice, const Pass *pass, int first, int last, Span *
     slice->values_new = at_row(pass->values_new, row, KV);
     slice->projected = at_row(pass->projected, row, D);
     slice->dx = at_row(pass->dx, row, D);
+    slice->dx_rounded = pass->dx_rounded ? pass->dx_rounded + (size_t)row * (size_t)D : NULL;
     slice->dnormed = at_row(pass->dnormed, row, D);
     slice->dwide = at_row(pass->dwide, row, FF);
     slice->dup = at_row(pass->dup, row, FF);

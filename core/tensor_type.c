@@ -1,4 +1,4 @@
-/* Elements of the three weight types to f32 and back. Integer arithmetic throughout, so that a
+/* Elements of the three weight types to f32 and back. No denormal takes part, so that a
  * thread that flushes denormals reads the same numbers. Plain loops that the compiler vectorises.
  */
 #include <string.h>
@@ -44,27 +44,17 @@ static uint32_t f32_bits_from_f16(uint16_t half)
 
 static uint16_t f16_from_f32_bits(uint32_t bits)
 {
-    uint32_t sign = bits >> 16 & 0x8000;
-    uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000) {
-        return (uint16_t)(sign | 0x7e00);
-    }
-    if (magnitude >= 0x47800000) { /* 65536 and above; from 65520 on the rounding below carries */
-        return (uint16_t)(sign | 0x7c00);
-    }
-    if (magnitude >= 0x38800000) { /* 2^-14: a normal half; a carry may enter the exponent */
-        uint32_t rebiased = magnitude - ((127u - 15u) << 23);
-        return (uint16_t)(sign | ((rebiased + 0x0fff + (rebiased >> 13 & 1)) >> 13));
-    }
-    if (magnitude < 0x33000000) { /* below 2^-25: nearest is zero */
-        return (uint16_t)sign;
-    }
-    uint32_t shift = 126 - (magnitude >> 23); /* 14 .. 24: units of 2^-24 */
-    uint32_t mantissa = (magnitude & 0x007fffff) | 0x00800000;
-    uint32_t rest = mantissa & ((1u << shift) - 1), half = 1u << (shift - 1);
-    uint32_t rounded = mantissa >> shift;
-    rounded += rest > half || (rest == half && (rounded & 1));
-    return (uint16_t)(sign | rounded);
+    uint32_t sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    /* 65536 and above; from 65520 on the rounding of a normal half carries there */
+    uint32_t special = magnitude > 0x7f800000 ? 0x7e00 : 0x7c00;
+    uint32_t rebiased = magnitude - ((127u - 15u) << 23); /* a carry may enter the exponent */
+    uint32_t normal = (rebiased + 0x0fff + (rebiased >> 13 & 1)) >> 13;
+    /* Below 2^-14: beside 0.5 the last bit of an f32 is 2^-24, a subnormal half's. */
+    uint32_t subnormal = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000;
+    uint32_t half = magnitude >= 0x47800000   ? special
+                    : magnitude >= 0x38800000 ? normal
+                                              : subnormal;
+    return (uint16_t)(sign | half);
 }
 
 static uint16_t bf16_from_f32_bits(uint32_t bits)
@@ -97,17 +87,24 @@ void tensor_to_f32(float *out, const void *data, TensorType type, size_t n)
     }
 }
 
+static void store16(unsigned char *bytes, uint16_t value)
+{
+    memcpy(bytes, &value, sizeof value);
+}
+
 void tensor_from_f32(void *out, const float *in, TensorType type, size_t n)
 {
     unsigned char *bytes = out;
     if (type == TENSOR_F32) {
         memcpy(out, in, n * sizeof *in);
-        return;
-    }
-    for (size_t i = 0; type != TENSOR_OTHER && i < n; i++) {
-        uint32_t bits = bits_of_float(in[i]);
-        uint16_t value = type == TENSOR_BF16 ? bf16_from_f32_bits(bits) : f16_from_f32_bits(bits);
-        memcpy(bytes + 2 * i, &value, sizeof value);
+    } else if (type == TENSOR_BF16) {
+        for (size_t i = 0; i < n; i++) {
+            store16(bytes + 2 * i, bf16_from_f32_bits(bits_of_float(in[i])));
+        }
+    } else if (type == TENSOR_F16) {
+        for (size_t i = 0; i < n; i++) {
+            store16(bytes + 2 * i, f16_from_f32_bits(bits_of_float(in[i])));
+        }
     }
 }
 

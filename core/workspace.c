@@ -59,25 +59,29 @@ static float *take(Workspace *workspace, size_t floats)
     return workspace_take(workspace, floats * sizeof(float));
 }
 
+static uint16_t *take_rounded(Workspace *workspace, size_t n)
+{
+    return (uint16_t *)(void *)take(workspace, (n + 1) / 2);
+}
+
+/* Buffers that are not the layer's own are those of the first layer. */
 static void cut_layer(Workspace *workspace, LayerRows *rows, const Pass *pass, int layer)
 {
-    const ModelConfig *c = &pass->model->config;
-    size_t T = (size_t)pass->n_rows, D = (size_t)c->width, FF = (size_t)c->ff_width;
-    size_t Q = (size_t)c->n_heads * (size_t)c->head_dim;
-    rows->x_in = take(workspace, T * D);
-    rows->x_mid = take(workspace, T * D);
-    rows->q = rows->q_in = take(workspace, T * Q);
-    rows->k_in = NULL;
-    if (c->qk_norm && pass->keep) {
-        rows->q_in = take(workspace, T * Q);
-        rows->k_in = take(workspace, T * (size_t)c->n_kv_heads * (size_t)c->head_dim);
+    for (int b = 0; b < N_ROW_BUFFERS; b++) {
+        size_t n = (size_t)pass->n_rows * (size_t)pass_row_width(pass, b);
+        Kept kept = pass_kept(pass, b);
+        if (layer == 0 || n == 0 || (pass->keep && kept == KEPT_EXACT)) {
+            rows->rows[b] = n > 0 ? take(workspace, n) : NULL;
+        }
+        if (n > 0 && pass->keep && kept == KEPT_ROUNDED) {
+            rows->rounded[b] = take_rounded(workspace, n);
+        }
     }
-    rows->attention = take(workspace, T * Q);
-    rows->gate = take(workspace, T * FF);
-    rows->up = take(workspace, T * FF);
-    for (int role = 0; role < N_ROLES; role++) {
+    rows->q_in = rows->q_in ? rows->q_in : rows->q;
+    for (int role = 0; role < N_ROLES && pass->keep; role++) {
         rows->saved[role] = NULL;
-        if (pass->hook && pass->keep) {
+        if (pass->hook) {
+            size_t T = (size_t)pass->n_rows;
             int width = pass->hook->saved_width(pass->hook->context, layer * N_ROLES + role);
             rows->saved[role] = width > 0 ? take(workspace, T * (size_t)width) : NULL;
         }
@@ -93,22 +97,23 @@ static void cut(Workspace *workspace, Pass *pass, LayerRows *layers, int weights
     LayerRows first = {0};
     for (int l = 0; l < c->n_layers; l++) {
         LayerRows rows = first;
-        if (l == 0 || pass->keep) {
-            cut_layer(workspace, &rows, pass, l);
-            first = l == 0 ? rows : first;
-        }
+        cut_layer(workspace, &rows, pass, l);
+        first = l == 0 ? rows : first;
         if (layers) {
             layers[l] = rows;
         }
     }
-    pass->x_out = pass->keep ? take(workspace, T * D) : first.x_in;
+    bool own = pass->keep && pass_kept(pass, ROW_X_IN) == KEPT_EXACT;
+    pass->x_out = own ? take(workspace, T * D) : first.x_in;
     pass->normed = take(workspace, T * D);
     pass->wide = take(workspace, T * FF);
     pass->keys_new = take(workspace, T * KV);
     pass->values_new = take(workspace, T * KV);
     pass->projected = take(workspace, T * D);
     if (pass->keep) {
-        pass->dx = take(workspace, T * D);
+        bool rounded = pass->precision != TENSOR_F32;
+        pass->dx_rounded = rounded ? take_rounded(workspace, T * D) : NULL;
+        pass->dx = rounded ? pass->projected : take(workspace, T * D);
         pass->dnormed = take(workspace, T * D);
         pass->dwide = take(workspace, T * FF);
         pass->dup = take(workspace, T * FF);
@@ -125,15 +130,44 @@ static void cut(Workspace *workspace, Pass *pass, LayerRows *layers, int weights
     }
 }
 
-size_t workspace_pass_bytes(const Model *model, const LinearHook *hook, int n_rows, int n_spans,
-                            int keep, int weights)
+size_t workspace_pass_bytes(const Pass *pass, int weights)
 {
     Workspace counter = {0};
-    Pass pass = {.model = model, .hook = hook, .n_rows = n_rows, .n_spans = n_spans, .keep = keep};
-    cut(&counter, &pass, NULL, weights);
-    size_t layers = (PASS_SLICES + 1) * aligned((size_t)model->config.n_layers * sizeof(LayerRows));
-    size_t spans = aligned((size_t)n_spans * sizeof(Span)) + aligned((size_t)n_spans * sizeof(RowSpan));
+    Pass copy = *pass;
+    cut(&counter, &copy, NULL, weights);
+    size_t layers =
+        (PASS_SLICES + 1) * aligned((size_t)pass->model->config.n_layers * sizeof(LayerRows));
+    size_t n = (size_t)pass->n_spans;
+    size_t spans = aligned(n * sizeof(Span)) + aligned(n * sizeof(RowSpan));
     return counter.used + layers + spans + aligned(PASS_SLICES * sizeof(Pass));
+}
+
+static size_t keys_floats(const Pass *pass, int capacity)
+{
+    const ModelConfig *c = &pass->model->config;
+    return (size_t)c->n_kv_heads * (size_t)c->head_dim * (size_t)capacity;
+}
+
+static void cut_keys(Workspace *workspace, const Pass *pass, Span *span)
+{
+    size_t n = keys_floats(pass, span->capacity), layers = (size_t)pass->model->config.n_layers;
+    Kept kept = pass->keep ? pass_kept_keys(pass) : KEPT_NOT;
+    span->layer_stride = kept == KEPT_EXACT ? 2 * n : 0;
+    span->keys = take(workspace, 2 * n * (kept == KEPT_EXACT ? layers : 1));
+    span->values = span->keys ? span->keys + n : NULL;
+    span->rounded = kept == KEPT_ROUNDED ? take_rounded(workspace, 2 * n * layers) : NULL;
+}
+
+size_t workspace_keys_bytes(const Pass *pass, int capacity)
+{
+    Workspace counter = {0};
+    cut_keys(&counter, pass, &(Span){.capacity = capacity});
+    return counter.used;
+}
+
+void workspace_cut_keys(Workspace *workspace, const Pass *pass, Span *span)
+{
+    cut_keys(workspace, pass, span);
 }
 
 void workspace_cut_pass(Workspace *workspace, Pass *pass, int weights)
@@ -166,7 +200,8 @@ float *rope_table(const ModelConfig *config)
         double frequency = frequencies[i];
         for (int p = 0; p < config->max_positions; p++) {
             table[(size_t)p * (size_t)hd + (size_t)i] = (float)(scale * cos(p * frequency));
-            table[(size_t)p * (size_t)hd + (size_t)(i + half)] = (float)(scale * sin(p * frequency));
+            table[(size_t)p * (size_t)hd + (size_t)(i + half)] =
+                (float)(scale * sin(p * frequency));
         }
     }
     free(frequencies);

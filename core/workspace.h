@@ -17,11 +17,13 @@ Status workspace_reset(Workspace *workspace, size_t bytes, Error *error);
 /* 64-byte aligned; the room was asked for before. */
 void *workspace_take(Workspace *workspace, size_t bytes);
 
-/* Bytes that the row buffers of a pass need. */
-size_t workspace_pass_bytes(const Model *model, const LinearHook *hook, int n_rows, int n_spans,
-                            int keep, int weights);
-/* Cut them; pass has model, hook, n_rows, n_spans, keep set. */
+/* Bytes that the row buffers of a pass need, and that its keys and values do, of so many positions.
+ * pass has model, hook, n_rows, n_spans, keep, checkpointing, precision set. */
+size_t workspace_pass_bytes(const Pass *pass, int weights);
+size_t workspace_keys_bytes(const Pass *pass, int capacity);
+/* Cut them. */
 void workspace_cut_pass(Workspace *workspace, Pass *pass, int weights);
+void workspace_cut_keys(Workspace *workspace, const Pass *pass, Span *span);
 
 /* cos and sin of every position: (max_positions, head_dim). NULL without memory. */
 float *rope_table(const ModelConfig *config);

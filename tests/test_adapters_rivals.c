@@ -322,7 +322,10 @@ static void both_ways_of_summing_a_core_agree(void **state)
         long_init(d, config.vocab_size, false);
         tiny_require(engine_new(&engine, model, 2, 0, &error), &error);
         d->sequences[2].adapter = d->sequences[1].adapter = 1;
-        Batch batch = {d->sequences, N_LONG, adapter_hook(bank), weigh_sft, NULL, NULL, 0};
+        Batch batch = {.sequences = d->sequences,
+                       .n_sequences = N_LONG,
+                       .hook = adapter_hook(bank),
+                       .weigh = weigh_sft};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         adapter_gradient(bank, 1, gradient[big]);
         engine_free(engine);
