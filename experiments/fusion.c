@@ -54,7 +54,8 @@ static bool same_setting(const Cell *a, const Cell *b, const Setting *setting)
 
 bool fusion_fits(const Cell *a, const Cell *b)
 {
-    static const char *const shared[] = {"adapter.", "data.", "reward.", "eval.", "method"};
+    static const char *const shared[] = {"adapter.", "data.",   "reward.",
+                                         "eval.",    "engine.", "method"};
     bool fits = strcmp(a->directory, b->directory) == 0;
     for (size_t i = 0; i < settings_count() && fits; i++) {
         for (size_t j = 0; j < sizeof shared / sizeof shared[0]; j++) {
@@ -128,6 +129,19 @@ static void loss_settings(GrpoSettings *grpo, const RunSpec *spec)
     grpo->correction_max = spec->grpo.importance_sampling_clip_max;
 }
 
+static void engine_settings(TrainSettings *settings, const RunSpec *spec)
+{
+    const char *checkpointing = spec->engine.activation_checkpointing;
+    settings->checkpointing = strcmp(checkpointing, "full") == 0        ? CHECKPOINTING_FULL
+                              : strcmp(checkpointing, "selective") == 0 ? CHECKPOINTING_SELECTIVE
+                                                                        : CHECKPOINTING_NONE;
+    settings->precision = strcmp(spec->engine.precision, "f16") == 0    ? TENSOR_F16
+                          : strcmp(spec->engine.precision, "bf16") == 0 ? TENSOR_BF16
+                                                                        : TENSOR_F32;
+    settings->loss_scale = spec->engine.loss_scale;
+    settings->loss_scale_window = spec->engine.loss_scale_window;
+}
+
 static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
 {
     bool sft = strcmp(spec->method, "sft") == 0;
@@ -136,6 +150,7 @@ static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
     settings->seed = (uint64_t)spec->seed;
     settings->steps = spec->steps;
     settings->micro_batch = spec->micro_batch;
+    engine_settings(settings, spec);
     settings->sft.batch_size = spec->sft.batch_size;
     settings->sft.label_smoothing = spec->sft.label_smoothing;
     settings->sft.whole = strcmp(spec->sft.loss_on, "all") == 0;

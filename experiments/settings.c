@@ -22,6 +22,10 @@ static const Setting table[] = {
     {"steps", SETTING_INTEGER, FIELD(steps), "100", 0, 1e7, NULL, 0, "training steps"},
     {"epochs", SETTING_NUMBER, FIELD(epochs), "0", 0, 1e6, NULL, SETTING_NO_NUMBERS, "passes over the training rows, which make the steps (rounded up); 0: steps says"},
     {"micro_batch", SETTING_INTEGER, FIELD(micro_batch), "0", 0, 1e6, NULL, SETTING_LATER, "rows (sft) or groups (grpo) in memory at a time, summed up to the whole batch; 0: as many as fit"},
+    {"engine.activation_checkpointing", SETTING_CHOICE, FIELD(engine.activation_checkpointing), "\"none\"", 0, 0, "none|selective|full", SETTING_NO_NUMBERS, "which activations are computed again in the backward instead of kept: selective: the MLP's wide ones, full: all but the layers' inputs"},
+    {"engine.precision", SETTING_CHOICE, FIELD(engine.precision), "\"f32\"", 0, 0, "f32|bf16|f16", SETTING_LATER, "in which activations wait for the backward, and gradients between layers; what is computed is f32"},
+    {"engine.loss_scale", SETTING_NUMBER, FIELD(engine.loss_scale), "65536", 1, 1e30, NULL, SETTING_LATER, "that f16 starts with; an update with a gradient beyond f16 is skipped, and the scale halved"},
+    {"engine.loss_scale_window", SETTING_INTEGER, FIELD(engine.loss_scale_window), "2000", 1, 1e9, NULL, SETTING_LATER, "updates without that, after which it doubles"},
     {"seed", SETTING_SEED, FIELD(seed), "1", 0, SEED_MAX, NULL, 0, "of the data's order and of sampling"},
 
     {"start_run", SETTING_TEXT, FIELD(start_run), "\"\"", 0, 0, NULL, SETTING_NO_NUMBERS, "a stored run that is done, of the same model and adapter, whose scalars this one starts from"},
@@ -218,7 +222,7 @@ static bool applies_to_scan(const RunSpec *spec, const char *path)
                          {"scan.axes", "axes"},
                          {"scan.seed", "random"}};
     static const char *const never[] = {"stop.",       "grpo.",    "sft.",     "optimizer.",
-                                        "checkpoint.", "epochs", "micro_batch", "start_", "steps",    "seed",     "eval.every",
+                                        "checkpoint.", "engine.", "epochs", "micro_batch", "start_", "steps",    "seed",     "eval.every",
                                         "eval.rows",   "data.dev", "data.eval"};
     bool accuracy = spec_measures(spec, "accuracy"), reward = spec_measures(spec, "reward");
     for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {
@@ -281,6 +285,9 @@ bool setting_applies(const RunSpec *spec, const Setting *setting)
     }
     if (strcmp(path, "stop.first") == 0 || strcmp(path, "stop.factor") == 0) {
         return strcmp(spec->stop.rule, "none") != 0;
+    }
+    if (starts_with(path, "engine.loss_scale")) {
+        return strcmp(spec->engine.precision, "f16") == 0;
     }
     if (strcmp(path, "stop.patience") == 0) {
         return spec->stop.entropy_below > 0 || spec->stop.reward_below > STOP_NEVER;

@@ -80,6 +80,11 @@ typedef struct {
     int steps;
     double epochs; /* 0: steps says */
     int micro_batch;
+    struct {
+        char activation_checkpointing[16], precision[8];
+        double loss_scale;
+        int loss_scale_window;
+    } engine;
     int64_t seed;
     char start_run[24], start_sha256[65]; /* "": at the adapter's own start */
     struct {

@@ -293,8 +293,9 @@ static TokenWeight weigh(void *context, int sequence, int position, double logpr
         return (TokenWeight){0};
     }
     TokenLoss token = token_loss(list->work[sequence], member, position, logprob);
-    return (TokenWeight){.dlogprob = member->weight * token.dlogprob,
-                         .dentropy = member->entropy_weight};
+    double scale = list->work[sequence]->candidate->loss_scale.scale;
+    return (TokenWeight){.dlogprob = member->weight * token.dlogprob * scale,
+                         .dentropy = member->entropy_weight * scale};
 }
 
 /* A pass as training has it, dropout included, of which the log-probabilities alone are wanted. */

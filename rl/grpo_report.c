@@ -60,9 +60,7 @@ static void report_troubles(const Work *work, int n_rewarded)
                 "%d of %d completions have no reward; the first: prompt %d, sample %d: %s", n,
                 work->n_members, m / work->settings->group_size, m % work->settings->group_size,
                 work->members[m].no_reward);
-    result->events = arena_alloc(result->arena, 1, sizeof *result->events);
-    result->events[result->n_events++] =
-        (EventRow){"reward_error", arena_string(result->arena, message.bytes, message.n)};
+    step_event(result, "reward_error", message.bytes);
     step_metric(result, "rewards/errors", n);
     text_release(&message);
 }

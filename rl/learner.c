@@ -32,7 +32,9 @@ TrainSettings train_settings_defaults(void)
         .optimizer = optimizer_find("adamw"),
         .optimizer_settings = optimizer_defaults(),
         .lr = 1e-4,
-        .grad_clip = 1};
+        .grad_clip = 1,
+        .loss_scale = LOSS_SCALE_FIRST,
+        .loss_scale_window = LOSS_SCALE_WINDOW};
 }
 
 /* NaN fails too. */
@@ -57,6 +59,8 @@ static Status check_settings(const TrainSettings *s, Error *error)
         {"sft.batch_size", s->sft.batch_size, 1, MAX_COMPLETIONS, !grpo},
         {"sft.label_smoothing", s->sft.label_smoothing, 0, 1, !grpo},
         {"micro_batch", s->micro_batch, 0, MAX_COMPLETIONS, true},
+        {"engine.loss_scale", s->loss_scale, LOSS_SCALE_LEAST, 1e30, s->precision == TENSOR_F16},
+        {"engine.loss_scale_window", s->loss_scale_window, 1, 1e9, s->precision == TENSOR_F16},
         {"grpo.prompts_per_step", g->prompts_per_step, 1, MAX_COMPLETIONS, grpo},
         {"grpo.group_size", g->group_size, 1, MAX_COMPLETIONS, grpo},
         {"grpo.max_new_tokens", g->sampling.max_new_tokens, 1, 1e7, grpo},
@@ -158,6 +162,7 @@ Status learner_new(Learner **learner, const TrainSettings *settings, const Task 
     }
     *made = (Learner){
         .settings = *settings, .task = task, .reward = reward, .n = n, .v = v, .moments = moments};
+    made->loss_scale.scale = settings->precision == TENSOR_F16 ? settings->loss_scale : 1;
     made->settings.grpo.objective.sequence_ratios |= settings->grpo.loss->sequence_ratios;
     if (n) {
         adapter_initial(bank, v);
@@ -187,6 +192,7 @@ Status learner_step(const Trainer *trainer, Learner **learners, int n, StepResul
 {
     for (int i = 1; i < n; i++) {
         assert(learners[i]->settings.method == learners[0]->settings.method);
+        assert(learners[i]->settings.precision == learners[0]->settings.precision);
     }
     parallel_float_mode(); /* the moments' denormals are flushed on every path */
     memset(results, 0, (size_t)n * sizeof *results);

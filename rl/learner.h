@@ -9,6 +9,7 @@
 #include "core/text.h"
 #include "results/store.h"
 #include "rl/advantage.h"
+#include "rl/loss_scale.h"
 #include "rl/objective.h"
 #include "rl/optimizer.h"
 #include "rl/reward.h"
@@ -58,6 +59,10 @@ typedef struct {
     double grad_clip; /* largest norm of the gradient; 0: none */
     int micro_batch;  /* rows (SFT) or groups (GRPO) that are held in memory at a time; 0: as many
                        * as fit. The sums are of the whole batch */
+    Checkpointing checkpointing;
+    TensorType precision;  /* see Batch; F16 has a loss scale */
+    double loss_scale;     /* that it starts with */
+    int loss_scale_window; /* updates after which it doubles */
 } TrainSettings;
 
 /* TRL's defaults where it has one (INTERFACE's example elsewhere); method and steps are the
@@ -74,6 +79,7 @@ typedef struct {
     int64_t step;         /* steps done */
     int64_t updates;      /* optimizer updates done */
     int64_t n_tokens;     /* prompt and completion tokens seen so far */
+    LossScale loss_scale;
 } Learner;
 
 /* A learner at step 0 with the bank's start values. task and reward must outlive it.
@@ -101,10 +107,10 @@ typedef struct {
 } StepResult;
 void step_result_release(StepResult *result);
 
-/* Advance n learners (all of one method) by one step TOGETHER as one fused batch; learner i runs
- * under adapter i + 1 of trainer->bank, whose values the step sets. Each learner's numbers have the
- * bits they have alone. results: (n). Metrics bear TRL's names; step_time is the caller's.
- * STATUS_OK also when single learners failed (results[i].status). Errors (nothing changed, results
- * empty): STATUS_STOPPED when progress asked for it; STATUS_FAILED for memory. */
+/* Advance n learners (all of one method and precision) by one step TOGETHER as one fused batch;
+ * learner i runs under adapter i + 1 of trainer->bank, whose values the step sets. Each learner's
+ * numbers have the bits they have alone. results: (n). Metrics bear TRL's names; step_time is the
+ * caller's. STATUS_OK also when single learners failed (results[i].status). Errors (nothing
+ * changed, results empty): STATUS_STOPPED when progress asked for it; STATUS_FAILED for memory. */
 Status learner_step(const Trainer *trainer, Learner **learners, int n, StepResult *results,
                     Error *error);

@@ -19,8 +19,9 @@ static TokenWeight weigh(void *context, int sequence, int position, double logpr
 {
     (void)position, (void)logprob, (void)entropy;
     const Example *example = (const Example *)context + sequence;
-    return (TokenWeight){.dlogprob = example->weight * (1 - example->smoothing),
-                         .dmean = example->weight * example->smoothing};
+    double weight = example->weight * example->candidate->loss_scale.scale;
+    return (TokenWeight){.dlogprob = weight * (1 - example->smoothing),
+                         .dmean = weight * example->smoothing};
 }
 
 static void add_example(SequenceList *list, Example *example, const Task *task, int row,

@@ -89,6 +89,18 @@ void step_metric(StepResult *result, const char *key, double value)
     result->metrics[result->n_metrics++] = (Metric){name, value};
 }
 
+void step_event(StepResult *result, const char *kind, const char *message)
+{
+    EventRow *more = arena_alloc(result->arena, result->n_events + 1, sizeof *more);
+    if (result->n_events) {
+        memcpy(more, result->events, result->n_events * sizeof *more);
+    }
+    result->events = more;
+    result->events[result->n_events++] =
+        (EventRow){arena_string(result->arena, kind, strlen(kind)),
+                   arena_string(result->arena, message, strlen(message))};
+}
+
 Candidate *candidates_begin(const Trainer *trainer, Learner **learners, int n, StepResult *results,
                             StepArena *scratch)
 {
@@ -107,6 +119,7 @@ Candidate *candidates_begin(const Trainer *trainer, Learner **learners, int n, S
                                     .lr = schedule_rate(&settings->schedule, settings->lr,
                                                         learner->step + 1, settings->steps),
                                     .updates = learner->updates,
+                                    .loss_scale = learner->loss_scale,
                                     .v = arena_alloc(scratch, learner->n, sizeof(float)),
                                     .moments = arena_alloc(scratch, n_moments, sizeof(float)),
                                     .gradient = arena_alloc(scratch, learner->n, sizeof(double))};
@@ -140,6 +153,48 @@ void candidate_fail(Candidate *candidate, const char *format, ...)
                                           (long long)candidate->step, reason);
 }
 
+static size_t first_nonfinite(const double *gradient, size_t n)
+{
+    size_t i = 0;
+    while (i < n && isfinite(gradient[i])) {
+        i++;
+    }
+    return i;
+}
+
+/* The gradient as of the objective itself. False where it is not finite: the update is skipped, or
+ * the step fails. */
+static bool take_gradient(Candidate *candidate, const Trainer *trainer)
+{
+    const Learner *learner = candidate->learner;
+    bool scaled = learner->settings.precision == TENSOR_F16;
+    double scale = candidate->loss_scale.scale;
+    adapter_gradient(trainer->bank, candidate->bank_adapter, candidate->gradient);
+    size_t bad = first_nonfinite(candidate->gradient, learner->n);
+    if (bad == learner->n) {
+        for (size_t i = 0; i < learner->n && scaled; i++) {
+            candidate->gradient[i] /= scale;
+        }
+        return true;
+    }
+    if (scaled && loss_scale_fall(&candidate->loss_scale)) {
+        char message[160];
+        candidate->skipped++;
+        snprintf(message, sizeof message,
+                 "a gradient beyond f16: the update is skipped, the loss scale falls from %.15g to "
+                 "%.15g",
+                 scale, candidate->loss_scale.scale);
+        step_event(candidate->result, "overflow", message);
+    } else {
+        candidate_fail(candidate, "the gradient is not finite (parameter %zu of %zu)%s", bad + 1,
+                       learner->n,
+                       scaled ? ", however small the loss scale: activations or gradients are "
+                                "beyond f16's 65504; bf16 has the range of f32"
+                              : "");
+    }
+    return false;
+}
+
 void candidate_update(Candidate *candidate, const Trainer *trainer, double loss)
 {
     Learner *learner = candidate->learner;
@@ -147,16 +202,8 @@ void candidate_update(Candidate *candidate, const Trainer *trainer, double loss)
     if (!isfinite(loss)) {
         candidate_fail(candidate, "the loss is not finite (%g)", loss);
     }
-    if (!candidate_alive(candidate) || !learner->n) {
+    if (!candidate_alive(candidate) || !learner->n || !take_gradient(candidate, trainer)) {
         return;
-    }
-    adapter_gradient(trainer->bank, candidate->bank_adapter, candidate->gradient);
-    for (size_t i = 0; i < learner->n; i++) {
-        if (!isfinite(candidate->gradient[i])) {
-            candidate_fail(candidate, "the gradient is not finite (parameter %zu of %zu)", i + 1,
-                           learner->n);
-            return;
-        }
     }
     double norm = gradient_clip(candidate->gradient, settings->grad_clip, learner->n);
     if (!isfinite(norm)) {
@@ -174,6 +221,9 @@ void candidate_update(Candidate *candidate, const Trainer *trainer, double loss)
                            i + 1, learner->n);
             return;
         }
+    }
+    if (settings->precision == TENSOR_F16) {
+        loss_scale_grow(&candidate->loss_scale, settings->loss_scale_window);
     }
 }
 
@@ -205,12 +255,17 @@ void candidates_commit(Candidate *candidates, int n, const long *new_tokens, con
         int64_t updates = candidate->updates - learner->updates;
         learner->step = candidate->step;
         learner->updates = candidate->updates;
+        learner->loss_scale = candidate->loss_scale;
         learner->n_tokens += new_tokens[i];
         step_metric(result, "grad_norm", updates ? candidate->grad_norm / (double)updates : 0);
         step_metric(result, "learning_rate", candidate->lr);
         step_metric(result, "num_tokens", (double)learner->n_tokens);
         step_metric(result, "epoch",
                     (double)learner->step * rows[i] / (double)learner->task->n_rows);
+        if (learner->settings.precision == TENSOR_F16) {
+            step_metric(result, "loss_scale", learner->loss_scale.scale);
+            step_metric(result, "skipped_updates", candidate->skipped);
+        }
         checkpoint_write(&result->checkpoint, &result->checkpoint_bytes, learner);
     }
 }
@@ -229,12 +284,16 @@ void candidates_restore(Candidate *candidates, int n, const Trainer *trainer)
 void sequence_list_init(SequenceList *list, int capacity, Learner **learners, int n,
                         StepArena *scratch)
 {
-    *list = (SequenceList){.sequences =
-                               arena_alloc(scratch, (size_t)capacity, sizeof *list->sequences)};
+    *list =
+        (SequenceList){.sequences = arena_alloc(scratch, (size_t)capacity, sizeof *list->sequences),
+                       .precision = learners[0]->settings.precision};
     for (int i = 0; i < n; i++) {
         int own = learners[i]->settings.micro_batch;
         if (own > 0 && (list->micro_batch == 0 || own < list->micro_batch)) {
             list->micro_batch = own;
+        }
+        if (learners[i]->settings.checkpointing > list->checkpointing) {
+            list->checkpointing = learners[i]->settings.checkpointing;
         }
     }
 }
@@ -291,7 +350,9 @@ Status sequences_evaluate(const Trainer *trainer, const SequenceList *list, Weig
                        .hook = adapter_hook(trainer->bank),
                        .weigh = weigh ? weigh_in_piece : NULL,
                        .weigh_context = &piece,
-                       .weight_gradients = weigh ? adapter_weight_gradients(trainer->bank) : NULL};
+                       .weight_gradients = weigh ? adapter_weight_gradients(trainer->bank) : NULL,
+                       .checkpointing = list->checkpointing,
+                       .precision = list->precision};
         Status status = engine_evaluate(trainer->engine, &batch, error);
         for (int i = first; i < end; i++) { /* ...and from the list's again */
             list->sequences[i].parent += list->sequences[i].parent >= 0 ? first : 0;

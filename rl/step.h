@@ -19,6 +19,8 @@ char *arena_string(StepArena *arena, const char *bytes, size_t n);
 
 /* Append a metric; key is copied. */
 void step_metric(StepResult *result, const char *key, double value);
+/* Append an event; both are copied. */
+void step_event(StepResult *result, const char *kind, const char *message);
 
 typedef struct {
     Learner *learner;
@@ -31,7 +33,10 @@ typedef struct {
     float *v, *moments; /* copies: changed by candidate_update */
     int64_t updates;
     double *gradient;
-    double grad_norm; /* sum over the step's updates */
+    double grad_norm;     /* sum over the step's updates */
+    LossScale loss_scale; /* what the next backward is to be multiplied with, changed by
+                             candidate_update */
+    int skipped;          /* updates */
 } Candidate;
 
 /* Candidates of all learners, their values set in the bank, results emptied. */
@@ -41,11 +46,13 @@ bool candidate_alive(const Candidate *candidate);
 /* This learner's step failed: "step K: ...". The first failure is kept. */
 void candidate_fail(Candidate *candidate, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* One optimizer update from the gradient that the bank holds for this candidate, if everything is
- * finite. loss: of the pass that made the gradient. */
+/* One optimizer update from the gradient that the bank holds for this candidate, which is the loss
+ * scale's, if everything is finite; in f16 a gradient that is not skips it, with an event. loss: of
+ * the pass that made the gradient, not scaled. */
 void candidate_update(Candidate *candidate, const Trainer *trainer, double loss);
 /* Living candidates become their learners' state and get a checkpoint; metrics grad_norm,
- * learning_rate, num_tokens and epoch. new_tokens: (n)   rows: data rows used by the step */
+ * learning_rate, num_tokens, epoch, and in f16 loss_scale and skipped_updates. new_tokens: (n)
+ * rows: data rows used by the step */
 void candidates_commit(Candidate *candidates, int n, const long *new_tokens, const int *rows);
 /* After the step, done or not: adapter i + 1 holds learner i's values. */
 void candidates_restore(Candidate *candidates, int n, const Trainer *trainer);
@@ -60,8 +67,10 @@ typedef struct {
     Sequence *sequences; /* (capacity) */
     int n;
     int micro_batch; /* trees that are evaluated at a time; 0: as many as a piece takes */
+    Checkpointing checkpointing;
+    TensorType precision;
 } SequenceList;
-/* micro_batch is the least that the learners (n) have. */
+/* micro_batch is the least that the learners (n) have, checkpointing what saves most. */
 void sequence_list_init(SequenceList *list, int capacity, Learner **learners, int n,
                         StepArena *scratch);
 /* Index of the new sequence. */

@@ -387,7 +387,7 @@ static void lora_starts_as_peft_does_and_adds_nothing(void **state)
     tiny_require(engine_new(&engine, model, 2, 0, &error), &error);
     for (int adapter = 0; adapter < 2; adapter++) {
         d.sequences[0].adapter = adapter;
-        Batch batch = {d.sequences, 1, adapter_hook(bank), NULL, NULL, NULL, 0};
+        Batch batch = {.sequences = d.sequences, .n_sequences = 1, .hook = adapter_hook(bank)};
         tiny_require(engine_evaluate(engine, &batch, &error), &error);
         if (adapter == 0) {
             memcpy(base, d.logprobs[0], sizeof base);

@@ -31,6 +31,8 @@ static const struct {
     {"data.train", "the file is in by its hash"},
     {"data.dev", "the rows that give the objective are in by their hash"},
     {"data.eval", "the same"},
+    {"engine.activation_checkpointing",
+     "what is computed again has the bits of what was kept (test_adapters_keep)"},
     {"checkpoint.every", "which states are kept, not what they are"},
     {"checkpoint.keep", "the same"},
     {"stop.rule", "how far a run goes beside its neighbours, not what it computes"},
@@ -46,6 +48,7 @@ static const char *const specs[] = {
     "{\"adapter\": {\"method\": \"lora-xs\", \"alpha\": 4}}",
     "{\"adapter\": {\"method\": \"full\"}}",
     "{\"stop\": {\"entropy_below\": 0.5}}",
+    "{\"engine\": {\"precision\": \"f16\"}}",
     "{\"method\": \"scan\", \"adapter\": {\"budget\": 2}, \"scan\": {\"values\": [\"loss\", "
     "\"accuracy\", \"reward\"]}}",
     "{\"method\": \"scan\", \"scan\": {\"directions\": \"axes\", \"run\": \"00\"}}",

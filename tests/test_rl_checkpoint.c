@@ -21,12 +21,13 @@ static Learner test_learner(float *v, float *moments)
                      .n_tokens = 12345678901};
 }
 
-static void a_checkpoint_is_read_back_bit_for_bit(void **state)
+static void check_read_back(TensorType precision)
 {
-    (void)state;
     float v[3] = {0.1f, -0.0f, 3e-42f}, moments[6] = {1, 2, 3, 4, 5, 6};
     float v2[3] = {0}, moments2[6] = {0};
     Learner learner = test_learner(v, moments), read = test_learner(v2, moments2);
+    learner.settings.precision = read.settings.precision = precision;
+    learner.loss_scale = precision == TENSOR_F16 ? (LossScale){1024, 3} : (LossScale){1, 0};
     read.step = read.updates = read.n_tokens = 0;
     void *bytes;
     size_t n;
@@ -36,6 +37,7 @@ static void a_checkpoint_is_read_back_bit_for_bit(void **state)
     assert_memory_equal(v, v2, sizeof v);
     assert_memory_equal(moments, moments2, sizeof moments);
     assert_true(read.step == 7 && read.updates == 14 && read.n_tokens == 12345678901);
+    assert_memory_equal(&read.loss_scale, &learner.loss_scale, sizeof read.loss_scale);
     float *alone;
     size_t n_alone;
     int64_t step;
@@ -45,6 +47,13 @@ static void a_checkpoint_is_read_back_bit_for_bit(void **state)
     assert_memory_equal(alone, v, sizeof v);
     free(alone);
     free(bytes);
+}
+
+static void a_checkpoint_is_read_back_bit_for_bit(void **state)
+{
+    (void)state;
+    check_read_back(TENSOR_F32);
+    check_read_back(TENSOR_F16);
 }
 
 /* Budget 13: what is stored of a run between two steps, and what of it is in memory. */
@@ -80,11 +89,12 @@ static void refuses(const void *bytes, size_t n, int n_parameters, const char *e
     assert_true(v[0] == 9 && learner.step == 7); /* unchanged */
 }
 
-static void a_bent_checkpoint_is_refused_at_every_byte(void **state)
+static void check_bent(TensorType precision)
 {
-    (void)state;
     float v[3] = {0.1f, 0.2f, 0.3f}, moments[6] = {0};
     Learner learner = test_learner(v, moments);
+    learner.settings.precision = precision;
+    learner.loss_scale = (LossScale){8, 0};
     void *bytes;
     size_t n;
     checkpoint_write(&bytes, &n, &learner);
@@ -99,16 +109,30 @@ static void a_bent_checkpoint_is_refused_at_every_byte(void **state)
     bent[0] = 'X';
     refuses(bent, n, 3, "does not begin with");
     memcpy(bent, bytes, n);
-    bent[4] = 2;
-    refuses(bent, n, 3, "version 2");
+    bent[4] = 3;
+    refuses(bent, n, 3, "version 3, this program reads 1 and 2");
     memcpy(bent, bytes, n);
     bent[n - 70] ^= 1;
     refuses(bent, n, 3, "damaged");
     memset(bent + 8, 0xff, 16);
     refuses(bent, n, 3, "do not hold");
     refuses(bytes, n, 5, "3 parameters with 2 moments, the run has 5");
+    if (precision == TENSOR_F16) {
+        refuses(bytes, n, 3, "checkpoint: with a loss scale, the run has none");
+        free(bytes);
+        learner.loss_scale.scale = 0.5;
+        checkpoint_write(&bytes, &n, &learner);
+        refuses(bytes, n, 3, "a loss scale of 0.5");
+    }
     free(bent);
     free(bytes);
+}
+
+static void a_bent_checkpoint_is_refused_at_every_byte(void **state)
+{
+    (void)state;
+    check_bent(TENSOR_F32);
+    check_bent(TENSOR_F16);
 }
 
 int main(void)

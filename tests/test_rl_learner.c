@@ -31,6 +31,9 @@ static void record_step(Text *out, const Learner *learner, const StepResult *res
         }
         text_add(out, "\n");
     }
+    for (size_t i = 0; i < result->n_events; i++) {
+        text_printf(out, "%s: %s\n", result->events[i].kind, result->events[i].message);
+    }
     text_append(out, result->checkpoint, result->checkpoint_bytes);
     for (size_t i = 0; i < learner->n; i++) {
         text_printf(out, "%a ", (double)learner->v[i]);
