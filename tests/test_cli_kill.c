@@ -1,6 +1,6 @@
-/* SIGKILL at random instants over GRPO, SFT, a sweep and an evaluation, and a stop after every
- * single step: the file ends with the rows of an undisturbed one. 40 instants; $TINYLORA_KILLS sets
- * another number. */
+/* SIGKILL at random instants over GRPO, SFT (in f32, and in f16), a sweep and an evaluation, and a
+ * stop after every single step: the file ends with the rows of an undisturbed one. 40 instants;
+ * $TINYLORA_KILLS sets another number. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,6 +19,11 @@
     ", \"grpo\": {\"prompts_per_step\": 2, \"group_size\": 3, \"max_new_tokens\": 8, "             \
     "\"updates_per_batch\": 2, \"kl_beta\": 0.05}, \"optimizer\": {\"lr\": 0.02}"
 
+/* The first updates are beyond f16: the scale falls; later it rises and falls again. */
+#define F16                                                                                        \
+    ", \"method\": \"sft\", \"sft\": {\"batch_size\": 2}, \"engine\": {\"precision\": \"f16\", "   \
+    "\"loss_scale\": 16777216, \"loss_scale_window\": 3}"
+
 static const struct {
     const char *name, *file, *config, *command;
 } phases[] = {
@@ -28,6 +33,8 @@ static const struct {
      "{" COMMON ", \"method\": \"sft\", \"steps\": 12, \"sft\": {\"batch_size\": 2}, \"eval\": "
      "{\"every\": 3, \"rows\": 3}}",
      "sft sft.json"},
+    {"sft in f16", "f16.json",
+     "{" COMMON F16 ", \"steps\": 12, \"eval\": {\"every\": 3, \"rows\": 3}}", "sft f16.json"},
     {"sweep", "sweep.json",
      "{" COMMON GRPO ", \"steps\": 5, \"eval\": {\"every\": 2, \"rows\": 3}, \"sweep\": "
      "{\"optimizer.lr\": [0.3, 0.02, 1e-3], \"seed\": [2, 3]}}",
@@ -142,17 +149,19 @@ static void cut_after(const char *db, int step, bool evaluated)
     text_release(&sql);
 }
 
-static void it_goes_on_from_every_step_without_doubling_or_dropping_one(void **state)
+/* command: on steps.json, a run of N_STEPS */
+static void check_every_step(const char *command)
 {
-    (void)state;
-    run_write("steps.json",
-              "{" COMMON GRPO ", \"steps\": 24, \"eval\": {\"every\": 4, \"rows\": 2}}");
-    expect_ok("--db steps.db grpo steps.json --threads 1");
+    char once[200], again[200];
+    snprintf(once, sizeof once, "--db steps.db %s steps.json --threads 1", command);
+    snprintf(again, sizeof again, "--db cut.db %s steps.json --threads 1", command);
+    forget("steps.db");
+    expect_ok(once);
     char *whole = dump_runs("steps.db");
     for (int step = 0; step < N_STEPS; step++) {
         copy("steps.db", "cut.db");
         cut_after("cut.db", step, step % 8 == 0);
-        expect_ok("--db cut.db grpo steps.json --threads 1");
+        expect_ok(again);
         assert_dump(whole, "cut.db");
         char sql[200];
         snprintf(sql, sizeof sql,
@@ -162,6 +171,51 @@ static void it_goes_on_from_every_step_without_doubling_or_dropping_one(void **s
         assert_int_equal(ask_number("cut.db", sql), 2);
     }
     free(whole);
+}
+
+static void it_goes_on_from_every_step_without_doubling_or_dropping_one(void **state)
+{
+    (void)state;
+    run_write("steps.json",
+              "{" COMMON GRPO ", \"steps\": 24, \"eval\": {\"every\": 4, \"rows\": 2}}");
+    check_every_step("grpo");
+}
+
+static void it_goes_on_through_skipped_updates(void **state)
+{
+    (void)state;
+    run_write("steps.json",
+              "{" COMMON F16 ", \"steps\": 24, \"eval\": {\"every\": 8, \"rows\": 2}}");
+    check_every_step("sft");
+    const char *const skipped = "SELECT count(*) FROM event WHERE kind = 'overflow'";
+    const char *const updates =
+        "SELECT sum(value) FROM metric WHERE key = 'skipped_updates' AND value IN (0, 1)";
+    assert_true(ask_number("steps.db", skipped) >= 3);
+    assert_int_equal(ask_number("steps.db", updates), ask_number("steps.db", skipped));
+    assert_int_equal(ask_number("steps.db", "SELECT count(*) FROM metric m JOIN metric n USING "
+                                            "(run_id, step) WHERE m.key = 'skipped_updates' AND "
+                                            "n.key = 'loss_scale'"),
+                     N_STEPS);
+}
+
+/* Activations beyond f16: no scale is small enough. */
+static void an_overflow_that_never_ends_is_a_failed_run_with_its_reason(void **state)
+{
+    (void)state;
+    run_write("never.json",
+              "{" COMMON F16 ", \"steps\": 60, \"eval\": {\"every\": 0, \"rows\": 2}}");
+    forget("never.db");
+    Run r = run("--db never.db sft never.json --set adapter.init=normal --set "
+                "adapter.init_size=30000");
+    assert_int_equal(r.code, 1);
+    assert_non_null(strstr(r.err, "failed: step 25: the gradient is not finite"));
+    run_free(&r);
+    assert_int_equal(ask_number("never.db", "SELECT count(*) FROM event WHERE kind = 'failed' AND "
+                                            "message LIKE '%beyond f16%bf16 has the range%'"),
+                     1);
+    assert_int_equal(ask_number("never.db", "SELECT count(*) FROM metric WHERE key = "
+                                            "'skipped_updates' AND value = 1"),
+                     24);
 }
 
 static void two_processes_on_one_run_do_it_once(void **state)
@@ -197,6 +251,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_at_random_instants_it_ends_in_the_same_rows),
         cmocka_unit_test(it_goes_on_from_every_step_without_doubling_or_dropping_one),
+        cmocka_unit_test(it_goes_on_through_skipped_updates),
+        cmocka_unit_test(an_overflow_that_never_ends_is_a_failed_run_with_its_reason),
         cmocka_unit_test(two_processes_on_one_run_do_it_once),
     };
     return cmocka_run_group_tests(tests, run_setup, run_teardown);
