@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "core/engine.h"
+#include "core/sha256.h"
 #include "rl/learner.h"
 
 /* Greedy decoding of `batch` different prompts, each `n_new` tokens, no stop token. cache: keys and
@@ -29,12 +30,22 @@ void profile_tokens(int32_t *tokens, int n, int vocab_size, int row);
  * in memory at a time; 0: as many as fit. */
 typedef struct {
     int sequences, n_tokens, micro_batch, steps;
+    Checkpointing checkpointing;
+    TensorType precision;
 } TrainProfile;
+enum { PROFILE_SKETCH = 1 << 16 };
 typedef struct {
-    double seconds;         /* of the best of `steps` steps, after a first one */
-    double loss, grad_norm; /* of the first one */
-    size_t parameters;      /* trained */
+    double seconds;   /* of the best of `steps` steps, after a first one */
+    double loss;      /* of the first one */
+    double grad_norm; /* of the first update (in f16 some may be skipped before it), ... */
+    char gradient_sha256[SHA256_HEX_SIZE]; /* ... of its gradient, rounded to f32, ... */
+    float sketch[PROFILE_SKETCH]; /* ... and so many of its numbers, evenly spaced; all there are
+                                   * where they are fewer */
+    size_t n_sketch;
+    size_t parameters; /* trained */
 } TrainMeasures;
+/* |a - b| / |b| of the gradients, by their sketches. */
+double profile_gradient_distance(const TrainMeasures *a, const TrainMeasures *b);
 
 /* bank: one adapter, over the engine's model. Errors: STATUS_USAGE (the context is too short),
  * STATUS_FAILED. */
@@ -48,10 +59,12 @@ typedef struct {
     size_t plain;          /* norms and biases in f32, rotary angles of all positions */
     size_t cache_token;    /* keys and values of all layers */
     size_t forward_token;  /* activations of a pass without backward: one layer's */
-    size_t training_token; /* activations, keys and values of all layers, and their gradients */
+    size_t training_token; /* activations, keys and values as they wait for the backward, those of
+                            * the layer that is computed, and their gradients */
     size_t logits_token;   /* of a token that is learned */
     size_t adapter;        /* tinylora: U, V of every linear layer */
     size_t scalar; /* of each trained scalar: itself, its gradient, AdamW's moments, twice */
 } MemoryNeeds;
 /* rank: of the adapter's SVD. */
-void profile_memory(MemoryNeeds *needs, const Model *model, int rank);
+void profile_memory(MemoryNeeds *needs, const Model *model, int rank, Checkpointing checkpointing,
+                    TensorType precision);

@@ -1,4 +1,5 @@
 /* Training steps on pseudo-random rows, by the one way in which the program trains. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +50,30 @@ static double metric(const StepResult *result, const char *key)
     return 0.0 / 0.0;
 }
 
-/* The first step touches all memory; the numbers are its own. */
+/* AdamW's first moments are then a tenth of it. */
+static void take_gradient(TrainMeasures *measures, const Learner *learner, const StepResult *result)
+{
+    size_t stride = (learner->n + PROFILE_SKETCH - 1) / PROFILE_SKETCH;
+    measures->grad_norm = metric(result, "grad_norm");
+    sha256_bytes(measures->gradient_sha256, learner->moments, learner->n * sizeof(float));
+    measures->n_sketch = 0;
+    for (size_t i = 0; i < learner->n; i += stride) {
+        measures->sketch[measures->n_sketch++] = learner->moments[i];
+    }
+}
+
+double profile_gradient_distance(const TrainMeasures *a, const TrainMeasures *b)
+{
+    double difference = 0, size = 0;
+    for (size_t i = 0; i < b->n_sketch; i++) {
+        double gap = (double)a->sketch[i] - (double)b->sketch[i];
+        difference += gap * gap;
+        size += (double)b->sketch[i] * (double)b->sketch[i];
+    }
+    return size > 0 ? sqrt(difference / size) : 0;
+}
+
+/* The first step touches all memory. */
 static Status measure(TrainMeasures *measures, const Trainer *trainer, Learner *learner, int steps,
                       double (*now_s)(void), Error *error)
 {
@@ -66,9 +90,11 @@ static Status measure(TrainMeasures *measures, const Trainer *trainer, Learner *
             status = error_set(error, result.status, "%s", result.error.message);
         } else if (step == 0) {
             measures->loss = metric(&result, "loss");
-            measures->grad_norm = metric(&result, "grad_norm");
         } else {
             measures->seconds = step == 1 || took < measures->seconds ? took : measures->seconds;
+        }
+        if (!status && !measures->n_sketch && learner->updates == 1) {
+            take_gradient(measures, learner, &result);
         }
         step_result_release(&result);
     }
@@ -92,6 +118,10 @@ Status profile_train(TrainMeasures *measures, Engine *engine, AdapterBank *bank,
     settings.steps = profile->steps + 1;
     settings.sft.batch_size = profile->sequences;
     settings.micro_batch = profile->micro_batch;
+    settings.checkpointing = profile->checkpointing;
+    settings.precision = profile->precision;
+    settings.grad_clip = 0;
+    *measures = (TrainMeasures){0};
     Status status = make_task(&task, model, profile, error);
     status = status ? status : learner_new(&learner, &settings, &task, NULL, bank, error);
     status = status ? status : measure(measures, &trainer, learner, profile->steps, now_s, error);

@@ -16,7 +16,10 @@ typedef struct {
     const Cli *cli;
     AdapterSpec adapter;
     int sequences, n_tokens;
+    Checkpointing checkpointing;
+    TensorType precision;
     MemoryNeeds needs;
+    TrainMeasures measures;
     double decode_loaded, decode_peak;
     double began, loaded, adapted, peak;
 } Measured;
@@ -51,8 +54,11 @@ static Status train(void *context, Error *error)
     Model *model;
     Engine *engine = NULL;
     AdapterBank *bank = NULL;
-    TrainMeasures measures;
-    TrainProfile profile = {.sequences = m->sequences, .n_tokens = m->n_tokens, .steps = 1};
+    TrainProfile profile = {.sequences = m->sequences,
+                            .n_tokens = m->n_tokens,
+                            .steps = 1,
+                            .checkpointing = m->checkpointing,
+                            .precision = m->precision};
     int n_threads = m->cli->n_threads;
     m->began = child_peak_mib();
     Status status = model_open(&model, m->directory, n_threads, error);
@@ -64,10 +70,10 @@ static Status train(void *context, Error *error)
                                        NULL, error);
     m->adapted = child_peak_mib();
     status =
-        status ? status : profile_train(&measures, engine, bank, &profile, child_clock_s, error);
+        status ? status : profile_train(&m->measures, engine, bank, &profile, child_clock_s, error);
     m->peak = child_peak_mib();
     if (!status) {
-        profile_memory(&m->needs, model, m->adapter.plan.rank);
+        profile_memory(&m->needs, model, m->adapter.plan.rank, m->checkpointing, m->precision);
     }
     return status;
 }
@@ -143,7 +149,7 @@ static Status measure(Measured *m, Error *error)
 
 static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
-    const char *name = NULL;
+    const char *name = NULL, *checkpointing = "none", *precision = "f32";
     Table table = {0};
     Text out = {0};
     Measured *m = child_memory(sizeof *m);
@@ -155,7 +161,9 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     m->n_tokens = 64;
     const Option options[] = {{"--model", OPTION_TEXT, &name, 0, 0},
                               {"--sequences", OPTION_INT, &m->sequences, 1, MOST_TOKENS},
-                              {"--tokens", OPTION_INT, &m->n_tokens, 2, MOST_TOKENS}};
+                              {"--tokens", OPTION_INT, &m->n_tokens, 2, MOST_TOKENS},
+                              {"--activation-checkpointing", OPTION_TEXT, &checkpointing, 0, 0},
+                              {"--precision", OPTION_TEXT, &precision, 0, 0}};
     Status status = options_parse(cli, options, sizeof options / sizeof options[0], argc, argv,
                                   NULL, 0, 0, error);
     if (!status && m->sequences * m->n_tokens > MOST_TOKENS) {
@@ -163,6 +171,15 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
                            "%d x %d tokens: at most %d, as larger batches of large models are "
                            "computed in pieces",
                            m->sequences, m->n_tokens, MOST_TOKENS);
+    }
+    if (!status && !checkpointing_find(&m->checkpointing, checkpointing)) {
+        status = error_set(error, STATUS_USAGE,
+                           "--activation-checkpointing \"%.64s\": none, selective or full",
+                           checkpointing);
+    }
+    if (!status && !precision_find(&m->precision, precision)) {
+        status =
+            error_set(error, STATUS_USAGE, "--precision \"%.64s\": f32, bf16 or f16", precision);
     }
     status = status ? status : cli_model_directory(cli, m->directory, name, error);
     cli_arm_max_time(cli);
@@ -181,15 +198,19 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_profile_memory = {
     .name = "profile memory",
     .summary = "where memory goes: weights, cache, activations, computed and measured",
-    .usage = "--model MODEL [--sequences N] [--tokens N]",
+    .usage = "--model MODEL [--sequences N] [--tokens N] "
+             "[--activation-checkpointing none|selective|full] [--precision f32|bf16|f16]",
     .help =
         "What the model, decoding a batch, the adapter of 13 scalars and a training step with it\n"
         "need, computed from the shapes; beside it how much the peak of a process grew at that\n"
         "stage. Lines with a dash are parts of the one above.\n\n"
         "  --sequences N   rows of the batch (8)\n"
-        "  --tokens N      tokens a row (64); sequences x tokens is at most 512\n\n"
+        "  --tokens N      tokens a row (64); sequences x tokens is at most 512\n"
+        "  --activation-checkpointing X, --precision X\n"
+        "                  of the training step, as engine.* of a config (none, f32)\n\n"
         "examples:\n"
         "  tinylora profile memory --model abacus\n"
-        "  tinylora profile memory --model ../Qwen2.5-0.5B --sequences 1 --tokens 256 -o json\n",
+        "  tinylora profile memory --model ../Qwen2.5-0.5B --sequences 1 --tokens 256 -o json\n"
+        "  tinylora profile memory --model abacus --activation-checkpointing full\n",
     .run = run,
 };

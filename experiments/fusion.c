@@ -129,19 +129,6 @@ static void loss_settings(GrpoSettings *grpo, const RunSpec *spec)
     grpo->correction_max = spec->grpo.importance_sampling_clip_max;
 }
 
-static void engine_settings(TrainSettings *settings, const RunSpec *spec)
-{
-    const char *checkpointing = spec->engine.activation_checkpointing;
-    settings->checkpointing = strcmp(checkpointing, "full") == 0        ? CHECKPOINTING_FULL
-                              : strcmp(checkpointing, "selective") == 0 ? CHECKPOINTING_SELECTIVE
-                                                                        : CHECKPOINTING_NONE;
-    settings->precision = strcmp(spec->engine.precision, "f16") == 0    ? TENSOR_F16
-                          : strcmp(spec->engine.precision, "bf16") == 0 ? TENSOR_BF16
-                                                                        : TENSOR_F32;
-    settings->loss_scale = spec->engine.loss_scale;
-    settings->loss_scale_window = spec->engine.loss_scale_window;
-}
-
 static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
 {
     bool sft = strcmp(spec->method, "sft") == 0;
@@ -150,7 +137,10 @@ static void settings_from_spec(TrainSettings *settings, const RunSpec *spec)
     settings->seed = (uint64_t)spec->seed;
     settings->steps = spec->steps;
     settings->micro_batch = spec->micro_batch;
-    engine_settings(settings, spec);
+    checkpointing_find(&settings->checkpointing, spec->engine.activation_checkpointing);
+    precision_find(&settings->precision, spec->engine.precision);
+    settings->loss_scale = spec->engine.loss_scale;
+    settings->loss_scale_window = spec->engine.loss_scale_window;
     settings->sft.batch_size = spec->sft.batch_size;
     settings->sft.label_smoothing = spec->sft.label_smoothing;
     settings->sft.whole = strcmp(spec->sft.loss_on, "all") == 0;

@@ -15,6 +15,30 @@
 #define MAX_STEP_TOKENS                                                                            \
     400000000.0 /* completion tokens a step may ask for: 24 bytes each are kept */
 
+bool checkpointing_find(Checkpointing *checkpointing, const char *name)
+{
+    static const char *const names[] = {"none", "selective", "full"};
+    for (int i = 0; i < 3; i++) {
+        if (!strcmp(names[i], name)) {
+            *checkpointing = (Checkpointing)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool precision_find(TensorType *precision, const char *name)
+{
+    static const char *const names[] = {"f32", "f16", "bf16"}; /* in the order of TensorType */
+    for (int i = 0; i < 3; i++) {
+        if (!strcmp(names[i], name)) {
+            *precision = (TensorType)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 TrainSettings train_settings_defaults(void)
 {
     return (TrainSettings){

@@ -65,6 +65,10 @@ typedef struct {
     int loss_scale_window; /* updates after which it doubles */
 } TrainSettings;
 
+/* "none", "selective", "full"; "f32", "bf16", "f16". False when unknown. */
+bool checkpointing_find(Checkpointing *checkpointing, const char *name);
+bool precision_find(TensorType *precision, const char *name);
+
 /* TRL's defaults where it has one (INTERFACE's example elsewhere); method and steps are the
  * caller's. */
 TrainSettings train_settings_defaults(void);
