@@ -28,8 +28,9 @@ static size_t kept_token(const ModelConfig *c, Checkpointing checkpointing, Tens
     size_t Q = (size_t)c->n_heads * (size_t)c->head_dim;
     size_t KV = (size_t)c->n_kv_heads * (size_t)c->head_dim;
     bool rounded = precision != TENSOR_F32, full = checkpointing == CHECKPOINTING_FULL;
-    size_t all = 2 * D + 2 * Q + 2 * FF +
-                 2 * KV; /* residuals, q and attention, gate and up, keys and values */
+    size_t heads = c->qk_norm ? Q + KV : 0;               /* queries and keys before their norms */
+    size_t all = 2 * D + 2 * Q + 2 * FF + 2 * KV + heads; /* residuals, q and attention, gate and
+                                                           * up, keys and values */
     size_t exact = full                                       ? D
                    : checkpointing == CHECKPOINTING_SELECTIVE ? (rounded ? D : all - 2 * FF)
                    : rounded                                  ? 0
