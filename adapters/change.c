@@ -77,9 +77,8 @@ const double *change_row(Change *change, int row)
 {
     size_t n = (size_t)change->n_in;
     if (change->trained) {
-        size_t start = (size_t)row * n, size = tensor_type_size(change->base->type);
-        tensor_to_f32(change->base_row, (const char *)change->base->data + start * size,
-                      change->base->type, n);
+        size_t start = (size_t)row * n;
+        tensor_read_rows(change->base_row, change->base, (size_t)row, 1);
         for (size_t i = 0; i < n; i++) {
             change->row[i] = (double)change->trained[start + i] - (double)change->base_row[i];
         }

@@ -177,10 +177,15 @@ static Status find_factors(Factors *out, bool *cached, const Work *work, int mod
 {
     const FactorsStream *job = &work->job;
     const Tensor *tensor = tensor_of(job, module);
-    Weight w = {.data = tensor->data, .type = tensor->type};
+    Tensor plain;
+    void *owned = NULL;
+    Status status = tensor_plain(&plain, &owned, tensor, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    Weight w = {.data = plain.data, .type = plain.type};
     SvdStop stop = {job->stopping, job->context};
     char key[KEY_SIZE];
-    Status status = STATUS_OK;
     role_shape(job->config, job->modules[module].role, &w.n_out, &w.n_in);
     if (job->cache_directory) {
         make_key(key, &w, job->rank);
@@ -189,6 +194,7 @@ static Status find_factors(Factors *out, bool *cached, const Work *work, int mod
     if (!*cached) {
         status = factors_compute(out, &w, job->rank, START_SEED, &stop, error);
     }
+    free(owned);
     safetensors_forget(job->file, tensor);
     if (status == STATUS_OK && !*cached && job->cache_directory) {
         /* Those that are used now need no disk. */

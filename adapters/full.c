@@ -33,7 +33,7 @@ static bool read_pristine(float *weights, const Model *model)
         size_t size = specs[i].dims[0] * (specs[i].n_dims > 1 ? specs[i].dims[1] : 1);
         found = tensor != NULL;
         if (found) {
-            tensor_to_f32(weights, tensor->data, tensor->type, size);
+            tensor_read(weights, tensor);
             weights += size;
         }
     }

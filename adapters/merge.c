@@ -9,6 +9,8 @@
 #include "adapters/change.h"
 #include "adapters/method.h"
 #include "core/file.h"
+#include "core/gguf_model.h"
+#include "core/gguf_write.h"
 
 enum { MAX_COPIED_BYTES = 1 << 28, CHUNK_BYTES = 1 << 20 };
 
@@ -76,60 +78,65 @@ static void account(Merge *m, const Tensor *tensor, size_t n, const double *chan
     report->n_adapted += n;
 }
 
-/* One row of W', n weights from element `start` of the tensor. */
-static Status put_row(Merge *m, const Tensor *tensor, size_t start, size_t n, const double *change,
+/* The type that W' is stored in: no quantised one. */
+static TensorType stored_type(const Tensor *tensor)
+{
+    return tensor_type_plain(tensor->type) ? tensor->type : TENSOR_F32;
+}
+
+/* Row `row` of W', whose weights m->base has. */
+static Status put_row(Merge *m, const Tensor *tensor, size_t row, size_t n, const double *change,
                       Error *error)
 {
-    size_t size = tensor_type_size(tensor->type);
-    Status status = make_room(m, n, error);
-    if (status) {
-        return status;
-    }
-    tensor_to_f32(m->base, (const char *)tensor->data + start * size, tensor->type, n);
+    TensorType type = stored_type(tensor);
     for (size_t i = 0; i < n; i++) {
         double sum = (double)m->base[i] + change[i];
-        m->stored[i] = tensor->type == TENSOR_F32 ? (float)sum : round_to_odd(sum);
+        m->stored[i] = type == TENSOR_F32 ? (float)sum : round_to_odd(sum);
     }
-    tensor_from_f32(m->bytes, m->stored, tensor->type, n);
-    size_t bad = tensor_find_nonfinite(m->bytes, tensor->type, n);
+    tensor_from_f32(m->bytes, m->stored, type, n);
+    size_t bad = tensor_find_nonfinite(m->bytes, type, n);
     if (bad < n) {
         return error_set(error, STATUS_REFUSED,
                          "tensor \"%s\": element %zu becomes %g, which %s cannot hold",
-                         tensor->name, start + bad, (double)m->base[bad] + change[bad],
-                         tensor_type_name(tensor->type));
+                         tensor->name, row * n + bad, (double)m->base[bad] + change[bad],
+                         tensor_type_name(type));
     }
-    tensor_to_f32(m->stored, m->bytes, tensor->type, n);
+    tensor_to_f32(m->stored, m->bytes, type, n);
     account(m, tensor, n, change);
-    return file_writer_append(&m->writer, m->bytes, n * size, error);
+    return file_writer_append(&m->writer, m->bytes, n * tensor_type_size(type), error);
 }
 
+/* Rows in the order of the file. */
 static Status put_matrix(Merge *m, const Tensor *tensor, Module module, Error *error)
 {
     Change change;
     Status status = change_open(&change, m->bank, 1, m->v, module, error);
-    for (int row = 0; row < change.n_out && !status; row++) {
-        status = put_row(m, tensor, (size_t)row * change.n_in, (size_t)change.n_in,
-                         change_row(&change, row), error);
+    size_t n = (size_t)change.n_in;
+    status = status ? status : make_room(m, n, error);
+    for (int i = 0; i < change.n_out && !status; i++) {
+        size_t row = turned_row_back(tensor->turned, (size_t)i);
+        tensor_read_rows(m->base, tensor, row, 1);
+        status = put_row(m, tensor, row, n, change_row(&change, (int)row), error);
     }
     change_close(&change);
     return status;
 }
 
-/* A tensor of "full": W' - W from v, piece by piece. */
+/* A tensor of "full": W' - W from v. */
 static Status put_trained(Merge *m, const Tensor *tensor, const float *trained, Error *error)
 {
-    size_t n = tensor->n_bytes / tensor_type_size(tensor->type), size = 4096;
-    double *change = malloc(size * sizeof *change);
+    Tensor rows = tensor_rows(tensor);
+    size_t n = rows.dims[1];
+    double *change = malloc(n * sizeof *change);
     Status status =
-        change ? make_room(m, size, error) : error_set(error, STATUS_FAILED, "out of memory");
-    for (size_t start = 0; start < n && !status; start += size) {
-        size_t count = n - start < size ? n - start : size;
-        tensor_to_f32(m->base, (const char *)tensor->data + start * tensor_type_size(tensor->type),
-                      tensor->type, count);
-        for (size_t i = 0; i < count; i++) {
-            change[i] = (double)trained[start + i] - (double)m->base[i];
+        change ? make_room(m, n, error) : error_set(error, STATUS_FAILED, "out of memory");
+    for (size_t i = 0; i < rows.dims[0] && !status; i++) {
+        size_t row = turned_row_back(rows.turned, i);
+        tensor_read_rows(m->base, &rows, row, 1);
+        for (size_t j = 0; j < n; j++) {
+            change[j] = (double)trained[row * n + j] - (double)m->base[j];
         }
-        status = put_row(m, tensor, start, count, change, error);
+        status = put_row(m, &rows, row, n, change, error);
     }
     free(change);
     return status;
@@ -219,6 +226,90 @@ static Status put_weights(Merge *m, const char *folder, Error *error)
     return status;
 }
 
+/* ---- a GGUF file ---- */
+
+static Status pad(Merge *m, size_t n_bytes, size_t alignment, Error *error)
+{
+    static const char zeros[4096];
+    size_t left = gguf_padded(n_bytes, alignment) - n_bytes;
+    Status status = STATUS_OK;
+    while (left && !status) {
+        size_t n = left < sizeof zeros ? left : sizeof zeros;
+        status = file_writer_append(&m->writer, zeros, n, error);
+        left -= n;
+    }
+    return status;
+}
+
+/* Is it one that the adapter changes? */
+static bool is_adapted(const Merge *m, const Tensor *tensor)
+{
+    Module module;
+    bool full = m->bank->weight_gradients.gradient != NULL;
+    return tensor && (full ? find_trained(m, tensor->name) != NULL
+                           : find_module(m->bank, tensor->name, &module));
+}
+
+/* The base's values as they are, then its tensors: those that change in their plain type, the
+ * others as they lie. */
+static Status put_gguf(Merge *m, const Gguf *gguf, const char *path, Error *error)
+{
+    const SafeTensors *file = m->bank->model->file;
+    size_t n = gguf_n_tensors(gguf), alignment = gguf_alignment(gguf), n_bytes, offset = 0;
+    const char *values = gguf_value_bytes(gguf, &n_bytes);
+    Tensor *tensors = calloc(n + 1, sizeof *tensors);
+    const Tensor **changed = calloc(n + 1, sizeof *changed);
+    Text header = {0};
+    Status status =
+        tensors && changed ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    gguf_add_start(&header, n, gguf_n_values(gguf));
+    text_append(&header, values, n_bytes);
+    for (size_t i = 0; i < n && !status; i++) {
+        char name[128];
+        const Tensor *own = gguf_tensor_name(name, gguf_tensor(gguf, i)->name)
+                                ? safetensors_find(file, name)
+                                : NULL; /* rope_freqs */
+        tensors[i] = *gguf_tensor(gguf, i);
+        if (is_adapted(m, own)) {
+            changed[i] = own;
+            tensors[i].type = stored_type(own);
+            tensors[i].n_bytes = tensor_type_bytes(tensors[i].type, tensor_n_elements(own));
+        }
+        gguf_add_tensor(&header, &tensors[i], alignment, &offset);
+    }
+    gguf_add_padding(&header, alignment);
+    status = status ? status : file_writer_open(&m->writer, path, error);
+    if (!status) {
+        status = file_writer_append(&m->writer, header.bytes, header.n, error);
+        for (size_t i = 0; i < n && !status; i++) {
+            status = changed[i] ? put_tensor(m, changed[i], error)
+                                : copy_tensor(m, gguf_tensor(gguf, i), error);
+            status = status ? status : pad(m, tensors[i].n_bytes, alignment, error);
+        }
+        status = status ? status : file_writer_commit(&m->writer, error);
+        if (status) {
+            file_writer_cancel(&m->writer);
+        }
+    }
+    text_release(&header);
+    free(changed);
+    free(tensors);
+    return status;
+}
+
+static Status put_model_gguf(Merge *m, const char *folder, Error *error)
+{
+    Gguf *gguf;
+    char path[FILE_PATH_MAX];
+    Status status = path_join(path, folder, MODEL_GGUF_FILE, error);
+    status = status ? status : gguf_open(&gguf, m->bank->model->path, error);
+    if (!status) {
+        status = put_gguf(m, gguf, path, error);
+        gguf_close(gguf);
+    }
+    return status;
+}
+
 /* What a model directory has beside its weights. config.json last: without it a folder is no model.
  */
 static Status copy_files(const char *folder, const char *from, Error *error)
@@ -261,8 +352,12 @@ Status adapter_merge(MergeReport *report, const AdapterBank *bank, const float *
     if (status) {
         return status;
     }
-    status = put_weights(&merge, folder.temporary, error);
-    status = status ? status : copy_files(folder.temporary, bank->model->path, error);
+    if (safetensors_is_gguf(bank->model->file)) {
+        status = put_model_gguf(&merge, folder.temporary, error);
+    } else {
+        status = put_weights(&merge, folder.temporary, error);
+        status = status ? status : copy_files(folder.temporary, bank->model->path, error);
+    }
     status = status ? status : directory_writer_commit(&folder, error);
     if (status) {
         directory_writer_cancel(&folder);
@@ -328,10 +423,9 @@ static Status read_weights(float **v, size_t *n, const SafeTensors *file, const 
     float *at = *v = malloc(*n * sizeof **v + 1);
     for (size_t i = 0; *v && i < n_specs; i++) {
         const Tensor *tensor = safetensors_find(file, specs[i].name);
-        size_t size = tensor->n_bytes / tensor_type_size(tensor->type);
-        tensor_to_f32(at, tensor->data, tensor->type, size);
+        tensor_read(at, tensor);
         safetensors_forget(file, tensor);
-        at += size;
+        at += tensor_n_elements(tensor);
     }
     free(specs);
     return *v ? STATUS_OK
@@ -339,20 +433,19 @@ static Status read_weights(float **v, size_t *n, const SafeTensors *file, const 
                           (double)*n * sizeof **v / 0x1p30);
 }
 
-Status merged_read(float **v, size_t *n, const char *directory, const ModelConfig *base,
-                   Error *error)
+Status merged_read(float **v, size_t *n, const char *model, const ModelConfig *base, Error *error)
 {
     ModelConfig config;
     SafeTensors *file = NULL;
     char path[FILE_PATH_MAX];
-    Status status = model_config_read(&config, directory, error);
+    Status status = model_config_read(&config, model, error);
     const char *key = status ? NULL : find_difference(&config, base);
     if (key) {
-        return error_set(error, STATUS_REFUSED,
-                         "%s/config.json: \"%s\" is not as in the base model's", directory, key);
+        return error_set(error, STATUS_REFUSED, "%s%s: \"%s\" is not as in the base model's", model,
+                         gguf_is(model) ? "" : "/config.json", key);
     }
-    status = status ? status : model_weights_path(path, directory, error);
-    status = status ? status : safetensors_open(&file, path, error);
+    status = status ? status : model_weights_path(path, model, error);
+    status = status ? status : model_weights_open(&file, model, error);
     if (!status) {
         status = model_config_check(&config, file, error);
         status = status ? status : model_weights_check(&config, file, error);

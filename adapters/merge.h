@@ -15,14 +15,15 @@ typedef struct {
 /* Write directory (which must not exist, or be empty): config.json, generation_config.json and the
  * tokenizer's files as they are, and model.safetensors with every tensor of the base in its own
  * type, W' in place of W: W + (W' - W) in double, rounded once to nearest even. A head that is the
- * embedding is left out. v: what adapter 1 was set to. Streamed: one row is in memory at a time.
+ * embedding is left out. Of a GGUF file: model.gguf alone, its metadata and all tensors that stay as
+ * they are, W' as F32 where W was quantised. v: what adapter 1 was set to. Streamed: one row is in memory at a time.
  * Errors: STATUS_USAGE (directory), STATUS_FAILED, STATUS_REFUSED where W' is not finite or too
  * large for its type. */
 Status adapter_merge(MergeReport *report, const AdapterBank *bank, const float *v,
                      const char *directory, Error *error);
 
-/* The weights of a model directory, as method full has them: what a merged model is to its base.
+/* The weights of a model, a directory or a GGUF file, as method full has them: what a merged model is to its base.
  * v: (n) malloc'ed, f32, tensors in TensorSpec order. base: what its config must agree with in all
  * that is computed. Errors: STATUS_REFUSED with the file and the rule. */
-Status merged_read(float **v, size_t *n, const char *directory, const ModelConfig *base,
+Status merged_read(float **v, size_t *n, const char *model, const ModelConfig *base,
                    Error *error);

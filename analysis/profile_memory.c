@@ -3,12 +3,6 @@
 
 #include "analysis/profile.h"
 
-static size_t matrix_bytes(const Matrix *w)
-{
-    size_t panels = ((size_t)w->n_out + MATRIX_PANEL - 1) / MATRIX_PANEL;
-    return panels * MATRIX_PANEL * (size_t)w->n_in * tensor_type_size(w->type);
-}
-
 static void add_layer(MemoryNeeds *needs, const Layer *layer, int rank)
 {
     for (int role = 0; role < N_ROLES; role++) {

@@ -53,7 +53,7 @@ Status use_open(Use *use, const Cli *cli, const UseOptions *options, Error *erro
 {
     Status status = use_open_adapter(use, cli, options, error);
     if (!status && !use->session.bench.model->tokenizer) {
-        status = error_set(error, STATUS_REFUSED, "model \"%s\": it has no tokenizer.json",
+        status = error_set(error, STATUS_REFUSED, "model \"%s\": it has no tokenizer",
                            use->session.bench.directory);
     }
     return status;

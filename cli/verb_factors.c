@@ -172,7 +172,7 @@ static Status open_file(ModelConfig *config, SafeTensors **file, const char *dir
     char path[FILE_PATH_MAX];
     Status status = model_config_read(config, directory, error);
     status = status ? status : model_weights_path(path, directory, error);
-    status = status ? status : safetensors_open(file, path, error);
+    status = status ? status : model_weights_open(file, directory, error);
     if (!status) {
         status = model_config_check(config, *file, error);
         status = status ? error_context(error, status, "%s", path) : STATUS_OK;

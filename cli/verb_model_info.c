@@ -79,18 +79,19 @@ static Status read_files(Table *table, const char *directory, Error *error)
     SafeTensors *file = NULL;
     Tokenizer *tokenizer = NULL;
     Text types = {0};
-    Status status = model_weights_path(path, directory, error);
-    status = status ? status : safetensors_open(&file, path, error);
+    Status status = model_weights_open(&file, directory, error);
     if (!status) {
         safetensors_sha256(sha256, file);
         list_types(file, &types);
         add_string(table, "types", text_string(&types));
         add_string(table, "weights_sha256", sha256);
-        status = path_join(path, directory, "tokenizer.json", error);
+        status = model_file_path(path, directory, "tokenizer.json", error);
     }
     if (!status && file_exists(path)) {
         status = tokenizer_open(&tokenizer, path, error);
-        status = status ? status : sha256_file(sha256, path, error);
+        if (!status && !safetensors_is_gguf(file)) { /* whose hash is that of its weights */
+            status = sha256_file(sha256, path, error);
+        }
         if (!status) {
             add_integer(table, "tokens", tokenizer_size(tokenizer));
             add_string(table, "tokenizer_sha256", sha256);

@@ -8,6 +8,7 @@
 #include "cli/sandbox.h"
 #include "cli/verbs.h"
 #include "core/file.h"
+#include "core/gguf.h"
 #include "core/sha256.h"
 #include "core/verify.h"
 #include "experiments/config.h"
@@ -15,8 +16,8 @@
 #include "experiments/nearest.h"
 #include "rl/dataset.h"
 
-static const char *const kind_names[] = {"model",  "modeldir", "safetensors", "tokenizer",
-                                         "config", "json",     "dataset"};
+static const char *const kind_names[] = {"model",     "modeldir", "safetensors", "gguf",
+                                         "tokenizer", "config",   "json",        "dataset"};
 enum { N_KINDS = sizeof kind_names / sizeof kind_names[0] };
 
 static Status find_kind(VerifyKind *kind, const char *path, const char *name, Error *error)
@@ -112,6 +113,11 @@ static void print(const Cli *cli, const Check *check, Text *out)
     }
 }
 
+static bool is_model(const char *path)
+{
+    return directory_exists(path) || gguf_is(path);
+}
+
 /* PATH, or a model by its name; the check is of where it lies. */
 static Status find_path(Cli *cli, Check *check, char found[CONFIG_PATH], const char *typed,
                         Error *error)
@@ -123,7 +129,7 @@ static Status find_path(Cli *cli, Check *check, char found[CONFIG_PATH], const c
         status = model_find(found, typed, cli->models, error);
         check->path = found;
     }
-    if (!status && cli->lock && directory_exists(check->path)) {
+    if (!status && cli->lock && is_model(check->path)) {
         check->hashed = true;
         status = model_lock_check(cli->lock, check->path, error);
     }
@@ -134,7 +140,7 @@ static Status find_path(Cli *cli, Check *check, char found[CONFIG_PATH], const c
 static Status hold_against_lock(const Cli *cli, const Check *check, const char *typed, Error *error)
 {
     Status status = STATUS_OK;
-    if (cli->lock && directory_exists(check->path)) {
+    if (cli->lock && is_model(check->path)) {
         for (size_t i = 0; i < check->files.n && !status; i++) {
             status = model_lock_confirm(cli->lock, check->path, check->files.files[i].name,
                                         check->files.files[i].sha256, error);
@@ -175,7 +181,7 @@ static Status run_check(Cli *cli, Check *check, int argc, char **argv, Error *er
     status = status ? status : check_options(check, cli, error);
     status = status ? status : find_path(cli, check, found, typed, error);
     status = status ? status : find_kind(&check->kind, check->path, name, error);
-    if (!status && check->locking && !directory_exists(check->path)) {
+    if (!status && check->locking && !is_model(check->path)) {
         status = error_set(error, STATUS_USAGE, "--lock: \"%s\" is no model", typed);
     }
     if (!status) {
@@ -206,7 +212,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_verify = {
     .name = "verify",
     .summary = "checks an untrusted file or model directory by every rule",
-    .usage = "PATH [--kind model|safetensors|tokenizer|config|json|dataset] [--sha256 HEX] "
+    .usage = "PATH [--kind model|safetensors|gguf|tokenizer|config|json|dataset] [--sha256 HEX] "
              "[--hashes] [--lock]",
     .help = "Executes nothing; says the first rule broken, exit code 3. A directory is checked "
             "whole.\nWhat it reads it reads in a sandbox: it can write nothing, start nothing, "

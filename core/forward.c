@@ -43,7 +43,7 @@ static void embed(void *context, int i, int thread)
     (void)thread;
     const Pass *pass = context;
     const Model *model = pass->model;
-    size_t D = (size_t)model->config.width, bytes = D * tensor_type_size(model->embedding_type);
+    size_t D = (size_t)model->config.width, bytes = tensor_type_bytes(model->embedding_type, D);
     for (int r = i * ROWS_PER_TASK; r < last_row(pass, i); r++) {
         const char *row = (const char *)model->embedding + (size_t)pass->tokens[r] * bytes;
         tensor_to_f32(pass->layers[0].x_in + (size_t)r * D, row, model->embedding_type, D);

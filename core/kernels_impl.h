@@ -99,6 +99,50 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, const float *w, 
     tile_store(y, ldy, acc, rows, vectors, valid, bias);
 }
 
+/* Reduction steps of a group of a quantised panel, and its bytes. */
+SIMD_INLINE size_t group_steps(TensorType type)
+{
+    return type == TENSOR_Q6_K ? 16 : 32;
+}
+
+SIMD_INLINE size_t group_bytes(TensorType type)
+{
+    size_t halves = type == TENSOR_Q4_0 || type == TENSOR_Q4_K;
+    size_t floats = type == TENSOR_Q4_K ? 2 : 1;
+    return floats * PANEL * sizeof(float) + group_steps(type) * PANEL / (1 + halves);
+}
+
+SIMD_INLINE size_t panel_bytes(const PackedMatrix *w)
+{
+    size_t n_in = (size_t)w->n_in;
+    return w->type == TENSOR_F32    ? n_in * PANEL * 4
+           : w->type <= TENSOR_BF16 ? n_in * PANEL * 2
+                                    : n_in / group_steps(w->type) * group_bytes(w->type);
+}
+
+/* One reduction step of a quantised panel: every product is exact. */
+SIMD_INLINE void load_quantised(V16 column[2], const void *panel, TensorType type, size_t k)
+{
+    size_t step = k % group_steps(type);
+    const float *scales = (const void *)((const char *)panel + k / group_steps(type) * group_bytes(type));
+    const float *offsets = scales + PANEL;
+    const uint8_t *codes = (const void *)(type == TENSOR_Q4_K ? offsets + PANEL : offsets);
+    UNROLL for (int half = 0; half < 2; half++)
+    {
+        size_t lane = (size_t)half * LANES;
+        V16 code = type == TENSOR_Q4_0 || type == TENSOR_Q4_K
+                       ? v16_load_u4(codes + step / 2 * PANEL + lane, (int)(step % 2 * 4))
+                       : v16_load_i8((const int8_t *)codes + step * PANEL + lane);
+        if (type == TENSOR_Q4_0) {
+            code = v16_sub(code, v16_set(8));
+        }
+        column[half] = v16_mul(v16_load(scales + lane), code);
+        if (type == TENSOR_Q4_K) {
+            column[half] = v16_sub(column[half], v16_load(offsets + lane));
+        }
+    }
+}
+
 /* Widen one reduction step of a packed panel. */
 SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, size_t k)
 {
@@ -107,6 +151,8 @@ SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, 
     } else if (type == TENSOR_F16) {
         column[0] = v16_load_f16((const uint16_t *)panel + k * PANEL);
         column[1] = v16_load_f16((const uint16_t *)panel + k * PANEL + LANES);
+    } else if (type > TENSOR_BF16) {
+        load_quantised(column, panel, type, k);
     } else {
         column[0] = v16_load((const float *)panel + k * PANEL);
         column[1] = v16_load((const float *)panel + k * PANEL + LANES);
@@ -118,8 +164,8 @@ SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, 
 SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0,
                              int n_k, const float *bias, int rows, int panel, int panels)
 {
-    size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
-    const char *base = (const char *)w->packed + (size_t)panel * panel_bytes;
+    size_t n_panel = panel_bytes(w);
+    const char *base = (const char *)w->packed + (size_t)panel * n_panel;
     TensorType type = w->type;
     V16 acc[4][TILE_ROWS][2];
     UNROLL for (int p = 0; p < panels; p++)
@@ -139,7 +185,7 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
         V16 column[4][2];                                                                          \
         UNROLL for (int p = 0; p < panels; p++)                                                    \
         {                                                                                          \
-            load_packed(column[p], base + (size_t)p * panel_bytes, TYPE, (size_t)(k0 + k));        \
+            load_packed(column[p], base + (size_t)p * n_panel, TYPE, (size_t)(k0 + k));        \
         }                                                                                          \
         UNROLL for (int r = 0; r < rows; r++)                                                      \
         {                                                                                          \
@@ -269,7 +315,7 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
                         const float *bias, int rows, int first_panel, int last_panel,
                         float *scratch)
 {
-    size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
+    size_t n_panel = panel_bytes(w);
     float *packed = scratch + K_BLOCK * PANEL;
     for (int row0 = 0; row0 < rows; row0 += ROW_BLOCK) {
         int block = rows - row0 < ROW_BLOCK ? rows - row0 : ROW_BLOCK;
@@ -282,7 +328,7 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
                            block, n_tiles, n_k);
             }
             for (int panel = first_panel; panel < last_panel; panel++) {
-                const char *weights = (const char *)w->packed + (size_t)panel * panel_bytes;
+                const char *weights = (const char *)w->packed + (size_t)panel * n_panel;
                 int column0 = panel * PANEL;
                 for (int k0 = outer; k0 < end; k0 += K_BLOCK) {
                     int n_k = end - k0 < K_BLOCK ? end - k0 : K_BLOCK, final = k0 + n_k == w->n_in;
@@ -306,9 +352,9 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
  * time. */
 static void unpack_transposed(float *scratch, const PackedMatrix *w, int block, int n0, int n_n)
 {
-    size_t panel_bytes = (size_t)w->n_in * PANEL * (w->type == TENSOR_F32 ? 4 : 2);
+    size_t n_panel = panel_bytes(w);
     for (int n = 0; n < n_n; n += PANEL) {
-        const char *panel = (const char *)w->packed + (size_t)((n0 + n) / PANEL) * panel_bytes;
+        const char *panel = (const char *)w->packed + (size_t)((n0 + n) / PANEL) * n_panel;
         for (int half = 0; half < 2; half++) {
             V16 low[LANES], high[LANES]; /* rows are k, lanes are n */
             int k0 = block * PANEL + half * LANES;

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/gguf_quant.h"
 #include "core/kernels.h"
 #include "core/parallel.h"
 
@@ -17,14 +18,34 @@ static size_t element_bytes(TensorType type)
     return type == TENSOR_F32 ? 4 : 2;
 }
 
+static bool halves_bytes(TensorType type)
+{
+    return type == TENSOR_Q4_0 || type == TENSOR_Q4_K;
+}
+
 static int n_panels(const Matrix *matrix)
 {
     return (matrix->n_out + MATRIX_PANEL - 1) / MATRIX_PANEL;
 }
 
+static size_t panel_bytes(const Matrix *matrix)
+{
+    size_t n = (size_t)matrix->n_in * MATRIX_PANEL;
+    if (tensor_type_plain(matrix->type)) {
+        return n * element_bytes(matrix->type);
+    }
+    size_t n_scales = n / quant_group_size(matrix->type) * (matrix->type == TENSOR_Q4_K ? 2 : 1);
+    return n_scales * sizeof(float) + n / (halves_bytes(matrix->type) ? 2 : 1);
+}
+
+size_t matrix_bytes(const Matrix *matrix)
+{
+    return (size_t)n_panels(matrix) * panel_bytes(matrix);
+}
+
 typedef struct {
     Matrix *matrix;
-    const char *data;
+    const Tensor *tensor;
 } PackJob;
 
 /* Place of column j inside a panel row: bf16 interleaves j and j + 16 in one word. */
@@ -33,17 +54,49 @@ static int packed_column(TensorType type, int j)
     return type != TENSOR_BF16 ? j : j < LANES_PER_VECTOR ? 2 * j : 2 * (j - LANES_PER_VECTOR) + 1;
 }
 
+/* Column j of a quantised panel, its codes zero before. row: NULL for a column of zeros. */
+static void pack_quantised(char *panel, int j, const void *row, TensorType type, size_t n_in)
+{
+    size_t size = quant_group_size(type);
+    for (size_t group = 0; group < n_in / size; group++) {
+        float scale = 0, offset = 0;
+        int8_t codes[QUANT_GROUP_MAX] = {0};
+        if (row) {
+            quant_group(&scale, &offset, codes, row, type, group);
+        }
+        float *scales = (float *)(void *)panel;
+        scales[j] = scale;
+        if (type == TENSOR_Q4_K) {
+            scales[MATRIX_PANEL + j] = offset;
+        }
+        uint8_t *out = (uint8_t *)(scales + (type == TENSOR_Q4_K ? 2 : 1) * MATRIX_PANEL);
+        for (size_t k = 0; k < size && halves_bytes(type); k++) {
+            int code = type == TENSOR_Q4_0 ? codes[k] + 8 : codes[k];
+            out[k / 2 * MATRIX_PANEL + (size_t)j] |= (uint8_t)(code << k % 2 * 4);
+        }
+        for (size_t k = 0; k < size && !halves_bytes(type); k++) {
+            out[k * MATRIX_PANEL + (size_t)j] = (uint8_t)codes[k];
+        }
+        panel = (char *)out + size * MATRIX_PANEL / (halves_bytes(type) ? 2 : 1);
+    }
+}
+
 static void pack_panel(void *context, int panel, int thread)
 {
     (void)thread;
     const PackJob *job = context;
     const Matrix *matrix = job->matrix;
     size_t size = element_bytes(matrix->type), n_in = (size_t)matrix->n_in;
-    char *out = (char *)matrix->packed + (size_t)panel * n_in * MATRIX_PANEL * size;
+    char *out = (char *)matrix->packed + (size_t)panel * panel_bytes(matrix);
+    if (!tensor_type_plain(matrix->type)) {
+        memset(out, 0, panel_bytes(matrix));
+    }
     for (int j = 0; j < MATRIX_PANEL; j++) {
         int row = panel * MATRIX_PANEL + j, column = packed_column(matrix->type, j);
-        const char *in = job->data + (size_t)row * n_in * size;
-        if (row >= matrix->n_out) {
+        const char *in = row < matrix->n_out ? tensor_row(job->tensor, (size_t)row) : NULL;
+        if (!tensor_type_plain(matrix->type)) {
+            pack_quantised(out, j, in, matrix->type, n_in);
+        } else if (!in) {
             for (size_t k = 0; k < n_in; k++) {
                 memset(out + (k * MATRIX_PANEL + (size_t)column) * size, 0, size);
             }
@@ -59,12 +112,12 @@ static void pack_panel(void *context, int panel, int thread)
     }
 }
 
-Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out, int n_in,
-                   int n_threads, Error *error)
+Status matrix_pack_tensor(Matrix *matrix, const Tensor *tensor, int n_threads, Error *error)
 {
-    assert(type != TENSOR_OTHER && n_out > 0 && n_in > 0);
-    *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = type};
-    size_t bytes = (size_t)n_panels(matrix) * (size_t)n_in * MATRIX_PANEL * element_bytes(type);
+    int n_out = (int)tensor->dims[0], n_in = (int)tensor->dims[1];
+    assert(tensor->type != TENSOR_OTHER && n_out > 0 && n_in > 0);
+    *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = tensor->type};
+    size_t bytes = matrix_bytes(matrix);
     /* Large blocks start on a huge page: the weights are read in one stream again and again. */
     size_t alignment = bytes >= (4u << 20) ? 2u << 20 : 64;
     matrix->packed = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
@@ -75,15 +128,28 @@ Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out,
     if (alignment > 64) {
         madvise(matrix->packed, bytes, MADV_HUGEPAGE); /* a wish: small pages are as right */
     }
-    PackJob job = {matrix, data};
+    PackJob job = {matrix, tensor};
     parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
     return STATUS_OK;
+}
+
+static Tensor rows_of(const void *data, TensorType type, int n_out, int n_in)
+{
+    return (Tensor){.type = type, .n_dims = 2, .dims = {(size_t)n_out, (size_t)n_in}, .data = data};
+}
+
+Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out, int n_in,
+                   int n_threads, Error *error)
+{
+    Tensor tensor = rows_of(data, type, n_out, n_in);
+    return matrix_pack_tensor(matrix, &tensor, n_threads, error);
 }
 
 void matrix_repack(Matrix *matrix, const float *data, int n_threads)
 {
     assert(matrix->type == TENSOR_F32);
-    PackJob job = {matrix, (const char *)data};
+    Tensor tensor = rows_of(data, TENSOR_F32, matrix->n_out, matrix->n_in);
+    PackJob job = {matrix, &tensor};
     parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
 }
 
@@ -109,7 +175,7 @@ static void forward_task(void *context, int task, int thread)
     const Product *p = context;
     int first = task * p->per_task;
     int last = first + p->per_task < p->n_columns ? first + p->per_task : p->n_columns;
-    if (p->rows <= p->kernels->few_rows) {
+    if (p->rows <= p->kernels->few_rows && tensor_type_plain(p->w.type)) {
         p->kernels->matmul_few(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->bias, p->rows, first,
                                last);
     } else {

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+
+#include "core/file.h"
 
 /* Which part of the model a tensor of the file is. */
 typedef struct {
@@ -50,12 +51,11 @@ static Place place_of(const char *name)
 
 static Status read_vector(float **vector, const Tensor *tensor, Error *error)
 {
-    size_t n = tensor->dims[0];
-    *vector = malloc(n * sizeof **vector);
+    *vector = malloc(tensor->dims[0] * sizeof **vector);
     if (!*vector) {
         return error_set(error, STATUS_FAILED, "out of memory for tensor \"%s\"", tensor->name);
     }
-    tensor_to_f32(*vector, tensor->data, tensor->type, n);
+    tensor_read(*vector, tensor);
     return STATUS_OK;
 }
 
@@ -91,7 +91,6 @@ static Status pack_tensor(Model *model, const Tensor *tensor, Place place, int n
     if (vector) {
         return read_vector(vector, tensor, error);
     }
-    int rows = (int)tensor->dims[0], columns = (int)tensor->dims[1];
     if (place.kind == PART_EMBEDDING) {
         model->embedding = tensor->data;
         model->embedding_type = tensor->type;
@@ -101,8 +100,7 @@ static Status pack_tensor(Model *model, const Tensor *tensor, Place place, int n
     }
     Matrix *matrix =
         place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role] : &model->head;
-    Status status =
-        matrix_pack(matrix, tensor->data, tensor->type, rows, columns, n_threads, error);
+    Status status = matrix_pack_tensor(matrix, tensor, n_threads, error);
     safetensors_forget(model->file, tensor);
     return status;
 }
@@ -130,22 +128,15 @@ static Status load_weights(Model *model, int n_threads, Error *error)
     return status;
 }
 
-static bool exists(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0;
-}
-
 static Status load(Model *model, int n_threads, Error *error)
 {
-    char path[sizeof model->path + 64];
-    snprintf(path, sizeof path, "%s/config.json", model->path);
-    Status status = model_config_read(&model->config, path, error);
+    char path[FILE_PATH_MAX];
+    Status status = model_config_read(&model->config, model->path, error);
+    status = status ? status : model_file_path(path, model->path, "tokenizer.json", error);
     if (status != STATUS_OK) {
         return status;
     }
-    snprintf(path, sizeof path, "%s/tokenizer.json", model->path);
-    if (exists(path)) {
+    if (file_exists(path)) {
         status = tokenizer_open(&model->tokenizer, path, error);
         if (status != STATUS_OK) {
             return status;
@@ -153,14 +144,12 @@ static Status load(Model *model, int n_threads, Error *error)
         if (tokenizer_size(model->tokenizer) > model->config.vocab_size) {
             return error_set(
                 error, STATUS_REFUSED,
-                "model \"%s\": tokenizer.json has ids up to %d, config.json says vocab_size %d",
+                "model \"%s\": its tokenizer has ids up to %d, its config says vocab_size %d",
                 model->path, (int)tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
         }
     }
     status = model_weights_path(path, model->path, error);
-    if (status == STATUS_OK) {
-        status = safetensors_open(&model->file, path, error);
-    }
+    status = status ? status : model_weights_open(&model->file, model->path, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -233,8 +222,11 @@ void model_identity(Model *model)
 {
     safetensors_sha256(model->weights_sha256, model->file);
     model->tokenizer_sha256[0] = 0;
-    if (model->tokenizer) {
-        memcpy(model->tokenizer_sha256, tokenizer_sha256(model->tokenizer), SHA256_HEX_SIZE);
+    if (model->tokenizer) { /* a GGUF file is one file */
+        memcpy(model->tokenizer_sha256,
+               safetensors_is_gguf(model->file) ? model->weights_sha256
+                                                : tokenizer_sha256(model->tokenizer),
+               SHA256_HEX_SIZE);
     }
 }
 
@@ -259,7 +251,7 @@ Status model_make_trainable(Model *model, Error *error)
     for (size_t i = 0; i < n_specs && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_find(model->file, specs[i].name);
         size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
-        tensor_to_f32(weights + offset, tensor->data, tensor->type, n);
+        tensor_read(weights + offset, tensor);
         Place place = place_of(specs[i].name);
         Matrix *matrix =
             place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
@@ -319,5 +311,5 @@ void model_module_weight(const Model *model, int layer, Role role, float *out)
     snprintf(name + n, sizeof name - n, ".weight");
     const Tensor *tensor = safetensors_find(model->file, name);
     assert(tensor);
-    tensor_to_f32(out, tensor->data, tensor->type, tensor->dims[0] * tensor->dims[1]);
+    tensor_read(out, tensor);
 }

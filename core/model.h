@@ -1,4 +1,5 @@
-/* A model ready to compute: config, tokenizer, packed weights. Opened from a directory in the Hugging Face layout. */
+/* A model ready to compute: config, tokenizer, packed weights. Opened from a directory in the Hugging Face layout or
+ * from a GGUF file. */
 #pragma once
 #include <stdbool.h>
 
@@ -36,7 +37,7 @@ typedef struct Model {
     Tokenizer *tokenizer; /* NULL when the directory has none */
     SafeTensors *file;    /* mapped; the embedding rows are read from here */
     char weights_sha256[SHA256_HEX_SIZE];   /* of the weights (safetensors_sha256); filled by model_identity */
-    char tokenizer_sha256[SHA256_HEX_SIZE]; /* of tokenizer.json, "" without one */
+    char tokenizer_sha256[SHA256_HEX_SIZE]; /* of tokenizer.json, "" without one; of a GGUF file: all of it */
     Layer *layers;
     float *norm_final; /* (D) */
     const void *embedding; /* (V, D) row-major of embedding_type, mapped or owned */
@@ -47,7 +48,7 @@ typedef struct Model {
     size_t *offsets; /* see model_offset */
 } Model;
 
-/* directory: a model directory, already resolved from a name. n_threads: for packing.
+/* directory: a model directory or a GGUF file, already resolved from a name. n_threads: for packing.
  * Errors: STATUS_REFUSED (files), STATUS_FAILED (memory: says how many GiB). */
 Status model_open(Model **model, const char *directory, int n_threads, Error *error);
 void model_free(Model *model);

@@ -9,6 +9,7 @@
 
 #include "core/config_keys.h"
 #include "core/file.h"
+#include "core/gguf_model.h"
 #include "core/json.h"
 #include "core/model_rope.h"
 
@@ -351,10 +352,25 @@ static Status read_generation_config(ModelConfig *config, const char *config_pat
     return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
 }
 
+static Status read_gguf(ModelConfig *config, const char *path, Error *error)
+{
+    Gguf *gguf;
+    Status status = gguf_open(&gguf, path, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = gguf_model_config(config, gguf, error);
+    gguf_close(gguf);
+    return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
+}
+
 Status model_config_read(ModelConfig *config, const char *path, Error *error)
 {
     char file[FILE_PATH_MAX];
     Status status = STATUS_OK;
+    if (gguf_is(path)) {
+        return read_gguf(config, path, error);
+    }
     if (directory_exists(path)) {
         status = path_join(file, path, "config.json", error);
         if (status == STATUS_OK && !file_exists(file)) {

@@ -55,8 +55,8 @@ void role_shape(const ModelConfig *config, Role role, int *out, int *in);
 /* "model.layers.3.self_attn.q_proj" (no suffix) into name. */
 void module_name(char name[96], int layer, Role role);
 
-/* path: config.json, or a directory that has one. Errors: STATUS_REFUSED naming file, key and rule.
- */
+/* path: config.json, or a directory that has one, or a GGUF file. Errors: STATUS_REFUSED naming file,
+ * key and rule. */
 Status model_config_read(ModelConfig *config, const char *path, Error *error);
 
 /* The first position that a token at `position` attends to. */
@@ -72,9 +72,16 @@ static inline int window_start(const ModelConfig *config, int layer, int positio
  * modeling_rope_utils) */
 double rope_frequencies(double *frequency, const ModelConfig *config);
 
-/* path: what safetensors_open wants for a model directory: its model.safetensors or its index.
- * Errors: STATUS_REFUSED when there is neither, or both. */
-Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error *error);
+#define MODEL_GGUF_FILE "model.gguf" /* of a merged model that was made from a GGUF file */
+
+/* A model is a directory in the Hugging Face layout, or one GGUF file, which is all of its files.
+ * path: the file that has its weights, model.safetensors or its index. Errors: STATUS_REFUSED when
+ * there is neither, or both. */
+Status model_weights_path(char path[FILE_PATH_MAX], const char *model, Error *error);
+/* That file, opened. */
+Status model_weights_open(SafeTensors **file, const char *model, Error *error);
+/* path: the file of that name ("tokenizer.json"); of a GGUF file: itself. */
+Status model_file_path(char path[FILE_PATH_MAX], const char *model, const char *name, Error *error);
 
 /* The tensors a model of this config must have, in the order Hugging Face writes them. */
 typedef struct {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/gguf.h"
 #include "core/hub.h"
 #include "core/model_config.h"
 #include "core/text.h"
@@ -123,8 +124,9 @@ static Status check_tensor(const TensorSpec *spec, const SafeTensors *file, Erro
     }
     if (tensor->type == TENSOR_OTHER) {
         return error_set(error, STATUS_REFUSED,
-                         "tensor \"%s\": type %s, weights are F32, F16 or BF16", spec->name,
-                         tensor->type_name);
+                         "tensor \"%s\": type %s, weights are F32, F16 or BF16%s", spec->name,
+                         tensor->type_name,
+                         safetensors_is_gguf(file) ? ", Q8_0, Q4_0, Q4_K or Q6_K" : "");
     }
     if (tensor->n_dims != spec->n_dims ||
         memcmp(tensor->dims, spec->dims, (size_t)spec->n_dims * sizeof *spec->dims) != 0) {
@@ -194,10 +196,9 @@ Status model_weights_check(const ModelConfig *config, const SafeTensors *file, E
     Status status = STATUS_OK;
     for (size_t i = 0; i < n && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_find(file, specs[i].name);
-        size_t size = tensor ? tensor_type_size(tensor->type) : 0;
-        size_t n_elements = size ? tensor->n_bytes / size : 0;
-        size_t bad = size ? tensor_find_nonfinite(tensor->data, tensor->type, n_elements) : 0;
+        size_t n_elements = tensor ? tensor_n_elements(tensor) : 0, bad = 0;
         if (tensor) {
+            bad = tensor_find_nonfinite(tensor->data, tensor->type, n_elements);
             safetensors_forget(file, tensor);
         }
         if (bad < n_elements) {
@@ -208,6 +209,28 @@ Status model_weights_check(const ModelConfig *config, const SafeTensors *file, E
     }
     free(specs);
     return status;
+}
+
+Status model_file_path(char path[FILE_PATH_MAX], const char *model, const char *name, Error *error)
+{
+    if (!gguf_is(model)) {
+        return path_join(path, model, name, error);
+    }
+    if (snprintf(path, FILE_PATH_MAX, "%s", model) >= FILE_PATH_MAX) {
+        return error_set(error, STATUS_FAILED, "%.100s...: the path is too long", model);
+    }
+    return STATUS_OK;
+}
+
+Status model_weights_open(SafeTensors **file, const char *model, Error *error)
+{
+    char path[FILE_PATH_MAX];
+    Status status = model_weights_path(path, model, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    return gguf_is(model) ? safetensors_open_gguf(file, path, error)
+                          : safetensors_open(file, path, error);
 }
 
 /* What else the directory has instead. */
@@ -249,6 +272,9 @@ static Status no_weights(const char *directory, Error *error)
 Status model_weights_path(char path[FILE_PATH_MAX], const char *directory, Error *error)
 {
     char index[FILE_PATH_MAX];
+    if (gguf_is(directory)) {
+        return model_file_path(path, directory, "", error);
+    }
     Status status = path_join(path, directory, "model.safetensors", error);
     if (status == STATUS_OK) {
         status = path_join(index, directory, "model.safetensors.index.json", error);

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/gguf_model.h"
 #include "core/safetensors_shard.h"
 #include "core/sha256.h"
 
@@ -225,19 +226,53 @@ static Status open_single(SafeTensors *file, const char *path, Error *error)
     return list_tensors(file, error);
 }
 
-Status safetensors_open(SafeTensors **out, const char *path, Error *error)
+static Status open_gguf(SafeTensors *file, const char *path, Error *error)
+{
+    file->shards = calloc(1, sizeof *file->shards);
+    if (!file->shards) {
+        return error_set(error, STATUS_FAILED, "%s: no memory", path);
+    }
+    Shard *shard = &file->shards[0];
+    Status status = gguf_open(&shard->gguf, path, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    file->n_shards = 1;
+    const char *slash = strrchr(path, '/');
+    shard->name = strdup(slash ? slash + 1 : path);
+    if (!shard->name) {
+        return error_set(error, STATUS_FAILED, "%s: no memory", path);
+    }
+    shard->mapping = (unsigned char *)(uintptr_t)gguf_bytes(shard->gguf, &shard->n_mapping);
+    status = gguf_model_tensors(&shard->tensors, &shard->gguf_names, &shard->n, shard->gguf, error);
+    return status == STATUS_OK ? list_tensors(file, error)
+                               : error_context(error, status, "%s", path);
+}
+
+static Status open_by(SafeTensors **out, const char *path,
+                      Status (*open)(SafeTensors *, const char *, Error *), Error *error)
 {
     SafeTensors *file = calloc(1, sizeof *file);
     if (!file) {
         return error_set(error, STATUS_FAILED, "%s: no memory", path);
     }
-    Status status = is_index(path) ? open_index(file, path, error) : open_single(file, path, error);
+    Status status = open(file, path, error);
     if (status != STATUS_OK) {
         safetensors_close(file);
         return status;
     }
     *out = file;
     return STATUS_OK;
+}
+
+Status safetensors_open(SafeTensors **out, const char *path, Error *error)
+{
+    return open_by(out, path, is_index(path) ? open_index : open_single, error);
+}
+
+Status safetensors_open_gguf(SafeTensors **out, const char *path, Error *error)
+{
+    return open_by(out, path, open_gguf, error);
 }
 
 void safetensors_close(SafeTensors *file)
@@ -253,6 +288,11 @@ void safetensors_close(SafeTensors *file)
     free(file->tensors);
     free(file->by_name);
     free(file);
+}
+
+bool safetensors_is_gguf(const SafeTensors *file)
+{
+    return file->shards[0].gguf != NULL;
 }
 
 size_t safetensors_count(const SafeTensors *file)

@@ -10,7 +10,17 @@
 #include "core/sha256.h"
 #include "core/status.h"
 
-typedef enum { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_OTHER } TensorType;
+/* The plain types, then ggml's quantised ones (GGUF files alone have these). */
+typedef enum {
+    TENSOR_F32,
+    TENSOR_F16,
+    TENSOR_BF16,
+    TENSOR_Q8_0,
+    TENSOR_Q4_0,
+    TENSOR_Q4_K,
+    TENSOR_Q6_K,
+    TENSOR_OTHER
+} TensorType;
 
 typedef struct {
     const char *name;
@@ -20,6 +30,9 @@ typedef struct {
     size_t dims[8];
     const void *data; /* into the mapping; NOT necessarily aligned */
     size_t n_bytes;
+    /* Rows of q and k as llama.cpp orders them, neighbours turned instead of halves: so many rows
+     * are a head. 0: in order. */
+    int turned;
 } Tensor;
 
 typedef struct SafeTensors SafeTensors;
@@ -28,6 +41,10 @@ typedef struct SafeTensors SafeTensors;
  * exactly the tensors that it lists. Errors: STATUS_REFUSED naming the file, the place and the
  * rule; STATUS_FAILED when it cannot be read. */
 Status safetensors_open(SafeTensors **file, const char *path, Error *error);
+/* The tensors of a GGUF model under the names that safetensors files have (core/gguf_model.h); they
+ * may be quantised, and their rows turned. Errors: as safetensors_open. */
+Status safetensors_open_gguf(SafeTensors **file, const char *path, Error *error);
+bool safetensors_is_gguf(const SafeTensors *file);
 void safetensors_close(SafeTensors *file);
 size_t safetensors_count(const SafeTensors *file);
 const Tensor *safetensors_at(const SafeTensors *file, size_t i);           /* in order of offset */
@@ -58,13 +75,34 @@ Status safetensors_begin(FileWriter *writer, const char *path, const Tensor *ten
                          size_t n_tensors, const char *const *metadata, size_t n_metadata,
                          Error *error);
 
-/* Conversion of elements (tensor_type.c). */
-size_t tensor_type_size(TensorType type);      /* bytes per element; 0 for TENSOR_OTHER */
-const char *tensor_type_name(TensorType type); /* "F32", "F16", "BF16"; "?" for TENSOR_OTHER */
+/* Conversion of elements (tensor_type.c). Quantised types are read by whole blocks: n is a multiple
+ * of the type's block. */
+bool tensor_type_plain(TensorType type);       /* F32, F16 or BF16 */
+size_t tensor_type_size(TensorType type);      /* bytes per element; 0 unless plain */
+const char *tensor_type_name(TensorType type); /* "F32", "Q4_K"; "?" for TENSOR_OTHER */
+size_t tensor_type_bytes(TensorType type, size_t n); /* of n elements */
 /* out: (n) f32 from data of the given type at any alignment. */
 void tensor_to_f32(float *out, const void *data, TensorType type, size_t n);
 /* Round to nearest even into bf16 or f16 or copy f32. A NaN stays one; what is too large becomes an
  * infinity. */
 void tensor_from_f32(void *out, const float *in, TensorType type, size_t n);
-/* Index of the first element that is infinite or no number, or n. */
+/* Index of the first element that is infinite or no number (of a block with such a scale: its
+ * first), or n. */
 size_t tensor_find_nonfinite(const void *data, TensorType type, size_t n);
+
+/* The elements of a tensor of a readable type. */
+size_t tensor_n_elements(const Tensor *tensor);
+/* transformers turns the halves of a head, llama.cpp's llama neighbours: row half * turned / 2 + i
+ * of a head is the file's row 2 i + half of it. The file's row for a row in order, and back. */
+size_t turned_row(int turned, size_t row);
+size_t turned_row_back(int turned, size_t file_row);
+/* Where row `row` of a matrix lies, whatever order the file has. Of a vector: row 0. */
+const void *tensor_row(const Tensor *tensor, size_t row);
+/* As a matrix: a vector is one row, or rows of one element where those are turned. */
+Tensor tensor_rows(const Tensor *tensor);
+/* out: all of a tensor, or n_rows of its rows, as f32, rows in order. */
+void tensor_read(float *out, const Tensor *tensor);
+void tensor_read_rows(float *out, const Tensor *tensor, size_t first, size_t n_rows);
+/* The same tensor plain and in order: itself, or a copy in *owned, malloc'ed (else NULL); quantised
+ * ones become F32. Errors: STATUS_FAILED (memory). */
+Status tensor_plain(Tensor *plain, void **owned, const Tensor *tensor, Error *error);

@@ -363,9 +363,11 @@ Status shard_open(Shard *shard, const char *path, const char *home, Error *error
 
 void shard_close(Shard *shard)
 {
-    if (shard->mapping) {
+    if (shard->mapping && !shard->gguf) {
         munmap(shard->mapping, shard->n_mapping);
     }
+    gguf_close(shard->gguf);
+    free(shard->gguf_names);
     json_free(shard->header);
     free(shard->name);
     free(shard->tensors);

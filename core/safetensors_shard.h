@@ -1,11 +1,14 @@
 /* Inside core/safetensors: one file of a set. Nobody else includes this. */
 #pragma once
+#include "core/gguf.h"
 #include "core/json.h"
 #include "core/safetensors.h"
 
 typedef struct {
-    char *name;           /* of the file, without folder */
-    JsonDocument *header; /* the names live in it */
+    char *name; /* of the file, without folder */
+    JsonDocument *header; /* the names live in it; NULL for a GGUF file, where */
+    Gguf *gguf;           /* ... they live in gguf_names and the mapping is this one's */
+    char (*gguf_names)[128];
     unsigned char *mapping;
     size_t n_mapping;
     Tensor *tensors; /* (n) in order of offset */

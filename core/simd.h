@@ -96,6 +96,18 @@ SIMD_INLINE V16 v16_load_f16(const uint16_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+SIMD_INLINE V16 v16_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
+}
+/* The low (shift 0) or high (4) halves of bytes. */
+SIMD_INLINE V16 v16_load_u4(const uint8_t *p, int shift)
+{
+    __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p));
+    bytes = _mm512_and_si512(_mm512_srl_epi32(bytes, _mm_cvtsi32_si128(shift)),
+                             _mm512_set1_epi32(15));
+    return _mm512_cvtepi32_ps(bytes);
+}
 /* 2^n for integral n in [-126, 127]. */
 SIMD_INLINE V16 v16_power_of_two(V16 n)
 {
@@ -213,6 +225,22 @@ SIMD_INLINE V16 v16_load_f16(const uint16_t *p)
     return v16_pair(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                     _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8))));
 }
+SIMD_INLINE V16 v16_load_i8(const int8_t *p)
+{
+    __m256i low = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p));
+    __m256i high = _mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p + 8)));
+    return v16_pair(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high));
+}
+SIMD_INLINE V16 v16_load_u4(const uint8_t *p, int shift)
+{
+    __m128i count = _mm_cvtsi32_si128(shift);
+    __m256i mask = _mm256_set1_epi32(15);
+    __m256i low = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p));
+    __m256i high = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)(p + 8)));
+    low = _mm256_and_si256(_mm256_srl_epi32(low, count), mask);
+    high = _mm256_and_si256(_mm256_srl_epi32(high, count), mask);
+    return v16_pair(_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high));
+}
 SIMD_INLINE __m256 v8_power_of_two(__m256 n)
 {
     __m256i bits = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
@@ -279,7 +307,9 @@ SIMD_INLINE void v16_load_bf16x2(V16 *low, V16 *high, const uint16_t *p)
     }
 }
 SIMD_INLINE V16 v16_load_f16(const uint16_t *p){V16_LANEWISE(half_to_float(p[i]))} SIMD_INLINE V16
-    v16_power_of_two(V16 n)
+    v16_load_i8(const int8_t *p){V16_LANEWISE((float)p[i])} SIMD_INLINE V16
+    v16_load_u4(const uint8_t *p, int shift){V16_LANEWISE((float)(p[i] >> shift & 15))} SIMD_INLINE
+    V16 v16_power_of_two(V16 n)
 {
     V16 r;
     for (int i = 0; i < LANES; i++) {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/tokenizer_gguf.h"
 #include "core/tokenizer_private.h"
 
 enum { MAX_FILE_BYTES = 256 << 20 };
@@ -34,10 +35,27 @@ void token_list_add(TokenList *list, int32_t id)
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
+/* A GGUF file's metadata as the same JSON. */
+static Status read_gguf(JsonDocument **document, const char *path, Error *error)
+{
+    Gguf *gguf;
+    Text json = {0};
+    Status status = gguf_open(&gguf, path, error);
+    if (status) {
+        return status;
+    }
+    status = tokenizer_gguf_json(&json, gguf, error);
+    status = status ? status : json_parse(document, text_string(&json), json.n, error);
+    text_release(&json);
+    gguf_close(gguf);
+    return status ? error_context(error, status, "tokenizer of \"%s\"", path) : STATUS_OK;
+}
+
 Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error)
 {
     JsonDocument *document;
-    Status status = json_read(&document, path, MAX_FILE_BYTES, error);
+    Status status = gguf_is(path) ? read_gguf(&document, path, error)
+                                  : json_read(&document, path, MAX_FILE_BYTES, error);
     if (status) {
         return status;
     }

@@ -1,4 +1,4 @@
-/* tokenizer.json (Hugging Face): byte-level BPE and SentencePiece-style BPE. Splits with
+/* tokenizer.json (Hugging Face), or a GGUF file's metadata: byte-level BPE and SentencePiece-style BPE. Splits with
  * hand-written scanners for the known patterns; never runs a regular expression from a file. */
 #pragma once
 #include <stdbool.h>

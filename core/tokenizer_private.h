@@ -143,6 +143,8 @@ Status tokenizer_load(Tokenizer *tokenizer, const Json *root, Error *error);
 Status tokenizer_load_steps(Tokenizer *tokenizer, const Json *root, Error *error);
 /* Needs the vocabulary and the added tokens. */
 Status tokenizer_load_post(Tokenizer *tokenizer, const Json *post, Error *error);
+/* The regular expression that a rule stands for; NULL for digits. */
+const char *tokenizer_split_pattern(SplitRule rule);
 /* The steps of the normalizer; text: (n) bytes appended to out. */
 Status tokenizer_normalize(const Tokenizer *tokenizer, Text *out, const char *text, size_t n,
                            Error *error);

@@ -13,6 +13,14 @@ static const char llama3_pattern[] =
 static const char gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
+const char *tokenizer_split_pattern(SplitRule rule)
+{
+    return rule == SPLIT_GPT2     ? gpt2_pattern
+           : rule == SPLIT_QWEN2  ? qwen2_pattern
+           : rule == SPLIT_LLAMA3 ? llama3_pattern
+                                  : NULL;
+}
+
 /* ---- helpers ------------------------------------------------------------------------------- */
 
 Status tokenizer_flag(bool *out, const Json *object, const char *key, bool missing,
@@ -185,11 +193,7 @@ Status tokenizer_normalize(const Tokenizer *tokenizer, Text *out, const char *te
 static Status load_split(Tokenizer *tokenizer, const Json *step, Error *error)
 {
     const char *place = "pre_tokenizer";
-    static const struct {
-        const char *pattern;
-        SplitRule rule;
-    } known[] = {
-        {gpt2_pattern, SPLIT_GPT2}, {qwen2_pattern, SPLIT_QWEN2}, {llama3_pattern, SPLIT_LLAMA3}};
+    static const SplitRule known[] = {SPLIT_GPT2, SPLIT_QWEN2, SPLIT_LLAMA3};
     size_t n;
     const char *pattern = json_string(json_get(json_get(step, "pattern"), "Regex"), &n);
     const char *behavior = json_string(json_get(step, "behavior"), NULL);
@@ -206,8 +210,9 @@ static Status load_split(Tokenizer *tokenizer, const Json *step, Error *error)
                          place);
     }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (strlen(known[i].pattern) == n && memcmp(known[i].pattern, pattern, n) == 0) {
-            tokenizer->split[tokenizer->n_split++] = known[i].rule;
+        const char *written = tokenizer_split_pattern(known[i]);
+        if (strlen(written) == n && memcmp(written, pattern, n) == 0) {
+            tokenizer->split[tokenizer->n_split++] = known[i];
             return STATUS_OK;
         }
     }

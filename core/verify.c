@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/gguf.h"
 #include "core/json.h"
 #include "core/model_config.h"
 #include "core/safetensors.h"
@@ -15,13 +16,9 @@ static const struct {
     const char *name;
     VerifyKind kind;
 } kinds[] = {
-    {"model", VERIFY_MODEL},
-    {"modeldir", VERIFY_MODEL},
-    {"safetensors", VERIFY_SAFETENSORS},
-    {"tokenizer", VERIFY_TOKENIZER},
-    {"config", VERIFY_CONFIG},
-    {"json", VERIFY_JSON},
-    {"dataset", VERIFY_DATASET},
+    {"model", VERIFY_MODEL}, {"modeldir", VERIFY_MODEL},      {"safetensors", VERIFY_SAFETENSORS},
+    {"gguf", VERIFY_GGUF},   {"tokenizer", VERIFY_TOKENIZER}, {"config", VERIFY_CONFIG},
+    {"json", VERIFY_JSON},   {"dataset", VERIFY_DATASET},
 };
 
 bool verify_kind_find(VerifyKind *kind, const char *name)
@@ -48,6 +45,8 @@ bool verify_kind_guess(VerifyKind *kind, const char *path)
         *kind = VERIFY_MODEL;
     } else if (ends_with(name, ".safetensors")) {
         *kind = VERIFY_SAFETENSORS;
+    } else if (ends_with(name, ".gguf")) {
+        *kind = VERIFY_GGUF;
     } else if (ends_with(name, ".jsonl")) {
         *kind = VERIFY_DATASET;
     } else if (ends_with(name, ".json")) {
@@ -103,9 +102,9 @@ static Status verify_tokenizer(const char *path, const ModelConfig *config, Mode
     }
     int32_t size = tokenizer_size(tokenizer);
     if (config && size > config->vocab_size) {
-        status =
-            error_set(error, STATUS_REFUSED, "%s: has the id %d, the config's \"vocab_size\" is %d",
-                      path, (int)size - 1, config->vocab_size);
+        status = error_set(error, STATUS_REFUSED,
+                           "%s: has the id %d, the config's \"vocab_size\" is %d",
+                           path, (int)size - 1, config->vocab_size);
     }
     if (status == STATUS_OK && files) {
         status = model_files_add(files, name_of(path), tokenizer_sha256(tokenizer), error);
@@ -135,7 +134,7 @@ static Status verify_weights(const char *directory, const ModelConfig *config, M
     SafeTensors *file;
     Status status = model_weights_path(path, directory, error);
     if (status == STATUS_OK) {
-        status = safetensors_open(&file, path, error);
+        status = model_weights_open(&file, directory, error);
     }
     if (status != STATUS_OK) {
         return status;
@@ -176,12 +175,33 @@ static Status verify_model(const char *directory, ModelFiles *files, Error *erro
         status = verify_weights(directory, &config, files, error);
     }
     if (status == STATUS_OK) {
-        status = path_join(tokenizer, directory, "tokenizer.json", error);
+        status = model_file_path(tokenizer, directory, "tokenizer.json", error);
     }
     if (status == STATUS_OK && file_exists(tokenizer)) {
         status = verify_tokenizer(tokenizer, &config, files, error);
     }
     return status == STATUS_OK && files ? list_beside(directory, files, error) : status;
+}
+
+/* The format by itself, whatever the file is called; then what it says. */
+static Status verify_gguf(const char *path, ModelFiles *files, Error *error)
+{
+    Gguf *gguf;
+    char sha256[SHA256_HEX_SIZE];
+    Status status = gguf_open(&gguf, path, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    size_t n;
+    const void *bytes = gguf_bytes(gguf, &n);
+    status = verify_model(path, NULL, error);
+    if (status == STATUS_OK && files) {
+        sha256_bytes(sha256, bytes, n);
+        memcpy(files->weights_sha256, sha256, SHA256_HEX_SIZE);
+        status = model_files_add(files, name_of(path), sha256, error);
+    }
+    gguf_close(gguf);
+    return status;
 }
 
 static Status verify_json(const char *path, ModelFiles *files, Error *error)
@@ -200,11 +220,16 @@ Status verify_path(const char *path, VerifyKind kind, ModelFiles *files, Error *
     }
     switch (kind) {
     case VERIFY_MODEL:
+        if (gguf_is(path)) {
+            return verify_gguf(path, files, error);
+        }
         return error_set(error, file_exists(path) ? STATUS_REFUSED : STATUS_FAILED, "%s: %s", path,
                          file_exists(path) ? "is a file, a model directory was expected"
                                            : "there is no such directory");
     case VERIFY_SAFETENSORS:
         return verify_safetensors(path, files, error);
+    case VERIFY_GGUF:
+        return verify_gguf(path, files, error);
     case VERIFY_TOKENIZER:
         return verify_tokenizer(path, NULL, files, error);
     case VERIFY_CONFIG:

@@ -7,17 +7,18 @@
 #include "core/status.h"
 
 typedef enum {
-    VERIFY_MODEL, /* a directory: config, weights against it, every weight finite, tokenizer */
+    VERIFY_MODEL, /* a directory (or a GGUF file): config, weights against it, every weight finite, tokenizer */
     VERIFY_SAFETENSORS, /* one file, by the rules of the format */
+    VERIFY_GGUF,        /* one GGUF file: the format, then all that VERIFY_MODEL checks */
     VERIFY_TOKENIZER,   /* one tokenizer.json */
     VERIFY_CONFIG,      /* one config.json */
     VERIFY_JSON,        /* one file, by the grammar of RFC 8259 alone: keys may be there twice */
     VERIFY_DATASET      /* rl/dataset.h checks these */
 } VerifyKind;
 
-/* name: "model" or "modeldir", "safetensors", "tokenizer", "config", "json", "dataset". */
+/* name: "model" or "modeldir", "safetensors", "gguf", "tokenizer", "config", "json", "dataset". */
 bool verify_kind_find(VerifyKind *kind, const char *name);
-/* What a path is by its name: a directory is a model, "*.safetensors", "*tokenizer*.json",
+/* What a path is by its name: a directory is a model, "*.safetensors", "*.gguf", "*tokenizer*.json",
  * "*.jsonl", other "*.json". */
 bool verify_kind_guess(VerifyKind *kind, const char *path);
 

@@ -64,7 +64,7 @@ static bool has(const char *directory, const char *name)
 bool carry_is_adapter(const char *directory)
 {
     return has(directory, DESCRIPTOR_FILE) || has(directory, PEFT_CONFIG_FILE) ||
-           has(directory, "config.json");
+           has(directory, "config.json") || has(directory, MODEL_GGUF_FILE);
 }
 
 /* What an adapter's folder lacks is a fault of the folder. */
@@ -84,10 +84,14 @@ static Status open_merged(RunAdapter *adapter, const char *directory, const char
                           Error *error)
 {
     ModelConfig config;
+    char merged[FILE_PATH_MAX];
     settings_default(&adapter->spec);
     strcpy(adapter->spec.adapter.method, "full");
     Status status = model_config_read(&config, model_directory, error);
-    return status ? status : merged_read(&adapter->v, &adapter->n, directory, &config, error);
+    status = status ? status : path_join(merged, directory, MODEL_GGUF_FILE, error);
+    return status ? status
+                  : merged_read(&adapter->v, &adapter->n,
+                                has(directory, "config.json") ? directory : merged, &config, error);
 }
 
 static Status open_peft(RunAdapter *adapter, const char *directory, const char *model_directory,
@@ -124,11 +128,12 @@ Status carry_open(RunAdapter *adapter, const char *directory, const char *model,
     if (!carry_is_adapter(directory)) {
         return error_set(error, STATUS_REFUSED,
                          "adapter \"%s\": it has neither " DESCRIPTOR_FILE " nor " PEFT_CONFIG_FILE
-                         " nor a merged model's config.json",
+                         " nor a merged model's config.json or " MODEL_GGUF_FILE,
                          directory);
     }
     bool bytes = has(directory, DESCRIPTOR_FILE), peft = !bytes && has(directory, PEFT_CONFIG_FILE);
-    const char *first = bytes ? DESCRIPTOR_FILE : peft ? PEFT_CONFIG_FILE : "config.json";
+    const char *merged = has(directory, "config.json") ? "config.json" : MODEL_GGUF_FILE;
+    const char *first = bytes ? DESCRIPTOR_FILE : peft ? PEFT_CONFIG_FILE : merged;
     Status status = check_readable(directory, first, error);
     const char *second = bytes ? VALUES_FILE : peft ? PEFT_WEIGHTS_FILE : "model.safetensors";
     if (!status && (bytes || peft || has(directory, second))) { /* a model may be in shards */

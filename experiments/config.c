@@ -452,7 +452,11 @@ Status model_find(char directory[CONFIG_PATH], const char *name, const char *mod
         return error_set(error, STATUS_USAGE, "model: name longer than %d bytes", CONFIG_PATH - 1);
     }
     if (*name && exists(name)) {
-        snprintf(directory, CONFIG_PATH, "%s", name);
+        /* What adapter export writes of a GGUF model is a folder with one. */
+        char inside[CONFIG_PATH + sizeof "/" MODEL_GGUF_FILE];
+        snprintf(inside, sizeof inside, "%s/" MODEL_GGUF_FILE, name);
+        bool gguf = strlen(inside) < CONFIG_PATH && exists(inside);
+        snprintf(directory, CONFIG_PATH, "%s", gguf ? inside : name);
         return STATUS_OK;
     }
     for (const char *folder = models; *name && !strchr(name, '/') && folder && *folder;) {

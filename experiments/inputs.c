@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/gguf.h"
 #include "core/model.h"
 
 void inputs_release(InputHashes *hashes)
@@ -18,6 +19,9 @@ void inputs_release(InputHashes *hashes)
 static Status weights_hash(char sha256[SHA256_HEX_SIZE], const char *path, Error *error)
 {
     SafeTensors *file = NULL;
+    if (gguf_is(path)) {
+        return sha256_file(sha256, path, error);
+    }
     Status status = safetensors_open(&file, path, error);
     if (!status) {
         safetensors_sha256(sha256, file);
@@ -62,12 +66,12 @@ Status inputs_hash_model(ModelHashes *model, InputHashes *hashes, const char *di
     *model = (ModelHashes){0};
     Status status = model_weights_path(path, directory, error);
     status = status ? status : hash_once(hashes, model->weights, path, weights_hash, error);
-    status = status ? status : path_join(path, directory, "tokenizer.json", error);
+    status = status ? status : model_file_path(path, directory, "tokenizer.json", error);
     status = status ? status : hash_once(hashes, model->tokenizer, path, sha256_file, error);
-    status = status ? status : path_join(path, directory, "config.json", error);
+    status = status ? status : model_file_path(path, directory, "config.json", error);
     status = status ? status : hash_once(hashes, model->config, path, sha256_file, error);
-    status = status ? status : path_join(path, directory, "generation_config.json", error);
-    if (!status && file_exists(path)) {
+    status = status ? status : model_file_path(path, directory, "generation_config.json", error);
+    if (!status && !gguf_is(path) && file_exists(path)) {
         status = hash_once(hashes, model->generation, path, sha256_file, error);
     }
     return status;

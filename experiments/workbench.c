@@ -50,7 +50,7 @@ static Status confirm(const ModelLock *lock, const Model *model, const char *dir
         status = model_lock_confirm(lock, directory, "generation_config.json",
                                     config->generation_sha256, error);
     }
-    if (!status && model->tokenizer) {
+    if (!status && whole && model->tokenizer) {
         status =
             model_lock_confirm(lock, directory, "tokenizer.json", model->tokenizer_sha256, error);
     }

@@ -281,10 +281,75 @@ static void exp_is_accurate_to_two_ulp(void **state)
     assert_true(isnan(e));
 }
 
+/* Random blocks with scales that are numbers. */
+static unsigned char *quant_blocks(TensorType type, size_t n, uint32_t purpose)
+{
+    static const struct {
+        size_t block, scales[2];
+    } places[] = {[TENSOR_Q8_0] = {32, {0, 0}},
+                  [TENSOR_Q4_0] = {32, {0, 0}},
+                  [TENSOR_Q4_K] = {256, {0, 2}},
+                  [TENSOR_Q6_K] = {256, {208, 208}}};
+    size_t n_bytes = tensor_type_bytes(type, n),
+           block = tensor_type_bytes(type, places[type].block);
+    unsigned char *bytes = malloc(n_bytes);
+    for (size_t i = 0; i < n_bytes; i++) {
+        bytes[i] = (unsigned char)(normal(purpose, (uint32_t)i) * 1000);
+    }
+    for (size_t i = 0; i < n_bytes; i += block) {
+        for (int j = 0; j < 2; j++) {
+            float scale = 0.01f * normal(purpose + 1, (uint32_t)(2 * i) + (uint32_t)j);
+            tensor_from_f32(bytes + i + places[type].scales[j], &scale, TENSOR_F16, 1);
+        }
+    }
+    return bytes;
+}
+
+static void quantised_weights_give_the_bits_of_their_f32(void **state)
+{
+    (void)state;
+    static const TensorType quantised[] = {TENSOR_Q8_0, TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K};
+    static const int rows[] = {1, 2, 7, 50};
+    const int n_in = 512, n_out = 75;
+    for (uint32_t t = 0; t < 4; t++) {
+        unsigned char *blocks = quant_blocks(quantised[t], (size_t)n_in * n_out, 20 + 2 * t);
+        float *w = malloc((size_t)n_in * n_out * sizeof *w), *bias = normals(40, (size_t)n_out);
+        float *x = normals(41, (size_t)50 * n_in), *dy = normals(42, (size_t)50 * n_out);
+        float *y[2], *dx[2];
+        Matrix a, b;
+        tensor_to_f32(w, blocks, quantised[t], (size_t)n_in * n_out);
+        assert_int_equal(matrix_pack(&a, blocks, quantised[t], n_out, n_in, 2, NULL), STATUS_OK);
+        assert_int_equal(matrix_pack(&b, w, TENSOR_F32, n_out, n_in, 2, NULL), STATUS_OK);
+        assert_true(matrix_bytes(&a) * 3 < matrix_bytes(&b));
+        for (int r = 0; r < 4; r++) {
+            for (int i = 0; i < 2; i++) {
+                y[i] = malloc((size_t)rows[r] * n_out * sizeof(float));
+                dx[i] = malloc((size_t)rows[r] * n_in * sizeof(float));
+                matrix_forward(y[i], n_out, x, n_in, i ? &b : &a, bias, rows[r], 2);
+                matrix_backward(dx[i], n_in, dy, n_out, i ? &b : &a, rows[r], 0, 2);
+            }
+            assert_memory_equal(y[0], y[1], (size_t)rows[r] * n_out * sizeof(float));
+            assert_memory_equal(dx[0], dx[1], (size_t)rows[r] * n_in * sizeof(float));
+            for (int i = 0; i < 2; i++) {
+                free(y[i]);
+                free(dx[i]);
+            }
+        }
+        matrix_release(&a);
+        matrix_release(&b);
+        free(blocks);
+        free(w);
+        free(bias);
+        free(x);
+        free(dy);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_match_double_precision),
+        cmocka_unit_test(quantised_weights_give_the_bits_of_their_f32),
         cmocka_unit_test(a_row_has_the_same_bits_alone_and_among_others),
         cmocka_unit_test(accumulating_continues_the_sum),
         cmocka_unit_test(all_families_give_the_same_bits),

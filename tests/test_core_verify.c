@@ -111,7 +111,7 @@ static void the_corpus_gets_its_verdicts(void **state)
     }
     json_free(document);
     remove_folder();
-    assert_true(n_run >= 190);
+    assert_true(n_run >= 290);
     assert_int_equal(n_wrong, 0);
 }
 
@@ -131,6 +131,7 @@ static void kinds_are_found_and_guessed(void **state)
         {"x/tokenizer.json", VERIFY_TOKENIZER},
         {"tokenizer/config.json", VERIFY_CONFIG},
         {"a.jsonl", VERIFY_DATASET},
+        {"x/model.gguf", VERIFY_GGUF},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         assert_true(verify_kind_guess(&kind, cases[i].path));
