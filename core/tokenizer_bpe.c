@@ -307,13 +307,13 @@ static void merge_next(const Tokenizer *tokenizer, BpeWork *work, int32_t i)
 Status tokenizer_bpe(const Tokenizer *tokenizer, BpeWork *work, const char *piece, size_t n,
                      TokenList *ids, Error *error)
 {
-    if (n <= tokenizer->longest) {
-        const VocabSlot *slot = vocab_slot(tokenizer, piece, n);
-        if (slot->id >= 0 && (tokenizer->ignore_merges || slot->whole)) {
-            token_list_add(ids, slot->id);
-            return STATUS_OK;
-        }
+    VocabSlot *slot = n <= tokenizer->longest ? vocab_slot(tokenizer, piece, n) : NULL;
+    bool is_token = slot && slot->id >= 0;
+    if (is_token && (tokenizer->ignore_merges || __atomic_load_n(&slot->whole, __ATOMIC_RELAXED))) {
+        token_list_add(ids, slot->id);
+        return STATUS_OK;
     }
+    size_t before = ids->n;
     work->n_symbols = work->n_heap = 0;
     Status status = tokenizer->byte_level ? byte_symbols(tokenizer, work, piece, n, error)
                                           : char_symbols(tokenizer, work, piece, n, error);
@@ -338,34 +338,10 @@ Status tokenizer_bpe(const Tokenizer *tokenizer, BpeWork *work, const char *piec
     for (int32_t i = 0; i >= 0 && (size_t)i < work->n_symbols; i = work->symbols[i].next) {
         token_list_add(ids, work->symbols[i].id);
     }
-    return STATUS_OK;
-}
-
-static Status mark_whole(Tokenizer *tokenizer, Error *error)
-{
-    BpeWork work = {0};
-    TokenList ids = {0};
-    Status status = STATUS_OK;
-    for (int32_t id = 0; id < tokenizer->n_ids && !status; id++) {
-        Span key = key_of(tokenizer, id);
-        const char *bytes = tokenizer->bytes.bytes + key.at;
-        if (key.n == 0 || tokenizer_vocab_find(tokenizer, bytes, key.n) != id) {
-            continue;
-        }
-        ids.n = 0;
-        Error ignored;
-        status = tokenizer_bpe(tokenizer, &work, bytes, key.n, &ids, &ignored);
-        if (status == STATUS_REFUSED) { /* a byte of it has no token: BPE never makes it */
-            status = STATUS_OK;
-        } else if (status) {
-            error_set(error, status, "%s", ignored.message);
-        } else if (ids.n == 1 && ids.ids[0] == id) {
-            vocab_slot(tokenizer, bytes, key.n)->whole = true;
-        }
+    if (is_token && ids->n == before + 1 && ids->ids[before] == slot->id) {
+        __atomic_store_n(&slot->whole, true, __ATOMIC_RELAXED);
     }
-    token_list_release(&ids);
-    tokenizer_bpe_release(&work);
-    return status;
+    return STATUS_OK;
 }
 
 /* Is there a mark after anything else? */
@@ -402,11 +378,9 @@ static bool may_split_before_marks(const Tokenizer *tokenizer)
     return true;
 }
 
-Status tokenizer_bpe_finish(Tokenizer *tokenizer, Error *error)
+void tokenizer_bpe_finish(Tokenizer *tokenizer)
 {
     if (may_split_before_marks(tokenizer)) {
         tokenizer->split[tokenizer->n_split++] = SPLIT_MARK_RUNS;
     }
-    bool looked_up = tokenizer->n_split && !tokenizer->ignore_merges;
-    return looked_up ? mark_whole(tokenizer, error) : STATUS_OK;
 }

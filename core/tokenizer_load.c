@@ -475,5 +475,8 @@ Status tokenizer_load(Tokenizer *tokenizer, const Json *root, Error *error)
     status =
         status ? status : tokenizer_load_post(tokenizer, json_get(root, "post_processor"), error);
     status = status ? status : load_decoded(tokenizer, error);
-    return status ? status : tokenizer_bpe_finish(tokenizer, error);
+    if (!status) {
+        tokenizer_bpe_finish(tokenizer);
+    }
+    return status;
 }

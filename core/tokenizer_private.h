@@ -1,5 +1,6 @@
-/* What the tokenizer_*.c files share. Everything in a Tokenizer is fixed once it is open, so any
- * number of threads may encode with it. */
+/* What the tokenizer_*.c files share. Everything in a Tokenizer is fixed once it is open, but for
+ * what VocabSlot remembers, the same whoever sees it first: any number of threads may encode with
+ * it. */
 #pragma once
 #include "core/json.h"
 #include "core/tokenizer.h"
@@ -34,7 +35,7 @@ typedef struct {
 typedef struct {
     VocabKey key;
     int32_t id; /* -1: free */
-    bool whole; /* BPE makes the token from its own bytes; not known where merges are ignored */
+    bool whole; /* BPE makes the token from its own bytes; set when that is seen first */
 } VocabSlot;
 
 typedef struct {
@@ -210,6 +211,5 @@ void tokenizer_bpe_release(BpeWork *work);
 Status tokenizer_bpe(const Tokenizer *tokenizer, BpeWork *work, const char *piece, size_t n,
                      TokenList *ids, Error *error);
 /* Last step of loading: splits before runs of marks where no merge reaches over their front (BPE's
- * ids are then the same, and found in far less time); marks the tokens that BPE makes from their
- * own bytes, so that encode can look them up whole. */
-Status tokenizer_bpe_finish(Tokenizer *tokenizer, Error *error);
+ * ids are then the same, and found in far less time). */
+void tokenizer_bpe_finish(Tokenizer *tokenizer);
