@@ -3,6 +3,7 @@
 #include "core/matrix.h"
 
 #include <assert.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -41,6 +42,20 @@ static size_t panel_bytes(const Matrix *matrix)
 size_t matrix_bytes(const Matrix *matrix)
 {
     return (size_t)n_panels(matrix) * panel_bytes(matrix);
+}
+
+/* A full panel of bf16, a word of two columns at a time: 32 streams in, one out. */
+static void pack_words(char *out, const char *const *rows, size_t n_in)
+{
+    for (size_t k = 0; k < n_in; k++) {
+        for (size_t j = 0; j < LANES_PER_VECTOR; j++) {
+            uint16_t low, high;
+            memcpy(&low, rows[j] + 2 * k, sizeof low);
+            memcpy(&high, rows[j + LANES_PER_VECTOR] + 2 * k, sizeof high);
+            uint32_t word = low | (uint32_t)high << 16;
+            memcpy(out + 4 * (k * LANES_PER_VECTOR + j), &word, sizeof word);
+        }
+    }
 }
 
 typedef struct {
@@ -88,6 +103,14 @@ static void pack_panel(void *context, int panel, int thread)
     const Matrix *matrix = job->matrix;
     size_t size = element_bytes(matrix->type), n_in = (size_t)matrix->n_in;
     char *out = (char *)matrix->packed + (size_t)panel * panel_bytes(matrix);
+    if (matrix->type == TENSOR_BF16 && (panel + 1) * MATRIX_PANEL <= matrix->n_out) {
+        const char *rows[MATRIX_PANEL];
+        for (int j = 0; j < MATRIX_PANEL; j++) {
+            rows[j] = tensor_row(job->tensor, (size_t)(panel * MATRIX_PANEL + j));
+        }
+        pack_words(out, rows, n_in);
+        return;
+    }
     if (!tensor_type_plain(matrix->type)) {
         memset(out, 0, panel_bytes(matrix));
     }

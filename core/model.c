@@ -119,7 +119,10 @@ static Status load_weights(Model *model, int n_threads, Error *error)
     for (size_t i = 0; i < n_specs && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_find(model->file, specs[i].name);
         assert(tensor); /* model_config_check saw it */
-        status = pack_tensor(model, tensor, place_of(specs[i].name), n_threads, error);
+        status = model_tensor_check(tensor, n_threads, error);
+        if (status == STATUS_OK) { /* while its pages are there */
+            status = pack_tensor(model, tensor, place_of(specs[i].name), n_threads, error);
+        }
         *offset_at(model, place_of(specs[i].name)) = model->n_parameters;
         size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
         model->n_parameters += n;
@@ -154,9 +157,6 @@ static Status load(Model *model, int n_threads, Error *error)
         return status;
     }
     status = model_config_check(&model->config, model->file, error);
-    if (status == STATUS_OK) {
-        status = model_weights_check(&model->config, model->file, error);
-    }
     if (status != STATUS_OK) {
         return error_context(error, status, "%s", path);
     }
@@ -168,7 +168,8 @@ static Status load(Model *model, int n_threads, Error *error)
                          model->config.n_layers);
     }
     memset(model->offsets, 0xff, n_offsets * sizeof *model->offsets); /* SIZE_MAX: absent */
-    return load_weights(model, n_threads, error);
+    status = load_weights(model, n_threads, error);
+    return status == STATUS_REFUSED ? error_context(error, status, "%s", path) : status;
 }
 
 Status model_open(Model **out, const char *directory, int n_threads, Error *error)

@@ -175,9 +175,14 @@ static Status read_window(ModelConfig *config, const Json *root, Error *error)
  * pretraining_tp), of the tool that wrote them. */
 static Status refuse_unsupported(const Json *root, Error *error)
 {
-    static const char *const flags[] = {
-        "rope_interleaved",   "use_qk_norm",        "qk_norm", "use_parallel_residual", "alibi",
-        "is_encoder_decoder", "add_cross_attention"};
+    static const char *const flags[] = {"rope_interleaved",
+                                        "use_qk_norm",
+                                        "qk_norm",
+                                        "use_parallel_residual",
+                                        "alibi",
+                                        "use_mrope",
+                                        "is_encoder_decoder",
+                                        "add_cross_attention"};
     static const char *const ones[] = {"partial_rotary_factor", "embedding_multiplier",
                                        "residual_multiplier", "logits_scaling", "logit_scale"};
     static const char *const absent[] = {"quantization_config",

@@ -97,7 +97,10 @@ size_t model_config_tensors(TensorSpec **specs, const ModelConfig *config);
  * for a tied head, a lm_head.weight (which is then not used). Tensors outside these names are
  * ignored. */
 Status model_config_check(const ModelConfig *config, const SafeTensors *file, Error *error);
-/* No infinity and no NaN in any of those tensors; reads all of the data once. */
+/* No infinity and no NaN in a tensor of one or two dimensions. Errors: STATUS_REFUSED naming it and
+ * the element. */
+Status model_tensor_check(const Tensor *tensor, int n_threads, Error *error);
+/* The same of all of those tensors; reads all of the data once. */
 Status model_weights_check(const ModelConfig *config, const SafeTensors *file, Error *error);
 
 /* Write a complete model directory: config.json with these values, model.safetensors holding

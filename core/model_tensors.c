@@ -9,7 +9,10 @@
 #include "core/gguf.h"
 #include "core/hub.h"
 #include "core/model_config.h"
+#include "core/parallel.h"
 #include "core/text.h"
+
+enum { MOST_CHECKS = 64 }; /* tasks that look at one tensor */
 
 const char *role_name(Role role)
 {
@@ -189,6 +192,46 @@ Status model_config_check(const ModelConfig *config, const SafeTensors *file, Er
     return status;
 }
 
+typedef struct {
+    const Tensor *tensor;
+    size_t rows, columns, per_task; /* rows of a task */
+    size_t bad[MOST_CHECKS];        /* first element that is not finite, of each task's rows */
+} ValueJob;
+
+static void check_rows(void *context, int i, int thread)
+{
+    (void)thread;
+    ValueJob *job = context;
+    size_t first = (size_t)i * job->per_task;
+    size_t last = first + job->per_task < job->rows ? first + job->per_task : job->rows;
+    size_t n = first < last ? (last - first) * job->columns : 0;
+    const char *data = job->tensor->data;
+    size_t bad = n ? tensor_find_nonfinite(data + first * (job->tensor->n_bytes / job->rows),
+                                           job->tensor->type, n)
+                   : 0;
+    job->bad[i] = bad < n ? first * job->columns + bad : SIZE_MAX;
+}
+
+Status model_tensor_check(const Tensor *tensor, int n_threads, Error *error)
+{
+    bool is_matrix = tensor->n_dims > 1;
+    size_t rows = is_matrix ? tensor->dims[0] : 1, columns = tensor->dims[is_matrix];
+    int n = rows < 256 || n_threads < 2 ? 1 : n_threads < MOST_CHECKS ? n_threads : MOST_CHECKS;
+    ValueJob job = {.tensor = tensor,
+                    .rows = rows,
+                    .columns = columns,
+                    .per_task = (rows + (size_t)n - 1) / (size_t)n};
+    parallel_for(n, n_threads, check_rows, &job);
+    for (int i = 0; i < n; i++) {
+        if (job.bad[i] != SIZE_MAX) {
+            return error_set(error, STATUS_REFUSED,
+                             "tensor \"%s\": element %zu is infinite or not a number", tensor->name,
+                             job.bad[i]);
+        }
+    }
+    return STATUS_OK;
+}
+
 Status model_weights_check(const ModelConfig *config, const SafeTensors *file, Error *error)
 {
     TensorSpec *specs;
@@ -196,15 +239,9 @@ Status model_weights_check(const ModelConfig *config, const SafeTensors *file, E
     Status status = STATUS_OK;
     for (size_t i = 0; i < n && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_find(file, specs[i].name);
-        size_t n_elements = tensor ? tensor_n_elements(tensor) : 0, bad = 0;
-        if (tensor) {
-            bad = tensor_find_nonfinite(tensor->data, tensor->type, n_elements);
+        if (tensor && tensor->type != TENSOR_OTHER) {
+            status = model_tensor_check(tensor, 1, error);
             safetensors_forget(file, tensor);
-        }
-        if (bad < n_elements) {
-            status = error_set(error, STATUS_REFUSED,
-                               "tensor \"%s\": element %zu is infinite or not a number",
-                               specs[i].name, bad);
         }
     }
     free(specs);

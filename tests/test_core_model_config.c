@@ -229,6 +229,7 @@ static void every_broken_rule_of_a_config_is_named(void **state)
         {"\"rope_interleaved\": true", "\"rope_interleaved\" true is not supported"},
         {"\"quantization\": {\"bits\": 4}",
          "\"quantization\": quantised weights are not supported"},
+        {"\"use_mrope\": true", "\"use_mrope\" true is not supported"},
         {"\"num_local_experts\": 8", "\"num_local_experts\" is not supported"},
         {"\"logits_scaling\": 8.0", "\"logits_scaling\" 8 is not supported"},
         {"\"quantization_config\": {}",
@@ -447,6 +448,34 @@ static void a_written_directory_is_read_back(void **state)
     }
 }
 
+static void the_first_value_that_is_not_finite_is_named_for_any_threads(void **state)
+{
+    (void)state;
+    enum { ROWS = 1001, COLUMNS = 3 };
+    static float values[ROWS * COLUMNS];
+    Tensor tensor = {.name = "w",
+                     .type = TENSOR_F32,
+                     .n_dims = 2,
+                     .dims = {ROWS, COLUMNS},
+                     .data = values,
+                     .n_bytes = sizeof values};
+    static const size_t places[] = {0, 1501, 1503, ROWS * COLUMNS - 1};
+    for (int threads = 1; threads <= 70; threads += threads < 4 ? 1 : 33) {
+        Error error = {0};
+        assert_int_equal(model_tensor_check(&tensor, threads, &error), STATUS_OK);
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            char expected[100];
+            snprintf(expected, sizeof expected,
+                     "tensor \"w\": element %zu is infinite or not a number", places[i]);
+            values[places[i]] = i % 2 ? NAN : -INFINITY;
+            values[ROWS * COLUMNS - 1] = NAN;
+            assert_int_equal(model_tensor_check(&tensor, threads, &error), STATUS_REFUSED);
+            assert_string_equal(error.message, expected);
+            values[places[i]] = values[ROWS * COLUMNS - 1] = 0;
+        }
+    }
+}
+
 static void tensors_that_do_not_fit_the_config_are_named(void **state)
 {
     (void)state;
@@ -606,6 +635,7 @@ int main(void)
         cmocka_unit_test(rope_frequencies_follow_llama3),
         cmocka_unit_test(tensors_have_the_names_and_shapes_of_transformers),
         cmocka_unit_test(a_written_directory_is_read_back),
+        cmocka_unit_test(the_first_value_that_is_not_finite_is_named_for_any_threads),
         cmocka_unit_test(tensors_that_do_not_fit_the_config_are_named),
         cmocka_unit_test(weights_are_one_file_or_one_index),
         cmocka_unit_test(random_models_are_a_function_of_the_seed),
