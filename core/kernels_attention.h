@@ -7,8 +7,10 @@
 
 #define QUERY_BLOCK 4
 
-/* The loops below work on n queries (a constant where they are inlined) and two vectors at a time, so that the chains of
- * multiply-adds in flight hide their latency. Each chain is the same whatever n is. */
+/* The loops below work on n queries (a constant where they are inlined) and two vectors at a time, or one where there
+ * are registers for no more, so that the chains of multiply-adds in flight hide their latency. Each chain is the same
+ * whatever n is. */
+#define VECTORS_OF(n) (TILE_VECTORS == 2 || (n) <= 2 ? 2 : 1)
 #define EACH_QUERY UNROLL for (int j = 0; j < n; j++)
 #define WITH_CONSTANT_N(n, call)                                                                   \
     switch (n) {                                                                                   \
@@ -45,8 +47,9 @@ SIMD_INLINE void scores_of(float *scores, const float *const *q, int n, int end,
                            int capacity, int head_dim, float scale)
 {
     V16 factor = v16_set(scale);
-    for (int s = 0; s < end; s += 2 * LANES) {
-        int second = s + LANES < end; /* the capacity is a multiple of LANES, not of two */
+    for (int s = 0; s < end; s += VECTORS_OF(n) * LANES) {
+        /* the capacity is a multiple of LANES, not of two */
+        int second = VECTORS_OF(n) == 2 && s + LANES < end;
         V16 acc[QUERY_BLOCK][2];
         EACH_QUERY {
             acc[j][0] = acc[j][1] = v16_zero();
@@ -107,51 +110,80 @@ SIMD_INLINE float softmax_row(float *scores, int limit)
     return 1.0f / v16_sum(total);
 }
 
+SIMD_INLINE int largest_limit(const int *limits, int n)
+{
+    int end = 0;
+    for (int j = 0; j < n; j++) {
+        end = limits[j] > end ? limits[j] : end;
+    }
+    return end;
+}
+
+/* m columns of weighted_sums, at rows; the first `whole` rows may be read to the ends of the vectors. */
+SIMD_INLINE void weighted_columns(float *const *out, int column, const float *weights,
+                                  const int *limits, int n, const float *rows, int capacity,
+                                  int head_dim, int m, int vectors, int shared, int whole,
+                                  const float *final_scale)
+{
+    V16 acc[QUERY_BLOCK][2];
+    EACH_QUERY {
+        acc[j][0] = acc[j][1] = v16_zero();
+    }
+    const float *row = rows;
+    for (int s = 0; s < whole; s++, row += head_dim) {
+        V16 r0 = v16_load(row), r1 = vectors == 2 ? v16_load(row + LANES) : v16_zero();
+        EACH_QUERY {
+            V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+            acc[j][0] = v16_fma(w, r0, acc[j][0]);
+            acc[j][1] = vectors == 2 ? v16_fma(w, r1, acc[j][1]) : acc[j][1];
+        }
+    }
+    for (int s = whole; s < shared; s++, row += head_dim) {
+        V16 r0 = load_part(row, m), r1 = load_part(row + LANES, m - LANES);
+        EACH_QUERY {
+            V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+            acc[j][0] = v16_fma(w, r0, acc[j][0]);
+            acc[j][1] = vectors == 2 ? v16_fma(w, r1, acc[j][1]) : acc[j][1];
+        }
+    }
+    EACH_QUERY {
+        for (int s = shared; s < limits[j]; s++) {
+            row = rows + (size_t)s * (size_t)head_dim;
+            V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+            acc[j][0] = v16_fma(w, load_part(row, m), acc[j][0]);
+            acc[j][1] = vectors == 2 ? v16_fma(w, load_part(row + LANES, m - LANES), acc[j][1])
+                                     : acc[j][1];
+        }
+        V16 scale = v16_set(final_scale[j]);
+        store_part(out[j] + column, v16_mul(acc[j][0], scale), m);
+        if (vectors == 2) {
+            store_part(out[j] + column + LANES, v16_mul(acc[j][1], scale), m - LANES);
+        }
+    }
+}
+
 /* out_j[d] = sum_s weight_j[s] * rows[s][d], s in order; the first `shared` positions for all queries at once. */
 SIMD_INLINE void weighted_sums(float *const *out, const float *weights, const int *limits, int n,
                                const float *rows, int capacity, int head_dim,
                                const float *final_scale)
 {
-    int shared = limits[0];
+    int end = largest_limit(limits, n), shared = end;
     EACH_QUERY {
         shared = limits[j] < shared ? limits[j] : shared;
     }
-    for (int d = 0; d < head_dim; d += 2 * LANES) {
-        int m = head_dim - d;
-        V16 acc[QUERY_BLOCK][2];
-        EACH_QUERY {
-            acc[j][0] = acc[j][1] = v16_zero();
-        }
-        const float *row = rows + d;
-        if (m >= 2 * LANES) {
-            for (int s = 0; s < shared; s++, row += head_dim) {
-                V16 r0 = v16_load(row), r1 = v16_load(row + LANES);
-                EACH_QUERY {
-                    V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
-                    acc[j][0] = v16_fma(w, r0, acc[j][0]);
-                    acc[j][1] = v16_fma(w, r1, acc[j][1]);
-                }
-            }
+    for (int d = 0; d < head_dim; d += VECTORS_OF(n) * LANES) {
+        int m = head_dim - d, wide = VECTORS_OF(n) == 2 && m > LANES;
+        m = m < VECTORS_OF(n) * LANES ? m : VECTORS_OF(n) * LANES;
+        /* Behind a row lies the next one, but for the last ones there is nothing. */
+        int room = end * head_dim - d - (wide ? 2 : 1) * LANES;
+        int whole = m % LANES == 0 ? shared : room < 0 ? 0 : room / head_dim + 1;
+        whole = whole < shared ? whole : shared;
+        if (wide) {
+            weighted_columns(out, d, weights, limits, n, rows + d, capacity, head_dim, m, 2, shared,
+                             whole, final_scale);
         } else {
-            for (int s = 0; s < shared; s++, row += head_dim) {
-                V16 r0 = load_part(row, m), r1 = load_part(row + LANES, m - LANES);
-                EACH_QUERY {
-                    V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
-                    acc[j][0] = v16_fma(w, r0, acc[j][0]);
-                    acc[j][1] = v16_fma(w, r1, acc[j][1]);
-                }
-            }
-        }
-        EACH_QUERY {
-            for (int s = shared; s < limits[j]; s++) {
-                row = rows + (size_t)s * (size_t)head_dim + d;
-                V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
-                acc[j][0] = v16_fma(w, load_part(row, m), acc[j][0]);
-                acc[j][1] = v16_fma(w, load_part(row + LANES, m - LANES), acc[j][1]);
-            }
-            V16 scale = v16_set(final_scale[j]);
-            store_part(out[j] + d, v16_mul(acc[j][0], scale), m);
-            store_part(out[j] + d + LANES, v16_mul(acc[j][1], scale), m - LANES);
+            weighted_columns(out, d, weights, limits, n, rows + d, capacity, head_dim, m, 1, shared,
+                             whole, final_scale);
         }
     }
 }
@@ -163,15 +195,6 @@ SIMD_INLINE void weighted_rows(float *const *out, const float *weights, const in
 #define CALL(N) weighted_sums(out, weights, limits, N, rows, capacity, head_dim, final_scale)
     WITH_CONSTANT_N(n, CALL)
 #undef CALL
-}
-
-SIMD_INLINE int largest_limit(const int *limits, int n)
-{
-    int end = 0;
-    for (int j = 0; j < n; j++) {
-        end = limits[j] > end ? limits[j] : end;
-    }
-    return end;
 }
 
 static void attention(float *const *out, const float *const *q, const int *limits, int n_queries,
@@ -190,6 +213,34 @@ static void attention(float *const *out, const float *const *q, const int *limit
     }
 }
 
+/* m columns of outer_sums, at target. */
+SIMD_INLINE void outer_columns(float *target, int column, const float *weights,
+                               const float *const *vectors, const int *limits, int n, int capacity,
+                               int head_dim, int m, int n_vectors, int shared, int end)
+{
+    V16 vector[QUERY_BLOCK][2];
+    EACH_QUERY {
+        vector[j][0] = load_part(vectors[j] + column, m);
+        vector[j][1] = n_vectors == 2 ? load_part(vectors[j] + column + LANES, m - LANES) : v16_zero();
+    }
+    float *p = target + column;
+    for (int s = 0; s < end; s++, p += head_dim) {
+        V16 acc0 = load_part(p, m);
+        V16 acc1 = n_vectors == 2 ? load_part(p + LANES, m - LANES) : v16_zero();
+        EACH_QUERY {
+            if (s < shared || s < limits[j]) {
+                V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
+                acc0 = v16_fma(w, vector[j][0], acc0);
+                acc1 = n_vectors == 2 ? v16_fma(w, vector[j][1], acc1) : acc1;
+            }
+        }
+        store_part(p, acc0, m);
+        if (n_vectors == 2) {
+            store_part(p + LANES, acc1, m - LANES);
+        }
+    }
+}
+
 /* target[s][d] += sum_j weight_j[s] * vector_j[d], j in order, for s below each query's limit. */
 SIMD_INLINE void outer_sums(float *target, const float *weights, const float *const *vectors,
                             const int *limits, int n, int capacity, int head_dim)
@@ -198,25 +249,13 @@ SIMD_INLINE void outer_sums(float *target, const float *weights, const float *co
     EACH_QUERY {
         shared = limits[j] < shared ? limits[j] : shared;
     }
-    for (int d = 0; d < head_dim; d += 2 * LANES) {
+    for (int d = 0; d < head_dim; d += VECTORS_OF(n) * LANES) {
         int m = head_dim - d;
-        V16 vector[QUERY_BLOCK][2];
-        EACH_QUERY {
-            vector[j][0] = load_part(vectors[j] + d, m);
-            vector[j][1] = load_part(vectors[j] + d + LANES, m - LANES);
-        }
-        float *p = target + d;
-        for (int s = 0; s < end; s++, p += head_dim) {
-            V16 acc0 = load_part(p, m), acc1 = load_part(p + LANES, m - LANES);
-            EACH_QUERY {
-                if (s < shared || s < limits[j]) {
-                    V16 w = v16_set(weights[(size_t)j * (size_t)capacity + s]);
-                    acc0 = v16_fma(w, vector[j][0], acc0);
-                    acc1 = v16_fma(w, vector[j][1], acc1);
-                }
-            }
-            store_part(p, acc0, m);
-            store_part(p + LANES, acc1, m - LANES);
+        m = m < VECTORS_OF(n) * LANES ? m : VECTORS_OF(n) * LANES;
+        if (VECTORS_OF(n) == 2 && m > LANES) {
+            outer_columns(target, d, weights, vectors, limits, n, capacity, head_dim, m, 2, shared, end);
+        } else {
+            outer_columns(target, d, weights, vectors, limits, n, capacity, head_dim, m, 1, shared, end);
         }
     }
 }

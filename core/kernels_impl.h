@@ -6,10 +6,13 @@
 #include "core/simd.h"
 
 #define PANEL 32
+#define STRIP (TILE_VECTORS * LANES)                                /* columns of a tile */
+#define SECOND_VECTOR (TILE_VECTORS == 2 ? LANES : K_BLOCK * LANES) /* of a panel in scratch */
 #define K_BLOCK 256      /* reduction steps whose weights sit in scratch (32 KB) */
 #define K_OUTER 1024     /* and those of packed x */
 #define ROW_BLOCK 144    /* rows of x that stay in the second-level cache meanwhile */
 #define FEW_FLOATS 12288 /* of x, when the weights stream by once */
+#define FEW_STEPS 128    /* of a panel, when it is read vector by vector */
 
 /* ---- tiles: `rows` x (vectors * 16) accumulators in registers ---- */
 
@@ -50,53 +53,49 @@ SIMD_INLINE void tile_store(float *y, size_t ldy, V16 (*acc)[2], int rows, int v
  * = x[r][k]. Writes up to LANES floats past the end. */
 SIMD_INLINE void pack_rows(float *out, const float *x, size_t ldx, int rows, int n_k)
 {
-    for (int k = 0; k < n_k; k += LANES) {
-        int m = n_k - k < LANES ? n_k - k : LANES;
-        V16 square[LANES];
-        for (int r = 0; r < LANES; r++) {
-            square[r] = r >= rows    ? v16_zero()
-                        : m == LANES ? v16_load(x + r * ldx + k)
-                                     : v16_load_n(x + r * ldx + k, m, 0.0f);
-        }
-        v16_transpose(square);
-        for (int i = 0; i < m; i++) {
-            v16_store(out + (size_t)(k + i) * (size_t)rows, square[i]);
+    int k = 0;
+    for (; k + SQUARE <= n_k; k += SQUARE) {
+        turn_square(out + (size_t)k * (size_t)rows, x + k, ldx, rows);
+    }
+    for (; k < n_k; k++) {
+        for (int r = 0; r < rows; r++) {
+            out[(size_t)k * (size_t)rows + r] = x[(size_t)r * ldx + k];
         }
     }
 }
 
-/* x: packed rows. w: f32 columns, one row of PANEL floats per reduction step. */
+/* x: packed rows. w: f32 columns, one row of STRIP floats per reduction step. */
 SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, const float *w, int n_k, int rows,
-                          int vectors, int fresh, int valid, const float *bias)
+                          int fresh, int valid, const float *bias)
 {
     V16 acc[TILE_ROWS][2];
     if (fresh) {
         UNROLL for (int r = 0; r < rows; r++)
         {
-            UNROLL for (int v = 0; v < vectors; v++)
+            UNROLL for (int v = 0; v < TILE_VECTORS; v++)
             {
                 acc[r][v] = v16_zero();
             }
         }
     } else {
-        tile_load(acc, y, ldy, rows, vectors, valid);
+        tile_load(acc, y, ldy, rows, TILE_VECTORS, valid);
     }
     for (int k = 0; k < n_k; k++) {
         V16 column[2];
-        UNROLL for (int v = 0; v < vectors; v++)
+        UNROLL for (int v = 0; v < TILE_VECTORS; v++)
         {
-            column[v] = v16_load(w + (size_t)k * PANEL + v * LANES);
+            column[v] = v16_load(w + (size_t)k * STRIP + v * LANES);
         }
         UNROLL for (int r = 0; r < rows; r++)
         {
             V16 a = v16_set(x[(size_t)k * (size_t)rows + r]);
-            UNROLL for (int v = 0; v < vectors; v++)
+            UNROLL for (int v = 0; v < TILE_VECTORS; v++)
             {
                 acc[r][v] = v16_fma(a, column[v], acc[r][v]);
             }
         }
     }
-    tile_store(y, ldy, acc, rows, vectors, valid, bias);
+    tile_store(y, ldy, acc, rows, TILE_VECTORS, valid, bias);
 }
 
 /* Reduction steps of a group of a quantised panel, and its bytes. */
@@ -159,20 +158,24 @@ SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, 
     }
 }
 
-/* Few rows: `panels` panels side by side, straight from the packed weights. x: packed rows of steps
- * k0 .. k0 + n_k. */
+/* Few rows: `panels` panels side by side, straight from the packed weights, of each the vectors
+ * first .. last-1. x: packed rows of steps k0 .. k0 + n_k. */
 SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0,
-                             int n_k, const float *bias, int rows, int panel, int panels)
+                             int n_k, const float *bias, int rows, int panel, int panels, int first,
+                             int last)
 {
     size_t n_panel = panel_bytes(w);
     const char *base = (const char *)w->packed + (size_t)panel * n_panel;
     TensorType type = w->type;
+    int column0 = panel * PANEL + first * LANES;
+    size_t line = LANES * (w->type == TENSOR_F32 ? 4 : 2); /* half a step of a panel */
+    const char *next = base + (size_t)(2 * (k0 + n_k) + first * n_k) * line;
     V16 acc[4][TILE_ROWS][2];
     UNROLL for (int p = 0; p < panels; p++)
     {
         if (k0 > 0) {
-            int column = (panel + p) * PANEL;
-            tile_load(acc[p], y + column, ldy, rows, 2, w->n_out - column);
+            int column = column0 + p * PANEL;
+            tile_load(acc[p], y + column, ldy, rows, last - first, w->n_out - column);
         } else {
             UNROLL for (int r = 0; r < rows; r++)
             {
@@ -187,13 +190,18 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
         {                                                                                          \
             load_packed(column[p], base + (size_t)p * n_panel, TYPE, (size_t)(k0 + k));        \
         }                                                                                          \
+        if (last - first == 1) { /* its share of the next steps, or of nothing at the end */       \
+            __builtin_prefetch(next + (size_t)k * line);                                           \
+        }                                                                                          \
         UNROLL for (int r = 0; r < rows; r++)                                                      \
         {                                                                                          \
             V16 a = v16_set(x[(size_t)k * (size_t)rows + r]);                                      \
             UNROLL for (int p = 0; p < panels; p++)                                                \
             {                                                                                      \
-                acc[p][r][0] = v16_fma(a, column[p][0], acc[p][r][0]);                             \
-                acc[p][r][1] = v16_fma(a, column[p][1], acc[p][r][1]);                             \
+                UNROLL for (int v = first; v < last; v++)                                          \
+                {                                                                                  \
+                    acc[p][r][v - first] = v16_fma(a, column[p][v], acc[p][r][v - first]);         \
+                }                                                                                  \
             }                                                                                      \
         }                                                                                          \
     }
@@ -207,8 +215,8 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
 #undef REDUCE
     UNROLL for (int p = 0; p < panels; p++)
     {
-        int column = (panel + p) * PANEL;
-        tile_store(y + column, ldy, acc[p], rows, 2, w->n_out - column,
+        int column = column0 + p * PANEL;
+        tile_store(y + column, ldy, acc[p], rows, last - first, w->n_out - column,
                    bias ? bias + column : NULL);
     }
 }
@@ -227,10 +235,7 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
                                                         const float *w, int n_k, int fresh,        \
                                                         int valid, const float *bias)              \
     {                                                                                              \
-        for (int v = 0; v < 2; v += TILE_VECTORS) {                                                \
-            tile_f32(y + v * LANES, ldy, x, w + v * LANES, n_k, R, TILE_VECTORS, fresh,            \
-                     valid - v * LANES, bias ? bias + v * LANES : NULL);                           \
-        }                                                                                          \
+        tile_f32(y, ldy, x, w, n_k, R, fresh, valid, bias);                                        \
     }
 FOR_EACH_TILE_SIZE(DEFINE_TILE)
 typedef void (*TileFunction)(float *, size_t, const float *, const float *, int, int, int,
@@ -238,17 +243,29 @@ typedef void (*TileFunction)(float *, size_t, const float *, const float *, int,
 #define TILE_ENTRY(R) tile_rows_##R,
 static const TileFunction tile_functions[] = {NULL, FOR_EACH_TILE_SIZE(TILE_ENTRY)};
 
+/* As many panels, or vectors of one, as there are registers for. */
+#if TILE_VECTORS == 2
 #define PACKED_WIDE(R) ((R) == 1 ? 4 : (R) <= 5 ? 2 : 1)
+#define BY_VECTORS(R) 0
+#else
+#define PACKED_WIDE(R) ((R) == 1 ? 4 : (R) <= 3 ? 2 : 1)
+#define BY_VECTORS(R) ((R) > 3)
+#endif
 #define DEFINE_PACKED(R)                                                                           \
     static __attribute__((noinline)) void packed_rows_##R(                                         \
         float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0, int n_k,              \
         const float *bias, int panel, int last_panel)                                              \
     {                                                                                              \
         for (; panel + PACKED_WIDE(R) <= last_panel; panel += PACKED_WIDE(R)) {                    \
-            tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, PACKED_WIDE(R));                    \
+            if (BY_VECTORS(R)) {                                                                   \
+                tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, 1, 0, 1);                       \
+                tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, 1, 1, 2);                       \
+            } else {                                                                               \
+                tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, PACKED_WIDE(R), 0, 2);          \
+            }                                                                                      \
         }                                                                                          \
         for (; panel < last_panel; panel++) {                                                      \
-            tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, 1);                                 \
+            tile_packed(y, ldy, x, w, k0, n_k, bias, R, panel, 1, 0, 2);                           \
         }                                                                                          \
     }
 FOR_EACH_TILE_SIZE(DEFINE_PACKED)
@@ -277,36 +294,58 @@ static void matmul_few(float *y, size_t ldy, const float *x, size_t ldx, const P
 {
     float packed[FEW_FLOATS + LANES];
     int n_tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, k_block = FEW_FLOATS / rows;
-    /* A panel stays in the cache from one tile of rows to the next. */
-    int step = n_tiles == 1 ? last_panel - first_panel : 1;
+    /* What is read more than once stays in the cache meanwhile: a panel from one tile of rows to
+     * the next, a part of it from one vector to the next. */
+    int parts = BY_VECTORS(rows), step = n_tiles > 1 || parts ? 1 : last_panel - first_panel;
+    int part = parts ? FEW_STEPS : k_block;
     for (int k0 = 0; k0 < w->n_in; k0 += k_block) {
         int n_k = w->n_in - k0 < k_block ? w->n_in - k0 : k_block;
         pack_tiles(packed, x + k0, ldx, rows, n_tiles, n_k);
-        const float *bias_now = k0 + n_k == w->n_in ? bias : NULL;
         for (int panel = first_panel; panel < last_panel; panel += step) {
-            for (int i = 0; i < n_tiles; i++) {
-                int row = tile_start(rows, n_tiles, i), n = tile_start(rows, n_tiles, i + 1) - row;
-                packed_functions[n](y + row * ldy, ldy, packed + (size_t)row * (size_t)n_k, w, k0,
-                                    n_k, bias_now, panel, panel + step);
+            for (int k = 0; k < n_k; k += part) {
+                int n = n_k - k < part ? n_k - k : part;
+                const float *bias_now = k0 + k + n == w->n_in ? bias : NULL;
+                for (int i = 0; i < n_tiles; i++) {
+                    int row = tile_start(rows, n_tiles, i);
+                    int n_rows = tile_start(rows, n_tiles, i + 1) - row;
+                    const float *x_tile = packed + (size_t)row * (size_t)n_k;
+                    packed_functions[n_rows](y + row * ldy, ldy, x_tile + (size_t)k * n_rows, w,
+                                             k0 + k, n, bias_now, panel, panel + step);
+                }
             }
         }
     }
 }
 
-/* The f32 columns of reduction steps k0 .. k0 + n_k of a panel: its own, or widened in scratch. */
+/* The f32 columns of reduction steps k0 .. k0 + n_k of a panel, strip after strip: its own, or in
+ * scratch. */
 SIMD_INLINE const float *widen(float *scratch, const char *weights, TensorType type, int k0,
                                int n_k)
 {
-    if (type == TENSOR_F32) {
+    if (type == TENSOR_F32 && TILE_VECTORS == 2) {
         return (const float *)(const void *)weights + (size_t)k0 * PANEL;
     }
     for (int k = 0; k < n_k; k++) {
         V16 column[2];
         load_packed(column, weights, type, (size_t)(k0 + k));
-        v16_store(scratch + (size_t)k * PANEL, column[0]);
-        v16_store(scratch + (size_t)k * PANEL + LANES, column[1]);
+        v16_store(scratch + (size_t)k * STRIP, column[0]);
+        v16_store(scratch + (size_t)k * STRIP + SECOND_VECTOR, column[1]);
     }
     return scratch;
+}
+
+/* All tiles of a block of rows against n_k reduction steps of 32 columns. */
+static void run_tiles(float *y, size_t ldy, const float *x, const float *columns, int n_k, int rows,
+                      int n_tiles, int fresh, int valid, const float *bias)
+{
+    for (int v = 0; v < PANEL / LANES; v += TILE_VECTORS) {
+        for (int i = 0; i < n_tiles; i++) {
+            int row = tile_start(rows, n_tiles, i), n = tile_start(rows, n_tiles, i + 1) - row;
+            tile_functions[n](y + row * ldy + v * LANES, ldy, x + (size_t)row * (size_t)n_k,
+                              columns + v * K_BLOCK * LANES, n_k, fresh, valid - v * LANES,
+                              bias ? bias + v * LANES : NULL);
+        }
+    }
 }
 
 /* Rows and reduction steps in blocks whose packed x stays in the second-level cache; a panel goes
@@ -333,23 +372,18 @@ static void matmul_many(float *y, size_t ldy, const float *x, size_t ldx, const 
                 for (int k0 = outer; k0 < end; k0 += K_BLOCK) {
                     int n_k = end - k0 < K_BLOCK ? end - k0 : K_BLOCK, final = k0 + n_k == w->n_in;
                     const float *columns = widen(scratch, weights, w->type, k0, n_k);
-                    const float *x_block = packed + (size_t)(k0 - outer) * (size_t)block;
-                    for (int i = 0; i < n_tiles; i++) {
-                        int row = tile_start(block, n_tiles, i);
-                        int n = tile_start(block, n_tiles, i + 1) - row;
-                        tile_functions[n](y + (row0 + row) * ldy + column0, ldy,
-                                          x_block + (size_t)row * (size_t)n_k, columns, n_k,
-                                          k0 == 0, w->n_out - column0,
-                                          bias && final ? bias + column0 : NULL);
-                    }
+                    run_tiles(y + row0 * ldy + column0, ldy,
+                              packed + (size_t)(k0 - outer) * (size_t)block, columns, n_k, block,
+                              n_tiles, k0 == 0, w->n_out - column0,
+                              bias && final ? bias + column0 : NULL);
                 }
             }
         }
     }
 }
 
-/* scratch[n][32] = W[n0 + n][32 * block ...] for n < n_n: turns packed panels round, 16 x 16 at a
- * time. */
+/* scratch = W[n0 + n][32 * block ...] for n < n_n, strip after strip: turns packed panels round,
+ * 16 x 16 at a time. */
 static void unpack_transposed(float *scratch, const PackedMatrix *w, int block, int n0, int n_n)
 {
     size_t n_panel = panel_bytes(w);
@@ -369,8 +403,9 @@ static void unpack_transposed(float *scratch, const PackedMatrix *w, int block, 
             v16_transpose(low);
             v16_transpose(high);
             for (int j = 0; j < LANES; j++) {
-                v16_store(scratch + (size_t)(n + j) * PANEL + half * LANES, low[j]);
-                v16_store(scratch + (size_t)(n + LANES + j) * PANEL + half * LANES, high[j]);
+                float *out = scratch + (size_t)(n + j) * STRIP + half * SECOND_VECTOR;
+                v16_store(out, low[j]);
+                v16_store(out + LANES * STRIP, high[j]);
             }
         }
     }
@@ -396,14 +431,9 @@ static void matmul_transposed(float *dx, size_t ldx, const float *dy, size_t ldy
                 for (int n0 = outer; n0 < end; n0 += K_BLOCK) {
                     int n_n = end - n0 < K_BLOCK ? end - n0 : K_BLOCK;
                     unpack_transposed(scratch, w, block, n0, n_n);
-                    const float *dy_block = packed + (size_t)(n0 - outer) * (size_t)block_rows;
-                    for (int i = 0; i < n_tiles; i++) {
-                        int row = tile_start(block_rows, n_tiles, i);
-                        int n = tile_start(block_rows, n_tiles, i + 1) - row;
-                        tile_functions[n](dx + (row0 + row) * ldx + column0, ldx,
-                                          dy_block + (size_t)row * (size_t)n_n, scratch, n_n,
-                                          n0 == 0 && !accumulate, w->n_in - column0, NULL);
-                    }
+                    run_tiles(dx + row0 * ldx + column0, ldx,
+                              packed + (size_t)(n0 - outer) * (size_t)block_rows, scratch, n_n,
+                              block_rows, n_tiles, n0 == 0 && !accumulate, w->n_in - column0, NULL);
                 }
             }
         }

@@ -196,18 +196,30 @@ SIMD_INLINE V16 v16_fma(V16 a, V16 b, V16 c)
 {
     return v16_pair(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
 }
+/* n ones, then zeros. */
+static const int32_t v16_masks[2 * LANES] = {-1, -1, -1, -1, -1, -1, -1, -1,
+                                             -1, -1, -1, -1, -1, -1, -1, -1};
+SIMD_INLINE __m256 v8_load_n(const float *p, const int32_t *mask, __m256 fill)
+{
+    __m256i m = _mm256_loadu_si256((const __m256i *)(const void *)mask);
+    return _mm256_blendv_ps(fill, _mm256_maskload_ps(p, m), _mm256_castsi256_ps(m));
+}
 SIMD_INLINE V16 v16_load_n(const float *p, int n, float fill)
 {
-    float lanes[LANES];
-    for (int i = 0; i < LANES; i++) {
-        lanes[i] = i < n ? p[i] : fill;
-    }
-    return v16_load(lanes);
+    const int32_t *mask = v16_masks + LANES - n;
+    __m256 f = _mm256_set1_ps(fill);
+    return v16_pair(v8_load_n(p, mask, f), v8_load_n(p + 8, mask + 8, f));
 }
 SIMD_INLINE void v16_store_n(float *p, V16 a, int n)
 {
-    float lanes[LANES];
-    v16_store(lanes, a);
+    if (n >= 8) {
+        _mm256_storeu_ps(p, a.lo);
+        p += 8;
+        a.lo = a.hi;
+        n -= 8;
+    }
+    float lanes[8];
+    _mm256_storeu_ps(lanes, a.lo);
     memcpy(p, lanes, (size_t)n * sizeof *p);
 }
 SIMD_INLINE void v16_load_bf16x2(V16 *low, V16 *high, const uint16_t *p)
@@ -260,7 +272,60 @@ SIMD_INLINE V16 v16_select_less(V16 a, V16 b, V16 x, V16 y)
     return v16_pair(_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
                     _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
 }
-#define V16_TRANSPOSE_BY_MEMORY
+SIMD_INLINE void v8_transpose(__m256 r[8])
+{
+    __m256 t[8];
+    UNROLL for (int i = 0; i < 8; i += 4)
+    {
+        __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(r[i], r[i + 1]));
+        __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(r[i], r[i + 1]));
+        __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(r[i + 2], r[i + 3]));
+        __m256d d = _mm256_castps_pd(_mm256_unpackhi_ps(r[i + 2], r[i + 3]));
+        t[i] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+        t[i + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+        t[i + 2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+        t[i + 3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        r[i] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x20);
+        r[i + 4] = _mm256_permute2f128_ps(t[i], t[i + 4], 0x31);
+    }
+}
+SIMD_INLINE void v16_transpose(V16 r[16])
+{
+    __m256 quarter[2][2][8]; /* [lanes][rows]: each becomes that of [rows][lanes] */
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        quarter[0][0][i] = r[i].lo;
+        quarter[1][0][i] = r[i].hi;
+        quarter[0][1][i] = r[i + 8].lo;
+        quarter[1][1][i] = r[i + 8].hi;
+    }
+    UNROLL for (int i = 0; i < 4; i++)
+    {
+        v8_transpose(quarter[i / 2][i % 2]);
+    }
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        r[i] = v16_pair(quarter[i / 8][0][i % 8], quarter[i / 8][1][i % 8]);
+    }
+}
+/* out[i][rows] = x[r][i] for i < SQUARE, rows <= SQUARE; writes up to LANES floats past the end. */
+#define SQUARE 8
+SIMD_INLINE void turn_square(float *out, const float *x, size_t ldx, int rows)
+{
+    __m256 r[8];
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        r[i] = i < rows ? _mm256_loadu_ps(x + (size_t)i * ldx) : _mm256_setzero_ps();
+    }
+    v8_transpose(r);
+    UNROLL for (int i = 0; i < 8; i++)
+    {
+        _mm256_storeu_ps(out + i * rows, r[i]);
+    }
+}
 
 #else /* any CPU */
 typedef struct {
@@ -338,6 +403,21 @@ SIMD_INLINE void v16_transpose(V16 r[16])
     }
     for (int i = 0; i < LANES; i++) {
         r[i] = v16_load(square[i]);
+    }
+}
+#endif
+
+#ifndef SQUARE
+#define SQUARE LANES
+SIMD_INLINE void turn_square(float *out, const float *x, size_t ldx, int rows)
+{
+    V16 r[LANES];
+    for (int i = 0; i < LANES; i++) {
+        r[i] = i < rows ? v16_load(x + (size_t)i * ldx) : v16_zero();
+    }
+    v16_transpose(r);
+    for (int i = 0; i < LANES; i++) {
+        v16_store(out + i * rows, r[i]);
     }
 }
 #endif
