@@ -34,13 +34,6 @@ double child_peak_mib(void)
     return (double)usage.ru_maxrss / 1024;
 }
 
-double child_clock_s(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 /* Signals are the first process's to answer; the other one ends with it. */
 static void begin_child(pid_t parent)
 {

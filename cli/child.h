@@ -18,6 +18,3 @@ Status child_run(double *peak_mib, Status (*work)(void *context, Error *error), 
 
 /* The peak of this process so far. */
 double child_peak_mib(void);
-
-/* A clock that never jumps. */
-double child_clock_s(void);

@@ -23,7 +23,6 @@ typedef struct {
     bool quiet;
     bool locked;            /* models must be as models.lock has them, */
     struct ModelLock *lock; /* which is opened when that is asked for; else NULL */
-    double max_time_s;      /* 0: none */
     const char *models;     /* folders of embedded models, divided by ':' */
     const char *data;       /* "?data.folder=DIR", an override for configs; NULL: none */
     const char *cache;      /* folder of cached factors; NULL: none */
@@ -44,8 +43,9 @@ extern const int n_verbs;
 
 /* Set once a signal or the time limit asks to stop. */
 bool cli_stopping(void);
-double cli_now_s(void); /* since 1970 */
-void cli_arm_max_time(const Cli *cli);
+double cli_now_s(void);   /* since 1970; may jump */
+double cli_clock_s(void); /* for differences: never jumps */
+void cli_arm_max_time(double seconds); /* from now on; 0: none */
 
 /* Results: text to stdout. Errors: STATUS_FAILED when stdout does not take it. */
 Status cli_write(const char *bytes, size_t n, Error *error);

@@ -42,20 +42,29 @@ bool cli_stopping(void)
     return stopping != 0;
 }
 
-double cli_now_s(void)
+static double read_clock(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    clock_gettime(clock, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
-void cli_arm_max_time(const Cli *cli)
+double cli_now_s(void)
 {
-    if (cli->max_time_s > 0) {
+    return read_clock(CLOCK_REALTIME);
+}
+
+double cli_clock_s(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+void cli_arm_max_time(double seconds)
+{
+    if (seconds > 0) {
         struct itimerval timer = {{0, 0}, {0, 0}};
-        timer.it_value.tv_sec = (time_t)cli->max_time_s;
-        timer.it_value.tv_usec =
-            (suseconds_t)((cli->max_time_s - (double)timer.it_value.tv_sec) * 1e6);
+        timer.it_value.tv_sec = (time_t)seconds;
+        timer.it_value.tv_usec = (suseconds_t)((seconds - (double)timer.it_value.tv_sec) * 1e6);
         setitimer(ITIMER_REAL, &timer, NULL);
     }
 }

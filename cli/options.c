@@ -92,10 +92,11 @@ static Status set_format(Cli *cli, const char *value, Error *error)
 bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Error *error)
 {
     const char *format = NULL;
+    double max_time_s = 0;
     Option globals[] = {
         {"--db", OPTION_TEXT, &cli->db, 0, 0},
         {"--threads", OPTION_INT, &cli->n_threads, 1, 4096},
-        {"--max-time", OPTION_NUMBER, &cli->max_time_s, 0, 1e9},
+        {"--max-time", OPTION_NUMBER, &max_time_s, 0, 1e9},
         {"-o", OPTION_TEXT, &format, 0, 0},
         {"--output", OPTION_TEXT, &format, 0, 0},
         {"--quiet", OPTION_FLAG, &cli->quiet, 0, 0},
@@ -122,6 +123,9 @@ bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Err
         *status = *status ? *status : set_value(option, value, error);
         if (!*status && format) {
             *status = set_format(cli, format, error);
+        }
+        if (!*status) {
+            cli_arm_max_time(max_time_s);
         }
         cli->db_given |= option->target == &cli->db;
         return true;

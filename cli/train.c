@@ -74,8 +74,7 @@ static Status run_cells(const Cli *cli, const Config *config, Cell *cells, size_
     RunnerResult result = {0};
     RunnerOptions options = {cli->db, retry_failed, CLI_WAIT_MS};
     cli_world_init(&world, cli);
-    cli_arm_max_time(cli);
-    double began_s = cli_now_s();
+    double began_s = cli_clock_s();
     Status status = runner_run(&result, config, cells, n, &world.world, &options, error);
     cli_world_release(&world);
     if (status == STATUS_USAGE || status == STATUS_REFUSED) {
@@ -90,7 +89,7 @@ static Status run_cells(const Cli *cli, const Config *config, Cell *cells, size_
             snprintf(cancelled, sizeof cancelled, ", %zu cancelled", result.n_cancelled);
         }
         cli_note(cli, "%zu of %zu runs done, %zu of them now in %.1f s%s; \"%s\"", result.n_done,
-                 result.n, result.n_new, cli_now_s() - began_s, cancelled, cli->db);
+                 result.n, result.n_new, cli_clock_s() - began_s, cancelled, cli->db);
     }
     if (result.n) {
         Error ignored;

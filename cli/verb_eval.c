@@ -181,7 +181,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     }
     status = status ? status : store_open(&store, cli->db, STORE_WRITE, CLI_WAIT_MS, error);
     cli_world_init(&world, cli);
-    cli_arm_max_time(cli);
     if (!status && model) {
         status = eval_model(cli, store, &world.world, model, &choices, error);
     } else if (!status && run_id) {

@@ -61,7 +61,7 @@ static void show(Report *report, int module, double now)
 static void started(void *context, int module)
 {
     Report *report = context;
-    report->rows[module].began_s = cli_now_s();
+    report->rows[module].began_s = cli_clock_s();
     show(report, module, report->rows[module].began_s);
 }
 
@@ -69,7 +69,7 @@ static void finished(void *context, int module, const Factors *factors, bool cac
 {
     Report *report = context;
     Row *row = &report->rows[module];
-    double now = cli_now_s();
+    double now = cli_clock_s();
     row->done = true;
     row->cached = cached;
     row->seconds = now - row->began_s;
@@ -207,14 +207,14 @@ static Status factor(const Cli *cli, const ModelConfig *config, const SafeTensor
                             .started = started,
                             .finished = finished,
                             .context = &report};
-    double began_s = cli_now_s();
+    double began_s = cli_clock_s();
     report.began_s = began_s;
     report.shown_s = cli->terminal ? 0 : began_s;
     Status status = factors_stream(&stream, error);
     fputs(report.line_open ? "\r\033[K" : "", stderr);
     if (status == STATUS_OK) {
         cli_note(cli, "%d modules, %d of them were there, in %.1f s; \"%s\"", report.n,
-                 report.n_cached, cli_now_s() - began_s, cli->cache);
+                 report.n_cached, cli_clock_s() - began_s, cli->cache);
         status = print_rows(&report, error);
     } else if (status == STATUS_STOPPED) {
         error_set(error, status,
@@ -255,7 +255,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     status = status ? status : cli_model_directory(cli, directory, model, error);
     status = status ? status : open_file(&config, &file, directory, error);
     if (!status) {
-        cli_arm_max_time(cli);
         status = factor(cli, &config, file, targets, rank, error);
     }
     safetensors_close(file);

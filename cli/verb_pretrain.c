@@ -14,7 +14,7 @@ typedef struct {
 static int report(void *context, const PretrainProgress *progress)
 {
     Report *report = context;
-    double now = cli_now_s();
+    double now = cli_clock_s();
     if (report->first_step == 0) {
         report->first_step = progress->step;
         report->began_s = now;
@@ -42,7 +42,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     if (status) {
         return status;
     }
-    cli_arm_max_time(cli);
     status = pretrain_run(path, cli->n_threads, report, &state, error);
     if (status == STATUS_STOPPED) {
         error_set(error, status, "stopped; its state is saved, the same command goes on");

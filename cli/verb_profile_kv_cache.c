@@ -36,7 +36,7 @@ static Status work(void *context, Error *error)
     m->loaded_mib = child_peak_mib();
     return status ? status
                   : profile_decode(&m->seconds, place->ids, place->logprobs, engine, &m->profile,
-                                   child_clock_s, error);
+                                   cli_clock_s, error);
 }
 
 static void add_row(Table *table, const Measured *m, const Measured *with, bool equal, bool json)
@@ -141,7 +141,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     Text out = {0};
     bool equal = true;
     add_columns(&table, cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL);
-    cli_arm_max_time(cli);
     for (int i = 0; i < n_batches && !status; i++) {
         base.profile.batch = batches[i];
         status = measure_pair(&table, &equal, cli, &base, error);

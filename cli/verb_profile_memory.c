@@ -41,9 +41,8 @@ static Status decode(void *context, Error *error)
                  ? status
                  : engine_new(&engine, model, m->cli->n_threads, m->sequences * m->n_tokens, error);
     m->decode_loaded = child_peak_mib();
-    status = status
-                 ? status
-                 : profile_decode(&seconds, ids, logprobs, engine, &profile, child_clock_s, error);
+    status = status ? status
+                    : profile_decode(&seconds, ids, logprobs, engine, &profile, cli_clock_s, error);
     m->decode_peak = child_peak_mib();
     return status;
 }
@@ -70,7 +69,7 @@ static Status train(void *context, Error *error)
                                        NULL, error);
     m->adapted = child_peak_mib();
     status =
-        status ? status : profile_train(&m->measures, engine, bank, &profile, child_clock_s, error);
+        status ? status : profile_train(&m->measures, engine, bank, &profile, cli_clock_s, error);
     m->peak = child_peak_mib();
     if (!status) {
         profile_memory(&m->needs, model, m->adapter.plan.rank, m->checkpointing, m->precision);
@@ -182,7 +181,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
             error_set(error, STATUS_USAGE, "--precision \"%.64s\": f32, bf16 or f16", precision);
     }
     status = status ? status : cli_model_directory(cli, m->directory, name, error);
-    cli_arm_max_time(cli);
     status = status ? status : measure(m, error);
     if (!status) {
         fill(&table, m);

@@ -71,7 +71,7 @@ static Status work(void *context, Error *error)
     if (!status) {
         m->weights = model->layers[0].weight[ROLE_Q].type;
         m->loaded_mib = child_peak_mib();
-        status = profile_train(&m->measures, engine, bank, &m->profile, child_clock_s, error);
+        status = profile_train(&m->measures, engine, bank, &m->profile, cli_clock_s, error);
     }
     return status;
 }
@@ -215,7 +215,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     status = status ? status : model_config_read(&config, m->directory, error);
     json = cli->format == FORMAT_JSON || cli->format == FORMAT_JSONL;
     add_columns(&table, json);
-    cli_arm_max_time(cli);
     for (int i = 0; i < N_METHODS && !status; i++) {
         if (chosen[i]) {
             status = measure_method(&table, &broken, m, base, methods[i], &config, json, error);

@@ -19,6 +19,7 @@ static Status print(const Cli *cli, const Replay *replay, Error *error)
     table_column(&table, "evaluations", true);
     table_column(&table, "answers", true);
     table_column(&table, "new", true);
+    table_column(&table, "passed_over", true);
     table_column(&table, "tolerance", true);
     table_column(&table, "difference", false);
     table_cell(&table, "%s", replay->run_id);
@@ -30,6 +31,7 @@ static Status print(const Cli *cli, const Replay *replay, Error *error)
     table_cell(&table, "%lld", (long long)comparison->n_evaluations);
     table_cell(&table, "%lld", (long long)comparison->n_samples);
     table_cell(&table, "%lld", (long long)comparison->n_new);
+    table_cell(&table, "%lld", (long long)comparison->n_passed);
     table_cell(&table, "%g", replay->tolerance);
     table_cell(&table, "%s", text_string(&comparison->difference));
     table_print(&table, cli->format, &out);
@@ -58,12 +60,15 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
     }
     choices.steps = steps;
     cli_world_init(&world, cli);
-    cli_arm_max_time(cli);
     status = replay_run(&replay, store, id, &world.world, &choices, error);
     cli_world_release(&world);
     if (!status && replay.elsewhere.n) {
         cli_note(cli, "run %s was made elsewhere (%s): compared within %g", replay.run_id,
                  text_string(&replay.elsewhere), replay.tolerance);
+    }
+    if (!status && replay.comparison.n_passed) {
+        cli_note(cli, "run %s: %lld scores were made by `eval` later: they are passed over",
+                 replay.run_id, (long long)replay.comparison.n_passed);
     }
     if (!status || replay.comparison.difference.n) {
         status = status ? status : print(cli, &replay, error);
@@ -92,8 +97,8 @@ const Verb verb_replay = {
         "first difference is\n"
         "said with its step. Runs made with other kernels, libraries or an older version of "
         "the numerics are\n"
-        "compared within a tolerance, and that is said. Scores by `eval` are not made "
-        "again.\n\n"
+        "compared within a tolerance, and that is said. Scores by `eval` are passed "
+        "over; how many is said.\n\n"
         "  --steps N        the first N steps alone\n"
         "  --tolerance T    numbers may differ by T times the larger of them and 1; 0: every "
         "bit\n\n"

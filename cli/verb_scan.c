@@ -124,8 +124,7 @@ static Status scan(const Cli *cli, const Config *config, const ScanOptions *opti
     CliWorld world;
     ScanResult result = {0};
     cli_world_init(&world, cli);
-    cli_arm_max_time(cli);
-    double began_s = cli_now_s();
+    double began_s = cli_clock_s();
     Status status = scan_run(&result, config, &world.world, options, error);
     cli_world_release(&world);
     if (status == STATUS_STOPPED) {
@@ -135,7 +134,7 @@ static Status scan(const Cli *cli, const Config *config, const ScanOptions *opti
     }
     if (result.rows) {
         cli_note(cli, "%d of %d rows done, %d of them now in %.1f s; \"%s\"", result.rows_done,
-                 result.rows, result.rows_here, cli_now_s() - began_s, cli->db);
+                 result.rows, result.rows_here, cli_clock_s() - began_s, cli->db);
         Error ignored;
         Status printed = print_result(cli, &result, status ? &ignored : error);
         status = status ? status : printed;

@@ -67,8 +67,8 @@ static int interrupted(void *context)
 
 static void pause_s(double seconds)
 {
-    double until = cli_now_s() + seconds, left;
-    while (!cli_stopping() && (left = until - cli_now_s()) > 0) {
+    double until = cli_clock_s() + seconds, left;
+    while (!cli_stopping() && (left = until - cli_clock_s()) > 0) {
         nanosleep(&(struct timespec){.tv_nsec = left < 0.1 ? (long)(left * 1e9) : 100000000}, NULL);
     }
 }
@@ -84,7 +84,7 @@ static Status watch(const Cli *cli, Store *store, const Worker *here, double eve
          first = false) {
         Watched watched = {0};
         Error why = {0};
-        double began_s = cli_now_s();
+        double began_s = cli_clock_s();
         status = watch_read(&watched, store, here, began_s, &why);
         if (status == STATUS_STOPPED) {
             watch_release(&watched);
@@ -94,7 +94,7 @@ static Status watch(const Cli *cli, Store *store, const Worker *here, double eve
                         : show(&screen, &watched, cli, error);
         running = watched.running;
         watch_release(&watched);
-        double took_s = cli_now_s() - began_s; /* a large file is not read all the time */
+        double took_s = cli_clock_s() - began_s; /* a large file is not read all the time */
         pause_s(status || !running || once ? 0 : 10 * took_s > every_s ? 10 * took_s : every_s);
     }
     if (!status && !running) {
@@ -122,7 +122,6 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         return status;
     }
     cli_world_init(&world, cli);
-    cli_arm_max_time(cli);
     store_interrupt(store, interrupted, NULL);
     const Worker here = {world.world.host, world.world.pid, world.world.boot_id,
                          world.world.environment};

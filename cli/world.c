@@ -19,6 +19,12 @@ static double now_s(void *context)
     return cli_now_s();
 }
 
+static double clock_s(void *context)
+{
+    (void)context;
+    return cli_clock_s();
+}
+
 static bool stopping(void *context)
 {
     (void)context;
@@ -97,7 +103,7 @@ static void describe(const CliWorld *world, const Progress *progress, double now
 static void progress(void *context, const Progress *progress)
 {
     CliWorld *world = context;
-    double now = cli_now_s();
+    double now = cli_clock_s();
     if (world->began_s == 0) {
         world->began_s = now;
         world->steps_before = progress->steps_done;
@@ -170,6 +176,7 @@ void cli_world_init(CliWorld *world, const Cli *cli)
         kernels_best()->name, blas_core_name(), version, gnu_get_libc_version());
     world->world = (World){.context = world,
                            .now_s = now_s,
+                           .clock_s = clock_s,
                            .stopping = stopping,
                            .wait = wait_s,
                            .note = note,

@@ -142,15 +142,33 @@ size_t generate_text_end(const char *text, size_t n, const char *const *stop_tex
     return end;
 }
 
+/* The last tokens as a text of `least` bytes or more; all of them where there is no such. */
+static void decode_end(Generation *g, const Completion *completion, size_t least)
+{
+    size_t n = (size_t)completion->n, taken = 0;
+    do {
+        taken = 2 * taken + 1 < n ? 2 * taken + 1 : n;
+        text_clear(&g->text);
+        tokenizer_decode(g->engine->model->tokenizer, completion->ids + n - taken, taken, true,
+                         &g->text);
+    } while (g->text.n < least && taken < n);
+}
+
+/* Whether the last token brought one to its end: looked for in the end of the text alone, so that
+ * a completion takes time in proportion to its length. */
 static int has_stop_text(Generation *g, const Completion *completion)
 {
     const GenerateOptions *o = g->options;
-    if (o->n_stop_texts == 0) {
+    size_t longest = 0;
+    for (int i = 0; i < o->n_stop_texts; i++) {
+        size_t n = strlen(o->stop_texts[i]);
+        longest = n > longest ? n : longest;
+    }
+    if (longest == 0) {
         return 0;
     }
-    text_clear(&g->text);
-    tokenizer_decode(g->engine->model->tokenizer, completion->ids, (size_t)completion->n, true,
-                     &g->text);
+    decode_end(g, completion, 0);
+    decode_end(g, completion, g->text.n + longest + tokenizer_hidden(g->engine->model->tokenizer));
     return generate_text_end(text_string(&g->text), g->text.n, o->stop_texts, o->n_stop_texts) <
            g->text.n;
 }

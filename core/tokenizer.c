@@ -302,6 +302,12 @@ void tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t n, 
     }
 }
 
+size_t tokenizer_hidden(const Tokenizer *tokenizer)
+{
+    return (tokenizer->strip_start + tokenizer->strip_stop) * tokenizer->strip.n +
+           tokenizer->join_with_space;
+}
+
 /* ---- questions ----------------------------------------------------------------------------- */
 
 int32_t tokenizer_size(const Tokenizer *tokenizer)

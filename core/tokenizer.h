@@ -46,6 +46,10 @@ Status tokenizer_encode(const Tokenizer *tokenizer, const char *text, size_t n, 
  * text_json_string or keep the bytes. */
 void tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t n, bool skip_special,
                       Text *out);
+/* The most bytes by which a text may be shorter than its tokens' own, for what a decoder strips off
+ * its ends. The end of a text is the text of its last tokens, but for so many bytes at their front.
+ */
+size_t tokenizer_hidden(const Tokenizer *tokenizer);
 /* Largest id + 1. */
 int32_t tokenizer_size(const Tokenizer *tokenizer);
 /* Of a token as written in the file, added tokens too; -1 when absent. */

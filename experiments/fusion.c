@@ -37,31 +37,16 @@ struct Fusion {
     void *watch_context;
 };
 
-static bool same_setting(const Cell *a, const Cell *b, const Setting *setting)
-{
-    Text one = {0}, other = {0};
-    int n = strncmp(setting->path, "reward.", 7) == 0 ? MAX_REWARDS : 1;
-    bool same = a->spec.n_rewards == b->spec.n_rewards;
-    for (int reward = 0; reward < n; reward++) {
-        setting_value_json(&a->spec, setting, reward, &one);
-        setting_value_json(&b->spec, setting, reward, &other);
-    }
-    same &= strcmp(text_string(&one), text_string(&other)) == 0;
-    text_release(&one);
-    text_release(&other);
-    return same;
-}
-
 bool fusion_fits(const Cell *a, const Cell *b)
 {
     static const char *const shared[] = {"adapter.", "data.",   "reward.",
                                          "eval.",    "engine.", "method"};
-    bool fits = strcmp(a->directory, b->directory) == 0;
+    bool fits = strcmp(a->directory, b->directory) == 0 && a->spec.n_rewards == b->spec.n_rewards;
     for (size_t i = 0; i < settings_count() && fits; i++) {
         for (size_t j = 0; j < sizeof shared / sizeof shared[0]; j++) {
             const char *path = setting_at(i)->path;
             if (strncmp(path, shared[j], strlen(shared[j])) == 0) {
-                fits &= same_setting(a, b, setting_at(i));
+                fits &= setting_same(&a->spec, &b->spec, setting_at(i));
             }
         }
     }
@@ -526,7 +511,8 @@ static Status advance(Fusion *fusion, Store *store, const size_t *chosen, size_t
 {
     Learner *learners[FUSION_MAX];
     StepResult results[FUSION_MAX] = {0};
-    double began = now(fusion);
+    const World *world = fusion->bench->world;
+    double began_s = world->clock_s(world->context);
     for (size_t i = 0; i < n; i++) {
         learners[i] = fusion->members[chosen[i]].learner;
     }
@@ -541,7 +527,8 @@ static Status advance(Fusion *fusion, Store *store, const size_t *chosen, size_t
                     why.message, now(fusion), NULL);
     }
     if (!status) {
-        status = commit(fusion, store, chosen, n, results, now(fusion) - began, error);
+        status = commit(fusion, store, chosen, n, results, world->clock_s(world->context) - began_s,
+                        error);
         show(fusion, "step", 1, 1, 0);
     }
     for (size_t i = 0; i < n; i++) {

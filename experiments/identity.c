@@ -66,11 +66,13 @@ static void add_template(Members *members, const ChatTemplate *chat)
 void identity_members(Text *out, const RunSpec *spec, const IdentityMember *members, size_t n)
 {
     Members all = {0};
+    RunSpec defaults;
+    settings_default(&defaults);
     for (size_t i = 0; i < settings_count(); i++) {
         const Setting *setting = setting_at(i);
         bool reward = strncmp(setting->path, "reward.", 7) == 0;
         if (setting->flags & SETTING_NO_NUMBERS || !setting_applies(spec, setting) ||
-            (setting->flags & SETTING_LATER && setting_is_default(spec, setting))) {
+            (setting->flags & SETTING_LATER && setting_same(spec, &defaults, setting))) {
             continue;
         }
         for (int j = 0; j < (reward ? spec->n_rewards : 1); j++) {

@@ -41,6 +41,20 @@ Status runner_states(Cell *cells, size_t n, const char *db, Error *error)
     return status;
 }
 
+/* A run is done with its last state: where that is damaged, the run goes on from the one before. */
+static Status reopen_damaged(Store *store, Cell *cells, size_t n, Error *error)
+{
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < n && !status; i++) {
+        bool reopened = false;
+        if (cells[i].state == RUN_DONE) {
+            status = store_reopen_damaged(store, cells[i].run_id, &reopened, error);
+            cells[i].state = reopened ? RUN_WAITING : RUN_DONE;
+        }
+    }
+    return status;
+}
+
 typedef struct {
     const Config *config;
     const World *world;
@@ -244,6 +258,7 @@ Status runner_run(RunnerResult *result, const Config *config, Cell *cells, size_
     if (file_exists(options->db)) {
         status = store_open(&runner.store, options->db, STORE_WRITE, options->wait_ms, error);
         status = status ? status : states_from(runner.store, cells, n, error);
+        status = status ? status : reopen_damaged(runner.store, cells, n, error);
     }
     runner.progress.n_cells = (int)n;
     for (size_t i = 0; i < n; i++) {

@@ -25,6 +25,11 @@ static double now(const Scan *scan)
     return scan->world->now_s(scan->world->context);
 }
 
+static double clock_s(const Scan *scan)
+{
+    return scan->world->clock_s(scan->world->context);
+}
+
 int scan_own_metric(const Scan *scan)
 {
     size_t n = strcspn(scan->spec.scan.values, ",");
@@ -170,9 +175,9 @@ static Status time_points(Scan *scan, double alone, double *seconds, Error *erro
         xy[2 * k] = plane_coordinate(&scan->plane.rx, 0);
         xy[2 * k + 1] = plane_coordinate(&scan->plane.ry, k);
     }
-    double began = now(scan);
+    double began = clock_s(scan);
     Status status = scan_measure(scan, measured, xy, n, error);
-    *seconds = (now(scan) - began) / n;
+    *seconds = (clock_s(scan) - began) / n;
     for (int k = 0; k < n; k++) {
         measured_release(&measured[k]);
     }
@@ -209,9 +214,9 @@ static Status measure_base(Scan *scan, Measured *base, double *seconds, Error *e
     for (size_t i = 0; i < scan->n; i++) {
         v[i] = (float)scan->initial[i];
     }
-    double began = now(scan);
+    double began = clock_s(scan);
     Status status = measure_points(base, &scan->trainer, &scan->settings, v, 1, error);
-    *seconds = now(scan) - began;
+    *seconds = clock_s(scan) - began;
     free(v);
     return status;
 }

@@ -20,6 +20,11 @@ static double now(const Scan *scan)
     return scan->world->now_s(scan->world->context);
 }
 
+static double clock_s(const Scan *scan)
+{
+    return scan->world->clock_s(scan->world->context);
+}
+
 void scan_show(Scan *scan, const char *phase, int done, int total, long tokens)
 {
     scan->progress.phase = phase;
@@ -32,11 +37,11 @@ void scan_show(Scan *scan, const char *phase, int done, int total, long tokens)
 Status scan_turn(Scan *scan, Error *error)
 {
     const World *world = scan->world;
-    double began = now(scan);
+    double began = clock_s(scan);
     bool told = false;
     Text holder = {0};
     while (store_has_writer(scan->store, &holder) && !world->stopping(world->context)) {
-        if (!told && now(scan) - began > 1) {
+        if (!told && clock_s(scan) - began > 1) {
             Text line = {0};
             text_printf(&line, "waiting for %s, which writes to the same file",
                         text_string(&holder));
@@ -55,14 +60,15 @@ Status scan_turn(Scan *scan, Error *error)
 static void keep_lease(Scan *scan)
 {
     bool kept = true;
-    double now_s = now(scan);
-    if (scan->lease.i < 0 || now_s - scan->beat_s < BEAT_S || store_has_writer(scan->store, NULL)) {
+    double beat_s = clock_s(scan);
+    if (scan->lease.i < 0 || beat_s - scan->beat_s < BEAT_S ||
+        store_has_writer(scan->store, NULL)) {
         return;
     }
-    scan->beat_s = now_s;
+    scan->beat_s = beat_s;
     /* A heartbeat that cannot be written is not the end: the commit will say what is wrong. */
-    if (store_surface_heartbeat(scan->store, scan->surface_id, &scan->lease, now_s, &kept, NULL) ==
-        STATUS_OK) {
+    if (store_surface_heartbeat(scan->store, scan->surface_id, &scan->lease, now(scan), &kept,
+                                NULL) == STATUS_OK) {
         scan->lost |= !kept;
     }
 }
@@ -220,7 +226,7 @@ static Status do_row(Scan *scan, Error *error)
     RowValues row = {0};
     bool kept = true, preview = scan->lease.preview;
     Error why = {0};
-    scan->beat_s = now(scan);
+    scan->beat_s = clock_s(scan);
     scan->lost = false;
     Status status = measure_row(scan, &row, &why);
     status = status ? status : scan_turn(scan, &why);

@@ -37,7 +37,7 @@ typedef struct {
 
     Store *store; /* STORE_SHARED, once everything was accepted */
     SurfaceLease lease;
-    double beat_s; /* when the lease was last kept */
+    double beat_s; /* when the lease was last kept, by clock_s */
     bool lost;     /* another process has taken the lease over */
     int rows_here;
     int64_t points_before; /* done by all when the row was begun */

@@ -590,15 +590,13 @@ void settings_default(RunSpec *spec)
     }
 }
 
-bool setting_is_default(const RunSpec *spec, const Setting *setting)
+bool setting_same(const RunSpec *a, const RunSpec *b, const Setting *setting)
 {
-    RunSpec plain;
     Text one = {0}, other = {0};
-    settings_default(&plain);
-    int n = starts_with(setting->path, "reward.") ? spec->n_rewards : 1;
+    int n = starts_with(setting->path, "reward.") ? a->n_rewards : 1;
     for (int reward = 0; reward < n; reward++) {
-        setting_value_json(spec, setting, reward, &one);
-        setting_value_json(&plain, setting, reward, &other);
+        setting_value_json(a, setting, reward, &one);
+        setting_value_json(b, setting, reward, &other);
     }
     bool same = strcmp(text_string(&one), text_string(&other)) == 0;
     text_release(&one);

@@ -148,8 +148,8 @@ size_t settings_count(void);
 const Setting *setting_at(size_t i);
 /* Was a setting of adapter.* given (a preset of another tool does not change it)? */
 bool *setting_given(RunSpec *spec, const char *path);
-/* Has it its default's value? */
-bool setting_is_default(const RunSpec *spec, const Setting *setting);
+/* Has it the same value in both (reward.*: of each reward that a has)? */
+bool setting_same(const RunSpec *a, const RunSpec *b, const Setting *setting);
 /* Does the setting matter to this spec (grpo.* does not to sft, plans do not to full)? */
 bool setting_applies(const RunSpec *spec, const Setting *setting);
 /* Is a value measured at each point of a scan ("loss", "accuracy", ...)? */

@@ -177,7 +177,7 @@ Status workbench_task(Workbench *bench, const Task **task, const RunSpec *spec, 
 Status reward_from_spec(Reward **reward, const RunSpec *spec, const World *world, Error *error)
 {
     RewardTerm terms[MAX_REWARDS];
-    const RewardHost host = {world->context, world->now_s, world->stopping};
+    const RewardHost host = {world->context, world->clock_s, world->stopping};
     for (int i = 0; i < spec->n_rewards; i++) {
         const RewardSetting *setting = &spec->reward[i];
         terms[i] = (RewardTerm){.name = setting->name,

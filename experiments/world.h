@@ -22,7 +22,8 @@ typedef struct {
 
 typedef struct {
     void *context;
-    double (*now_s)(void *context);                            /* since 1970 */
+    double (*now_s)(void *context);                            /* since 1970; may jump */
+    double (*clock_s)(void *context);                          /* for differences: never jumps */
     bool (*stopping)(void *context);                           /* a signal or the time limit */
     void (*wait)(void *context, double seconds);               /* less when a signal comes */
     void (*note)(void *context, const char *line);             /* something worth a line */

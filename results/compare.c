@@ -314,6 +314,7 @@ static Status lacking(Comparison *comparison, const TableOf *table, Store *other
         text_printf(&comparison->difference, ": %s, but not %s",
                     word_of(comparison, of_stored ? 0 : 1), word_of(comparison, of_stored ? 1 : 0));
     }
+    comparison->n_passed += !has && of_stored && table == &evaluations;
     comparison->n_new += !has && !of_stored && table != &checkpoints;
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,4 +53,16 @@ bool process_is_gone(const Worker *here, const char *host, int64_t pid, const ch
     }
     return look(pid, &state, &found) &&
            (state == 'Z' || state == 'X' || (born != 0 && found != born));
+}
+
+bool process_is_over(const Worker *here, const char *host, int64_t pid, const char *boot_id,
+                     int64_t born, double silence_s, double stale_s)
+{
+    char state = 'T'; /* nothing to read it from: time alone says */
+    int64_t found;
+    if (process_is_gone(here, host, pid, boot_id, born, silence_s)) {
+        return true;
+    }
+    bool near = strcmp(here->host, host) == 0 && strcmp(here->boot_id, boot_id) == 0;
+    return !(fabs(silence_s) < stale_s) && (!near || !look(pid, &state, &found) || state == 'T');
 }

@@ -16,3 +16,9 @@ int64_t process_born(int64_t pid);
  * gone. */
 bool process_is_gone(const Worker *here, const char *host, int64_t pid, const char *boot_id,
                      int64_t born, double silence_s);
+
+/* May its work be taken over? It is gone; or it was not heard of for stale_s and is of another host
+ * or boot, or stopped (SIGSTOP). One that runs in this boot never loses its work, whatever the
+ * clock says. A time that lies as far ahead (a clock that jumped) says as little as an old one. */
+bool process_is_over(const Worker *here, const char *host, int64_t pid, const char *boot_id,
+                     int64_t born, double silence_s, double stale_s);

@@ -150,6 +150,9 @@ Status store_steps(Store *store, const StepRecord *records, size_t n, Error *err
  * its checksum says, and an event tells; -1: none. */
 Status store_resume(Store *store, const char *run_id, double now_s, int64_t *step, void **blob,
                     size_t *n_bytes, int64_t *damaged, Error *error);
+/* A run that is done and whose newest checkpoint is damaged is waiting again: it goes on from the
+ * one before, as any run that was cut off there. */
+Status store_reopen_damaged(Store *store, const char *run_id, bool *reopened, Error *error);
 /* The newest checkpoint of the run, as store_resume gives it; nothing is deleted. Errors:
  * STATUS_REFUSED when it is damaged. */
 Status store_checkpoint(Store *store, const char *run_id, int64_t *step, void **blob,

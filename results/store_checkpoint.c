@@ -51,7 +51,9 @@ static Status read_checkpoint(Statement *statement, bool *damaged, int64_t *step
 static Status refuse(const char *run_id, int64_t step, Error *error)
 {
     return error_set(error, STATUS_REFUSED,
-                     "run %s: the checkpoint of step %" PRId64 " does not match its checksum",
+                     "run %s: the checkpoint of step %" PRId64
+                     " does not match its checksum; the command that trained it goes on from the "
+                     "one before",
                      run_id, step);
 }
 
@@ -132,5 +134,32 @@ Status store_resume(Store *store, const char *run_id, double now_s, int64_t *ste
         free(*blob);
         *blob = NULL;
     }
+    return status;
+}
+
+Status store_reopen_damaged(Store *store, const char *run_id, bool *reopened, Error *error)
+{
+    Statement *statement = NULL;
+    bool row = false, damaged = false;
+    int64_t step = -1;
+    size_t n_bytes = 0;
+    void *blob = NULL;
+    Status status = store_begin(store, error);
+    status = status ? status
+                    : database_rows(&statement, store->database, newest_first,
+                                    BIND(value_text(run_id)), error);
+    status = status ? status : statement_next(statement, &row, error);
+    if (!status && row) {
+        status = read_checkpoint(statement, &damaged, &step, &blob, &n_bytes, error);
+    }
+    statement_reset(statement);
+    free(blob);
+    if (!status && damaged) {
+        status = database_run(
+            store->database, "UPDATE run SET state = 'waiting' WHERE run_id = ? AND state = 'done'",
+            BIND(value_text(run_id)), error);
+    }
+    status = store_finish(store, status, error);
+    *reopened = !status && damaged;
     return status;
 }

@@ -110,10 +110,10 @@ static Status read_rows(Store *store, const char *surface_id, const Worker *work
                             .previewed = statement_integer(statement, 2) != 0,
                             .lease = statement_integer(statement, 3)};
             double silence_s = now_s - statement_real(statement, 8);
-            rows[n].free = !rows[n].done &&
-                           (!running || !(silence_s < stale_s) ||
-                            process_is_gone(worker, host, statement_integer(statement, 5), boot_id,
-                                            statement_integer(statement, 7), silence_s));
+            rows[n].free =
+                !rows[n].done &&
+                (!running || process_is_over(worker, host, statement_integer(statement, 5), boot_id,
+                                             statement_integer(statement, 7), silence_s, stale_s));
         }
         n += row;
     }

@@ -203,4 +203,5 @@ def main():
             print(f'    {{"{label}", "{name}", {len(rows)}, {n}, "{digest.hexdigest()[:16]}"}},')
 
 
-main()
+if __name__ == "__main__":
+    main()

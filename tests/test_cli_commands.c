@@ -190,7 +190,8 @@ static void generate_gives_text_ids_and_logprobs_that_score_agrees_with(void **s
     assert_string_equal(one.out, two.out);
     run_free(&one);
     run_free(&two);
-    expect_refusal("generate --model abacus --prompt x --beams 2 --top-k 3", 2, "--beams: not with");
+    expect_refusal("generate --model abacus --prompt x --beams 2 --top-k 3", 2,
+                   "--beams: not with");
     expect_refusal("generate --model abacus --prompt x --length-penalty 2", 2,
                    "--length-penalty: there are no --beams");
     expect_refusal("generate --model abacus --prompt x --stop ''", 2, "--stop: an empty text");
@@ -230,6 +231,31 @@ static void a_stop_text_ends_a_completion_and_its_text_is_cut_before_it(void **s
     }
     json_free(whole);
     json_free(ended);
+}
+
+/* Finite weights so large that no product of theirs is. */
+static void logits_that_are_not_finite_are_an_error(void **state)
+{
+    (void)state;
+    assert_int_equal(system("cp -r '" SOURCE_DIR "/models/abacus' huge"), 0);
+    FILE *file = fopen("huge/model.safetensors", "r+b");
+    uint64_t header = 0;
+    assert_non_null(file);
+    assert_int_equal(fread(&header, sizeof header, 1, file), 1);
+    fseek(file, 0, SEEK_END);
+    long end = ftell(file);
+    fseek(file, (long)(8 + header), SEEK_SET);
+    for (long at = (long)(8 + header); at < end; at += 2) {
+        fwrite("\x7f\x7f", 1, 2, file); /* bf16: 3.4e38 */
+    }
+    assert_int_equal(fclose(file), 0);
+    static const char *const ways[] = {"", "--greedy", "--beams 2", "--top-p 0.9 --samples 3"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        char command[200];
+        snprintf(command, sizeof command, "generate --model ./huge --prompt 1 --max-new 4 %s",
+                 ways[i]);
+        expect_refusal(command, 1, "the model's logits are not finite");
+    }
 }
 
 static void beams_are_ranked_and_one_beam_is_greedy(void **state)
@@ -634,6 +660,7 @@ int main(void)
         cmocka_unit_test(score_gives_a_line_a_text_and_does_not_depend_on_its_neighbours),
         cmocka_unit_test(generate_gives_text_ids_and_logprobs_that_score_agrees_with),
         cmocka_unit_test(beams_are_ranked_and_one_beam_is_greedy),
+        cmocka_unit_test(logits_that_are_not_finite_are_an_error),
         cmocka_unit_test(a_stop_text_ends_a_completion_and_its_text_is_cut_before_it),
         cmocka_unit_test(plan_lists_the_chosen_one_first),
         cmocka_unit_test(plan_shows_presets_sizes_and_scalars_that_buy_nothing),

@@ -235,6 +235,27 @@ static void one_bit_of_an_evaluation_is_found(void **state)
     replay_differs("bit.db", grpo_run, "", "step 2: verdict (");
 }
 
+static void what_eval_added_is_passed_over_and_counted(void **state)
+{
+    (void)state;
+    char command[300];
+    database_close(copy("scored.db"));
+    snprintf(command, sizeof command, "--db scored.db eval --run %s --data train.jsonl --rows 3",
+             grpo_run);
+    expect_ok(command);
+    int n = (int)ask_number("scored.db", "SELECT count(*) FROM evaluation WHERE task LIKE 'train%' "
+                                         "AND base_run_id IS NOT NULL");
+    assert_true(n > 4);
+    snprintf(command, sizeof command, "--db scored.db replay %s -o json", grpo_run);
+    Run r = expect(command, 0);
+    char told[100];
+    snprintf(told, sizeof told, ": %d scores were made by `eval` later", n);
+    assert_non_null(strstr(r.err, told));
+    snprintf(told, sizeof told, "\"passed_over\": %d", n);
+    assert_non_null(strstr(r.out, told));
+    run_free(&r);
+}
+
 static void a_row_more_or_less_is_found(void **state)
 {
     (void)state;
@@ -282,6 +303,7 @@ int main(void)
         cmocka_unit_test(one_bit_of_a_completion_is_found),
         cmocka_unit_test(one_bit_of_a_checkpoint_is_found),
         cmocka_unit_test(one_bit_of_an_evaluation_is_found),
+        cmocka_unit_test(what_eval_added_is_passed_over_and_counted),
         cmocka_unit_test(a_row_more_or_less_is_found),
         cmocka_unit_test(made_elsewhere_it_is_compared_within_a_tolerance_and_says_so),
         cmocka_unit_test(other_files_are_refused),

@@ -207,35 +207,132 @@ static void a_run_whose_entropy_collapses_is_cancelled(void **state)
                      1);
 }
 
+static void change(const char *db, const char *sql)
+{
+    Database *database = NULL;
+    Error error = {{0}};
+    assert_int_equal(database_open(&database, db, DATABASE_WRITE, &error), STATUS_OK);
+    assert_int_equal(database_execute(database, sql, &error), STATUS_OK);
+    database_close(database);
+}
+
+/* Says both, leaves an event, and ends in the rows of the undisturbed run. */
+static void goes_on_before_the_damage(const char *told, const char *event)
+{
+    Run r = expect("--db damaged.db grpo stop.json", 0);
+    assert_non_null(strstr(r.err, told));
+    run_free(&r);
+    char *stored = ask("damaged.db", "SELECT step, kind, message FROM event");
+    assert_string_equal(stored, event);
+    free(stored);
+    change("damaged.db", "DELETE FROM event");
+    assert_dump(reference, "damaged.db");
+}
+
 static void a_damaged_checkpoint_is_told_and_the_one_before_it_is_used(void **state)
 {
     (void)state;
-    Database *database = NULL;
-    Error error = {{0}};
     forget("damaged.db");
     expect_ok("--db damaged.db grpo stop.json");
-    assert_int_equal(database_open(&database, "damaged.db", DATABASE_WRITE, &error), STATUS_OK);
-    assert_int_equal(
-        database_execute(
-            database,
-            "UPDATE checkpoint SET bytes = zeroblob(n_bytes) WHERE step = 5; UPDATE run "
-            "SET state = 'waiting', last_step = 5 WHERE kind = 'run'; DELETE FROM "
-            "checkpoint WHERE step = 6",
-            &error),
-        STATUS_OK);
-    database_close(database);
-    Run r = expect("--db damaged.db grpo stop.json", 0);
-    assert_non_null(strstr(r.err, "the checkpoint of step 5 is damaged; it goes on from step 4"));
+    change("damaged.db",
+           "UPDATE checkpoint SET bytes = zeroblob(n_bytes) WHERE step = 5; UPDATE run "
+           "SET state = 'waiting', last_step = 5 WHERE kind = 'run'; DELETE FROM "
+           "checkpoint WHERE step = 6");
+    goes_on_before_the_damage("the checkpoint of step 5 is damaged; it goes on from step 4",
+                              "4,damaged,the checkpoint of step 5 did not match its checksum: "
+                              "gone on from step 4");
+}
+
+static void a_run_that_is_done_goes_on_where_its_last_state_is_damaged(void **state)
+{
+    (void)state;
+    forget("damaged.db");
+    expect_ok("--db damaged.db grpo stop.json");
+    change("damaged.db", "UPDATE checkpoint SET bytes = zeroblob(n_bytes) WHERE step >= 5");
+    char *run_id = ask("damaged.db", "SELECT run_id FROM run WHERE kind = 'run'");
+    char command[100];
+    snprintf(command, sizeof command, "--db damaged.db eval --run %s", run_id);
+    expect_refused(command, 3,
+                   "the checkpoint of step 6 does not match its checksum; the command "
+                   "that trained it goes on from the one before");
+    free(run_id);
+    goes_on_before_the_damage("the checkpoint of step 6 is damaged; it goes on from step 4",
+                              "4,damaged,the checkpoint of step 6 did not match its checksum: "
+                              "gone on from step 4");
+    change("damaged.db", "UPDATE checkpoint SET bytes = zeroblob(n_bytes)");
+    goes_on_before_the_damage("the checkpoint of step 6 is damaged; it goes on from step 0",
+                              "0,damaged,\"the checkpoint of step 6 did not match its checksum: "
+                              "gone on from the start, step 0\"");
+}
+
+/* A signal, or the time limit (NULL), while the reward command sleeps. */
+static void stops(const char *arguments, const int *signal_number)
+{
+    char command[200];
+    remove("asked");
+    snprintf(command, sizeof command, "%s %s", signal_number ? "" : "--max-time 1", arguments);
+    pid_t pid = run_start("", command);
+    for (int i = 0; i < 3000 && access("asked", F_OK) != 0 && signal_number; i++) {
+        usleep(10000);
+    }
+    double sent = seconds();
+    if (signal_number) {
+        assert_int_equal(access("asked", F_OK), 0);
+        kill(pid, *signal_number);
+    }
+    Run r = run_wait(pid);
+    double took = seconds() - sent;
+    if (r.code != 4 ||
+        took > 15) { /* half of what the command sleeps: this may be a busy machine */
+        fail_msg("%s: exit code %d after %.1f s: %s", arguments, r.code, took, r.err);
+    }
+    print_message("%.2f s ", took);
     run_free(&r);
-    char *event = ask("damaged.db", "SELECT step, kind, message FROM event");
-    assert_string_equal(event,
-                        "4,damaged,the checkpoint of step 5 did not match its checksum: gone "
-                        "on from step 4");
-    free(event);
-    assert_int_equal(database_open(&database, "damaged.db", DATABASE_WRITE, &error), STATUS_OK);
-    assert_int_equal(database_execute(database, "DELETE FROM event", &error), STATUS_OK);
-    database_close(database);
-    assert_dump(reference, "damaged.db");
+}
+
+static void it_stops_while_a_reward_command_sleeps(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
+    run_write("judge.sh", "while read -r row; do\n"
+                          "  if test -e slow; then : > asked; sleep 30; fi\n"
+                          "  echo '{\"reward\": 1}'\ndone\n");
+    run_write("judged.json", CONFIG ", \"reward\": {\"name\": \"command\", \"command\": \"sh "
+                                    "judge.sh\", \"timeout_s\": 100}}");
+    run_write("slow_scan.json",
+              "{\"experiment\": \"slow\", \"model\": \"abacus\", \"method\": \"scan\", "
+              "\"adapter\": {\"budget\": 2}, \"data\": {\"train\": \"" TRAIN "\"},\n"
+              " \"reward\": {\"name\": \"command\", \"command\": \"sh judge.sh\", \"timeout_s\": "
+              "100}, \"scan\": {\"values\": [\"reward\"], \"rows\": 8}}");
+    forget("judged.db");
+    expect_ok("--db judged.db grpo judged.json --set steps=1");
+    char *run_id = ask("judged.db", "SELECT run_id FROM run WHERE kind = 'run'");
+    char replay[100], eval[100];
+    snprintf(replay, sizeof replay, "--db judged.db replay %s", run_id);
+    snprintf(eval, sizeof eval, "--db judged.db eval --run %s --rows 5", run_id);
+    const char *const commands[] = {"--db judged.db grpo judged.json", eval, replay,
+                                    "--db judged.db scan slow_scan.json"};
+    run_write("slow", "");
+    for (size_t c = 0; c < sizeof commands / sizeof *commands; c++) {
+        for (int i = 0; i < 5; i++) {
+            stops(commands[c], i < 4 ? &signals[i] : NULL);
+        }
+    }
+    print_message("\n");
+    remove("slow");
+    assert_attempts_are_closed("judged.db");
+    expect_ok(eval);
+    expect_ok(replay);
+    expect_ok("--db judged.db grpo judged.json");
+    free(run_id);
+}
+
+static void the_time_limit_is_every_verbs(void **state)
+{
+    (void)state;
+    Run r = run("--max-time 0.3 generate --model abacus --prompt 1 --samples 4000 --max-new 200");
+    assert_int_equal(r.code, 4);
+    run_free(&r);
 }
 
 int main(void)
@@ -248,6 +345,9 @@ int main(void)
         cmocka_unit_test(a_run_whose_reward_collapses_is_cancelled_and_the_sweep_goes_on),
         cmocka_unit_test(a_run_whose_entropy_collapses_is_cancelled),
         cmocka_unit_test(a_damaged_checkpoint_is_told_and_the_one_before_it_is_used),
+        cmocka_unit_test(a_run_that_is_done_goes_on_where_its_last_state_is_damaged),
+        cmocka_unit_test(it_stops_while_a_reward_command_sleeps),
+        cmocka_unit_test(the_time_limit_is_every_verbs),
     };
     return cmocka_run_group_tests(tests, make_reference, drop_reference);
 }

@@ -1,4 +1,5 @@
 /* Sampling settings and edges of generate, on a tiny random model. */
+#define _GNU_SOURCE /* memmem */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +14,7 @@
 #include "core/engine.h"
 #include "core/generate.h"
 #include "core/text.h"
+#include "tests/shared.h"
 #include "tests/tiny_model.h"
 
 enum { NEW = 24, CONTEXT = 512 };
@@ -197,6 +199,74 @@ static void a_text_ends_before_the_first_stop_text(void **state)
     assert_int_equal(generate_text_end("abc\0x", 5, stops + 2, 1), 4);
 }
 
+/* How many of the ids make a text that holds `stop`; n + 1: not even all of them. */
+static int first_to_hold(const Model *of, const int32_t *ids, int n, const char *stop)
+{
+    Text text = {0};
+    int count = 0;
+    do {
+        text_clear(&text);
+        tokenizer_decode(of->tokenizer, ids, (size_t)++count, true, &text);
+    } while (count <= n && !memmem(text_string(&text), text.n, stop, strlen(stop)));
+    text_release(&text);
+    return count;
+}
+
+/* Stop texts cut out of what the model says, across the borders of its tokens. */
+static void ends_at_each_part(const char *path)
+{
+    enum { LONG = 90, PARTS = 60 };
+    Model *of = NULL;
+    Engine *runner = NULL;
+    Error error = {{0}};
+    TokenList start = {0};
+    tiny_require(model_open(&of, path, 2, &error), &error);
+    tiny_require(engine_new(&runner, of, 2, 0, &error), &error);
+    tiny_require(
+        tokenizer_encode(of->tokenizer, "One day", 7, TOKENIZER_ADD_SPECIAL, &start, &error),
+        &error);
+    GenerateRequest request = request_of(1);
+    request.prompt = start.ids;
+    request.n_prompt = (int)start.n;
+    request.max_new = LONG;
+    Completion whole, ended;
+    Text text = {0};
+    tiny_require(generate(runner, NULL, &request, 1, &(GenerateOptions){0}, &whole, &error),
+                 &error);
+    assert_int_equal(whole.n, LONG);
+    tokenizer_decode(of->tokenizer, whole.ids, LONG, true, &text);
+    assert_true(text.n > 40);
+    for (uint32_t k = 0; k < PARTS; k++) {
+        uint32_t words[4];
+        random_words(words, (RandomKey){31, RANDOM_DATA}, k, 0, 0, 0);
+        char stop[40] = {0};
+        size_t n = 1 + words[0] % 24;
+        memcpy(stop, text.bytes + words[1] % (text.n - n), n);
+        const char *stops[2] = {"never said in this", stop};
+        GenerateOptions options = {.stop_texts = stops, .n_stop_texts = 2};
+        tiny_require(generate(runner, NULL, &request, 1, &options, &ended, &error), &error);
+        int wanted = first_to_hold(of, whole.ids, LONG, stop);
+        if (ended.n != wanted || ended.finish != FINISH_STOP) {
+            fail_msg("\"%s\": ended after %d tokens, expected %d", stop, ended.n, wanted);
+        }
+        completion_release(&ended);
+    }
+    completion_release(&whole);
+    text_release(&text);
+    token_list_release(&start);
+    engine_free(runner);
+    model_free(of);
+}
+
+static void a_completion_ends_with_the_token_that_completes_a_stop_text(void **state)
+{
+    (void)state;
+    char path[4096];
+    ends_at_each_part(SOURCE_DIR "/models/abacus");
+    shared_path(path, "data/models/stories260k");
+    ends_at_each_part(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -205,6 +275,7 @@ int main(void)
         cmocka_unit_test(min_p_of_one_is_greedy),
         cmocka_unit_test(prompts_of_one_token_and_to_the_limit_have_completions),
         cmocka_unit_test(a_text_ends_before_the_first_stop_text),
+        cmocka_unit_test(a_completion_ends_with_the_token_that_completes_a_stop_text),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -222,6 +222,14 @@ static void a_dead_holder_on_this_machine_is_found_at_once(void **state)
     assert_true(
         process_is_gone(&here, here.host, here.pid, here.boot_id, process_born(here.pid) - 1, 0));
     assert_false(process_is_gone(&here, "h9", 1, "b9", 1, 1e12)); /* who knows */
+    int64_t born = process_born(here.pid);
+    for (int sign = -1; sign <= 1; sign += 2) { /* clocks that jumped: only the far one is lost */
+        assert_false(
+            process_is_over(&here, here.host, here.pid, here.boot_id, born, sign * 1e12, 60));
+        assert_true(process_is_over(&here, "h9", 1, "b9", 1, sign * 61, 60));
+        assert_false(process_is_over(&here, "h9", 1, "b9", 1, sign * 59, 60));
+    }
+    assert_true(process_is_over(&here, here.host, here.pid, here.boot_id, born - 1, 0, 60));
     assert_int_equal(process_born(-1), 0);
 }
 
