@@ -5,7 +5,11 @@ JOBS ?= $(shell nproc)
 CMAKE_FLAGS ?=
 SOURCES = $(shell git ls-files '*.c' '*.h')
 
-.PHONY: build demo test bench format lint clean configure
+FUZZ_BUILD ?= build-fuzz
+SECONDS ?= 60
+TARGETS ?=
+
+.PHONY: build demo test bench fuzz format lint clean configure
 
 build: configure
 	@cmake --build $(BUILD) --target tinylora -j $(JOBS)
@@ -32,13 +36,23 @@ bench: configure
 	@cmake --build $(BUILD) --target tinylora benches -j $(JOBS)
 	@bench/run.sh $(BUILD)
 
+# Every parser under any bytes for SECONDS each (all of them, or TARGETS="core_json rl_dataset"); tests/fuzz/run.sh says more.
+fuzz:
+	@cmake/install-missing.sh fuzz
+	@cmake -S . -B $(FUZZ_BUILD) -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=Debug -DTINYLORA_FUZZ=ON > $(FUZZ_BUILD)-configure.log || \
+	  { cat $(FUZZ_BUILD)-configure.log; exit 1; }
+	@rm -f $(FUZZ_BUILD)-configure.log
+	@cmake --build $(FUZZ_BUILD) --target fuzzers -j $(JOBS)
+	@tests/fuzz/run.sh $(FUZZ_BUILD) $(SECONDS) $(TARGETS)
+
 format:
 	clang-format -i $(SOURCES)
 
+# Longer than a cup of coffee: CI does not run it.
 lint: configure
-	cppcheck --std=c11 --quiet --inline-suppr --enable=warning,performance,portability \
-	  --suppress=missingIncludeSystem -I . --force $(filter-out tests/% bench/%,$(filter %.c,$(SOURCES)))
-	clang-tidy -p $(BUILD) --quiet $(filter-out tests/% bench/%,$(filter %.c,$(SOURCES)))
+	@cmake/install-missing.sh lint
+	@cmake --build $(BUILD) --target tinylora -j $(JOBS)
+	@cmake/lint.sh $(BUILD) $(JOBS)
 
 clean:
 	rm -rf $(BUILD)

@@ -78,10 +78,11 @@ static Status put_modules(FileWriter *writer, const AdapterBank *bank, int adapt
         Role role = modules[m].role;
         role_shape(config, role, &n_out, &n_in);
         size_t n_a = (size_t)rank * n_in, n_b = (size_t)rank * n_out;
-        float *a = malloc((n_a + 2 * n_b) * sizeof *a), *b = a + n_a, *in_order = b + n_b;
+        float *a = malloc((n_a + 2 * n_b) * sizeof *a);
         if (!a) {
             return error_set(error, STATUS_FAILED, "no memory for the matrices of a module");
         }
+        float *b = a + n_a, *in_order = b + n_b;
         adapter_product(bank, adapter, m, a, b);
         int turned = gguf_turned(config, role);
         if (turned) {

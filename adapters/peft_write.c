@@ -104,13 +104,14 @@ static Status put_projection(Peft *p, const AdapterFrozen *frozen, Error *error)
 static Status put_module(Peft *p, int m, Error *error)
 {
     int n_out, n_in;
-    AdapterFrozen frozen;
+    AdapterFrozen frozen = {0};
     role_shape(&adapter_model(p->bank)->config, p->modules[m].role, &n_out, &n_in);
     size_t n_a = (size_t)p->rank * n_in, n_b = (size_t)p->rank * n_out;
-    float *a = malloc((n_a + n_b) * sizeof *a), *b = a + n_a;
+    float *a = malloc((n_a + n_b) * sizeof *a);
     if (!a) {
         return error_set(error, STATUS_FAILED, "no memory for the matrices of a module");
     }
+    float *b = a + n_a;
     if (p->tinylora) {
         adapter_frozen(p->bank, m, &frozen);
         split_factors(a, b, frozen.factors, adapter_spec(p->bank)->sigma);

@@ -173,7 +173,7 @@ static bool makes(const Plan *plan, const Classes *classes, int groups)
 /* "the nearest are 12 and 14" */
 static void name_nearest(char text[64], const Plan *plan, const Classes *classes)
 {
-    int below = plan->groups, above = plan->groups;
+    int below = plan->groups, above = below;
     while (below > 0 && !makes(plan, classes, below)) {
         below--;
     }

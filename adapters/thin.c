@@ -133,6 +133,7 @@ FOR_EACH_CPU void thin_project_columns(float *h, const float *x, int ld, const f
             project_rows(part + r * rank, x + (size_t)(t + r) * ld, ld, f, ld_f, n, rank, 1);
         }
         for (int e = 0; e < some * rank; e++) {
+            /* cppcheck-suppress uninitvar ; project_rows filled it */
             h[(size_t)t * rank + e] += part[e];
         }
     }

@@ -251,9 +251,9 @@ void draft_legend(FigureDraft *draft, double width, const LegendEntry *entries, 
         return;
     }
     size_t columns = n < COLUMNS_MAX ? n : COLUMNS_MAX, rows;
-    for (; columns > 0; columns--) {
+    for (; columns > 1; columns--) {
         column_edges(edges, entries, n, columns);
-        if (edges[columns] <= width - 0.3 || columns == 1) {
+        if (edges[columns] <= width - 0.3) {
             break;
         }
     }

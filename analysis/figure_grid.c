@@ -248,11 +248,11 @@ bool figure_grid_cell(double edges[4], const FigureGrid *grid, int i, int j, boo
 /* Places 0, step, 2 step ... and n - 1. */
 static int lattice_places(int *places, int n, int step)
 {
-    int count = 0;
+    int count = 0, last = -1;
     for (int k = 0; k < n; k += step) {
-        places[count++] = k;
+        places[count++] = last = k;
     }
-    if (places[count - 1] != n - 1) {
+    if (last != n - 1) {
         places[count++] = n - 1;
     }
     return count;

@@ -115,6 +115,7 @@ void statistics_bootstrap(Bootstrap *bootstrap, const double *differences, size_
             if (i % WORDS == 0) {
                 random_blocks(words, key, (uint32_t)b, 0, (uint32_t)(i / 4), 0, BLOCKS);
             }
+            /* cppcheck-suppress uninitvar ; filled at i = 0 */
             total += differences[(uint64_t)words[i % WORDS] * n >> 32];
         }
         means[b] = total / (double)n;

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that the build needs and this machine lacks; does nothing where all are there.
+# install-missing.sh fuzz: also what `make fuzz` needs; lint: what `make lint` needs.
 set -eu
 missing=""
 need() { # need PACKAGE TEST...
@@ -26,6 +27,17 @@ need librandom123-dev header Random123/philox.h
 need libhdf5-dev pkg-config --exists hdf5
 need gnuplot-nox sh -c 'command -v gnuplot'
 need libcmocka-dev pkg-config --exists cmocka
+case ${1:-} in
+fuzz)
+    need clang-14 sh -c 'command -v clang-14'
+    need libclang-rt-14-dev sh -c 'ls /usr/lib/llvm-14/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a'
+    need libomp-14-dev sh -c 'ls /usr/lib/llvm-14/lib/libomp.so'
+    ;;
+lint)
+    need clang-tidy-14 sh -c 'command -v clang-tidy-14'
+    need cppcheck sh -c 'command -v cppcheck'
+    ;;
+esac
 
 [ -n "$missing" ] || exit 0
 echo "installing:$missing" >&2

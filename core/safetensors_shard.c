@@ -245,7 +245,7 @@ static Status read_tensors(Shard *shard, size_t n_header, Error *error)
     return check_cover(shard, data, n_data, error);
 }
 
-static Status read_header(Shard *shard, Error *error)
+Status shard_parse(Shard *shard, Error *error)
 {
     const unsigned char *bytes = shard->mapping;
     size_t size = shard->n_mapping;
@@ -350,7 +350,7 @@ Status shard_open(Shard *shard, const char *path, const char *home, Error *error
     }
     Status status = map_file(shard, path, home, error);
     if (status == STATUS_OK) {
-        status = read_header(shard, error);
+        status = shard_parse(shard, error);
         if (status != STATUS_OK) {
             error_context(error, status, "%s", path);
         }

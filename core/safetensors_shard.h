@@ -18,4 +18,7 @@ typedef struct {
 /* home: the real path of the folder that a link may not leave (core/hub.h), or NULL: it may lead
  * anywhere. Errors: as safetensors_open, the path in front. */
 Status shard_open(Shard *shard, const char *path, const char *home, Error *error);
+/* What shard_open does once the file is mapped: the rest of a shard whose mapping has 8 bytes or
+ * more. Errors: as shard_open, without the path; shard_close is to be called all the same. */
+Status shard_parse(Shard *shard, Error *error);
 void shard_close(Shard *shard); /* also of a shard that is all zeros */

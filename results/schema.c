@@ -111,8 +111,8 @@ Status schema_upgrade(Database *database, Error *error)
     }
     assert(status != STATUS_OK || version >= 1); /* schema_check came before */
     if (status == STATUS_OK && version < SCHEMA_VERSION) {
-        for (int64_t v = version; status == STATUS_OK && v < SCHEMA_VERSION; v++) {
-            status = database_execute(database, rooms[v - 1], error);
+        for (int64_t v = 1; status == STATUS_OK && v < SCHEMA_VERSION; v++) {
+            status = v < version ? STATUS_OK : database_execute(database, rooms[v - 1], error);
         }
         if (status == STATUS_OK) {
             status = database_execute(database, schema_sql, error);

@@ -232,11 +232,14 @@ Status store_attempt_end(Store *store, const char *run_id, int64_t attempt, cons
 Status store_insert_event(Store *store, const char *run_id, int64_t step, const char *kind,
                           const char *message, double now_s, Error *error)
 {
+    Value at_step = {.kind = VALUE_NULL};
+    if (step >= 0) {
+        at_step = value_integer(step);
+    }
     return database_run(
         store->database,
         "INSERT INTO event (run_id, step, kind, message, at) VALUES (?, ?, ?, ?, ?)",
-        BIND(value_text(run_id), step < 0 ? (Value){.kind = VALUE_NULL} : value_integer(step),
-             value_text(kind), value_text(message), value_real(now_s)),
+        BIND(value_text(run_id), at_step, value_text(kind), value_text(message), value_real(now_s)),
         error);
 }
 

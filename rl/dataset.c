@@ -376,8 +376,8 @@ Status dataset_open(Dataset *dataset, const char *path, const char *question, co
         strcpy(dataset->path, path);
         dataset->rows = grow(NULL, (size_t)reader.n_rows, sizeof *dataset->rows);
         for (int i = 0; i < reader.n_rows; i++) {
-            const size_t *offset = &reader.offsets[2 * (size_t)i];
-            const size_t *length = &reader.lengths[2 * (size_t)i];
+            const size_t *offset = reader.offsets + 2 * (size_t)i;
+            const size_t *length = reader.lengths + 2 * (size_t)i;
             dataset->rows[i] = (DataRow){.question = dataset->strings + offset[0],
                                          .answer = dataset->strings + offset[1],
                                          .n_question = length[0],

@@ -204,6 +204,7 @@ static Status add_sequence(Pretrain *p, int page, Error *error)
         const float **weights = realloc(p->weights, (size_t)capacity * sizeof *weights);
         p->weights = weights ? weights : p->weights;
         if (!sequences || !weights) {
+            /* cppcheck-suppress memleak ; p has them */
             return error_set(error, STATUS_FAILED, "no memory for a batch of %d pages", capacity);
         }
         p->capacity = capacity;

@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "core/json.h"
+#include "rl/reward_answer.h"
 
 enum { POLL_MS = 20, FAREWELL_MS = 200, LINE_BYTES = 1 << 20, TRIES = 2, BAD_ROWS = 3 };
 enum { GUARD_FD = 3, FIRST_FD = 10 };
@@ -233,30 +233,11 @@ static Status give_up(Asking *asking, const char *reason, Error *error)
 /* NULL, or why the line is no answer to row `done`. */
 static const char *take_line(Asking *asking, const char *line, size_t n)
 {
-    JsonDocument *document = NULL;
-    if (json_parse(&document, line, n, NULL)) {
-        return "it wrote a line that is not JSON";
-    }
-    const Json *root = json_root(document), *id = json_get(root, "id");
-    const Json *trouble = json_get(root, "error"), *reward = json_get(root, "reward");
-    int64_t number = 0;
-    double value = 0;
-    size_t length = 0;
-    const char *said = json_string(trouble, &length), *wrong = NULL;
-    if (id && (!json_int64(id, &number) ||
-               (uint64_t)number != asking->first_id + (uint64_t)asking->done)) {
-        wrong = "it answered another row than the one asked";
-    } else if (said) {
-        text_append(&asking->reasons[asking->done], said, length);
-        text_add(&asking->reasons[asking->done], length ? "" : "an error without a word");
-    } else if (json_kind(reward) == JSON_NUMBER && json_double(reward, &value)) {
-        asking->values[asking->done] = value;
-        asking->bad_rows = 0;
-    } else {
-        wrong = "it wrote a line with neither a finite \"reward\" nor an \"error\"";
-    }
-    json_free(document);
+    Text *reason = &asking->reasons[asking->done];
+    const char *wrong = reward_answer_read(&asking->values[asking->done], reason, line, n,
+                                           asking->first_id + (uint64_t)asking->done);
     if (!wrong) {
+        asking->bad_rows = reason->n ? asking->bad_rows : 0;
         next_row(asking);
     }
     return wrong;

@@ -17,7 +17,7 @@
 #include "core/model_config.h"
 #include "core/safetensors.h"
 #include "core/tokenizer.h"
-#include "tests/fuzz_memory_file.h"
+#include "tests/fuzz/memory.h"
 #include "tests/shared.h"
 
 static bool all_bits;

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "tests/fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 static void replay(const char *path)
 {

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "core/json.h"
-#include "tests/fuzz.h"
+#include "tests/fuzz/fuzz.h"
 
 static void walk(const Json *value)
 {

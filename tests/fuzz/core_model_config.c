@@ -1,0 +1,48 @@
+/* Any bytes as config.json, after a NUL those of generation_config.json: refused, or a config whose
+ * tensors can be listed. */
+#include <stdlib.h>
+
+#include "core/model_config.h"
+#include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/memory.h"
+
+static void check(const ModelConfig *config)
+{
+    TensorSpec *specs;
+    if (model_config_tensors(&specs, config) < 11 || config->head_dim % 2 ||
+        config->n_heads % config->n_kv_heads || config->n_eos < 0 || config->n_eos > 8) {
+        abort();
+    }
+    free(specs);
+    double *frequency = malloc((size_t)config->head_dim / 2 * sizeof *frequency + 1);
+    if (!frequency) {
+        abort();
+    }
+    rope_frequencies(frequency, config);
+    free(frequency);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
+{
+    static bool is_generation;
+    char path[96], generation[96];
+    ModelConfig config;
+    const uint8_t *rest;
+    size_t n_rest, n_config = first_part(&rest, &n_rest, bytes, n);
+    if (n_rest) {
+        memory_folder_file(generation, "generation_config.json", rest, n_rest);
+        is_generation = true;
+    } else if (is_generation) {
+        snprintf(generation, sizeof generation, "%s/generation_config.json", memory_folder());
+        unlink(generation);
+        is_generation = false;
+    }
+    memory_folder_file(path, "config.json", bytes, n_config);
+    Status status = model_config_read(&config, path, NULL);
+    if (status == STATUS_OK) {
+        check(&config);
+    } else if (status != STATUS_REFUSED) {
+        abort();
+    }
+    return 0;
+}
