@@ -62,12 +62,10 @@ static Status work(void *context, Error *error)
 {
     Check *check = context;
     ModelFiles *files = check->hashed ? &check->files : NULL;
-    int n_rows;
     Status status = sandbox_for_model(&check->sandbox, check->path, error);
     if (!status && check->kind == VERIFY_DATASET && !directory_exists(check->path)) {
         char sha256[SHA256_HEX_SIZE];
-        status = dataset_verify(check->path, &n_rows, error);
-        status = !status && files ? sha256_file(sha256, check->path, error) : status;
+        status = dataset_verify(check->path, NULL, sha256, error);
         status = !status && files ? model_files_add(files, base_name(check->path), sha256, error)
                                   : status;
     } else if (!status) {

@@ -464,7 +464,7 @@ static bool ends_in_marked_number(const char *answer)
     return any && !*at;
 }
 
-Status dataset_verify(const char *path, int *n_rows, Error *error)
+Status dataset_verify(const char *path, int *n_rows, char sha256[SHA256_HEX_SIZE], Error *error)
 {
     Dataset dataset;
     Status status = dataset_open(&dataset, path, "question", "answer", error);
@@ -481,6 +481,9 @@ Status dataset_verify(const char *path, int *n_rows, Error *error)
     }
     if (n_rows && !status) {
         *n_rows = dataset.n_rows;
+    }
+    if (sha256 && !status) {
+        memcpy(sha256, dataset.sha256, SHA256_HEX_SIZE);
     }
     dataset_close(&dataset);
     return status;

@@ -64,6 +64,13 @@ static void hashes_are_of_the_files(void **state)
     r = run(arguments);
     assert_int_equal(r.code, 0);
     run_free(&r);
+    run_write("math.jsonl", "{\"question\": \"1+1\", \"answer\": \"#### 2\"}\n");
+    char sha256[SHA256_HEX_SIZE];
+    assert_int_equal(sha256_file(sha256, "math.jsonl", NULL), STATUS_OK);
+    snprintf(arguments, sizeof arguments, "verify math.jsonl --sha256 %s", sha256);
+    r = run(arguments);
+    assert_int_equal(r.code, 0);
+    run_free(&r);
     refuse("verify " ABACUS "/config.json --sha256 "
            "0000000000000000000000000000000000000000000000000000000000000000",
            3, "config.json\": its SHA-256 is ");

@@ -140,7 +140,7 @@ static void verify_wants_a_marked_number_at_the_end(void **state)
         write_file(text, (size_t)n);
         Error error = {""};
         int n_rows = -1;
-        Status status = dataset_verify(path, &n_rows, &error);
+        Status status = dataset_verify(path, &n_rows, NULL, &error);
         assert_int_equal(status, cases[i].right ? STATUS_OK : STATUS_REFUSED);
         assert_int_equal(n_rows, cases[i].right ? 1 : -1);
         assert_true(cases[i].right || strstr(error.message, "line 1: "));
@@ -170,7 +170,7 @@ static void the_corpus_of_bad_files_is_judged_right(void **state)
         shared_path(name, relative);
         int n_rows = -1;
         int64_t expected;
-        Status status = dataset_verify(name, &n_rows, &error);
+        Status status = dataset_verify(name, &n_rows, NULL, &error);
         bool accept = !strcmp(json_string(json_get(item, "expected"), NULL), "accept");
         if ((status == STATUS_OK) != accept) {
             fail_msg("%s: %s", file, status ? error.message : "accepted");
@@ -251,7 +251,7 @@ static void real_data_sets_are_read_whole(void **state)
         Error error;
         assert_int_equal(dataset_open(&dataset, name, "question", "answer", &error), STATUS_OK);
         assert_true(!sets[i].rows || dataset.n_rows == sets[i].rows);
-        assert_int_equal(dataset_verify(name, NULL, &error) == STATUS_OK, sets[i].verified);
+        assert_int_equal(dataset_verify(name, NULL, NULL, &error) == STATUS_OK, sets[i].verified);
         dataset_close(&dataset);
     }
 }

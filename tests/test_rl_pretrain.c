@@ -355,7 +355,7 @@ static void abacus_is_small_and_its_rows_are_well_formed_and_disjoint(void **sta
         char path[512];
         int n_rows;
         snprintf(path, sizeof path, SOURCE_DIR "/models/abacus/%s.jsonl", names[i]);
-        assert_int_equal(dataset_verify(path, &n_rows, &error), STATUS_OK);
+        assert_int_equal(dataset_verify(path, &n_rows, NULL, &error), STATUS_OK);
         assert_int_equal(dataset_open(&sets[i], path, "question", "answer", &error), STATUS_OK);
         size_t rows = (size_t)sets[i].n_rows;
         assert_true(n_rows >= (i == 1 ? 500 : 1000));
