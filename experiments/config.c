@@ -212,11 +212,11 @@ static Status read_override(Config *config, const char *override, Error *error)
     override += fallback;
     memcpy(path, override, (size_t)(equals - override));
     path[equals - override] = 0;
-    if (fallback && *setting_given(&config->base, path)) {
-        return STATUS_OK;
-    }
     int reward;
     const Setting *setting = setting_find(path, &reward);
+    if (fallback && setting && *setting_given(&config->base, path)) {
+        return STATUS_OK;
+    }
     bool textual = setting && (setting->kind == SETTING_TEXT || setting->kind == SETTING_PATH ||
                                setting->kind == SETTING_MODEL || setting->kind == SETTING_CHOICE);
     Text value = {0};
