@@ -461,7 +461,7 @@ static void a_stored_run_stands_beside_its_base(void **state)
         assert_true(numbers.p_value == paired.p_value ||
                     (isnan(numbers.p_value) && isnan(paired.p_value)));
         assert_string_equal(paired.test, k < n_extractors ? "sign_flip" : "paired_t");
-        assert_true(fabs(paired.difference - (numbers.value - numbers.base_value)) < 1e-15);
+        assert_true(fabs(paired.difference - (numbers.value - numbers.base_value)) < 1e-12);
     }
     JsonDocument *detail;
     const char *text =

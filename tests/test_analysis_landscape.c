@@ -152,20 +152,21 @@ static void the_hessian_is_that_of_differences_of_the_loss(void **state)
 static void a_hessian_that_is_not_there_is_refused(void **state)
 {
     (void)state;
+    enum { n = 9 };
     TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, false, 31);
-    Trainer trainer = trainer_of(&tiny, 2, 8, 1);
+    Trainer trainer = trainer_of(&tiny, n, 8, 1);
     MeasureSettings settings = {.task = tiny.task};
-    double hessian[4], values[2], vectors[4];
-    float v[2] = {NAN, 0};
+    double hessian[n * n], values[n], vectors[n * n];
+    float v[n] = {NAN};
     Error told = {{0}};
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, 2, 0, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, &told),
         STATUS_FAILED);
-    assert_string_equal(told.message, "the gradient near here is not finite (scalar 1 of 2)");
+    assert_string_equal(told.message, "the gradient near here is not finite (scalar 1 of 9)");
     v[0] = 0;
-    /* far too small a step: nothing but rounding */
+    /* far too small a step: nothing but rounding, and nine scalars do not round alike twice */
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, 2, 1e-9, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 1e-9, &told),
         STATUS_FAILED);
     assert_non_null(strstr(told.message, "the Hessian is not certain: its halves differ by "));
     assert_int_equal(
@@ -175,7 +176,7 @@ static void a_hessian_that_is_not_there_is_refused(void **state)
                         "the Hessian of 513 scalars is not computed: 1 to 512 scalars");
     settings.n_rows = 99;
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, 2, 0, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, &told),
         STATUS_USAGE);
     tiny_trainer_close(&trainer);
     tiny_task_close(&tiny);
