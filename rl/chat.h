@@ -59,9 +59,9 @@ typedef struct {
     char sha256[SHA256_HEX_SIZE]; /* of its text; "": it has none */
     const ChatTemplate *known;    /* that renders the same; NULL */
 } ModelChat;
-/* The chat template that a model directory brings: chat_template.jinja, else in
- * tokenizer_config.json (of several the one named "default"). path: the directory; a file has none.
- * Errors: STATUS_REFUSED. */
+/* The chat template that a model brings: in a directory chat_template.jinja, else in
+ * tokenizer_config.json (of several the one named "default"); in a GGUF file its own. Errors:
+ * STATUS_REFUSED. */
 Status chat_of_model(ModelChat *chat, const char *path, Error *error);
 /* Appends a warning where a chat template is used that is not known to be the model's own; nothing
  * for "plain" and texts with {question}. */

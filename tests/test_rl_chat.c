@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "core/file.h"
+#include "core/gguf_write.h"
 #include "core/json.h"
 #include "core/sha256.h"
 #include "rl/prompt.h"
@@ -284,8 +285,18 @@ static void a_models_own_template_is_known_by_its_text(void **state)
     put("tokenizer_config.json", several, sizeof several - 1);
     chat = chat_here();
     assert_null(chat.known);
-    assert_string_equal(chat.sha256,
-                        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    static const char abc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_string_equal(chat.sha256, abc);
+    Text header = {0};
+    gguf_add_start(&header, 0, 1);
+    gguf_add_string(&header, "tokenizer.chat_template", "abc");
+    gguf_add_padding(&header, GGUF_ALIGNMENT);
+    put("model.gguf", header.bytes, header.n);
+    assert_int_equal(path_join(path, folder, "model.gguf", &error), STATUS_OK);
+    assert_int_equal(chat_of_model(&chat, path, &error), STATUS_OK);
+    assert_string_equal(chat.sha256, abc);
+    text_release(&header);
+    drop("model.gguf");
     put("tokenizer_config.json", "{\"chat_template\":", 17);
     assert_int_equal(chat_of_model(&chat, folder, &error), STATUS_REFUSED);
     assert_non_null(strstr(error.message, "tokenizer_config.json"));

@@ -41,6 +41,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     read_rows(path, "question", "answer");
     read_rows(path, "{question}\n{input}", "#### {answer}");
     int n_rows;
-    dataset_verify(path, &n_rows, NULL);
+    dataset_verify(path, &n_rows, NULL, NULL);
     return 0;
 }
