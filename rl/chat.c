@@ -7,7 +7,6 @@
 
 #include "core/file.h"
 #include "core/gguf.h"
-#include "core/gguf.h"
 #include "core/json.h"
 #include "core/unicode.h"
 
@@ -289,27 +288,10 @@ static Status recognise_gguf(ModelChat *chat, const char *path, Error *error)
     return status;
 }
 
-static Status chat_of_gguf(ModelChat *chat, const char *path, Error *error)
-{
-    Gguf *gguf;
-    GgufString text;
-    Status status = gguf_open(&gguf, path, error);
-    if (!status) {
-        if (gguf_string(gguf_find(gguf, "tokenizer.chat_template"), &text)) {
-            recognise(chat, text.bytes, text.n);
-        }
-        gguf_close(gguf);
-    }
-    return status;
-}
-
 Status chat_of_model(ModelChat *chat, const char *path, Error *error)
 {
     char file[FILE_PATH_MAX];
     *chat = (ModelChat){0};
-    if (gguf_is(path)) {
-        return chat_of_gguf(chat, path, error);
-    }
     if (gguf_is(path)) {
         return recognise_gguf(chat, path, error);
     }
