@@ -80,6 +80,8 @@ size_t gguf_alignment(const Gguf *gguf);
 size_t gguf_n_values(const Gguf *gguf);
 const GgufValue *gguf_value(const Gguf *gguf, size_t i);
 const GgufValue *gguf_find(const Gguf *gguf, const char *key); /* NULL when absent */
+/* Bytes of one value, or of an element; 0 for a string and an array, which say it themselves. */
+size_t gguf_kind_size(GgufKind kind);
 /* "u32", "array of string": for messages. value may be NULL: "missing". */
 const char *gguf_kind_name(const GgufValue *value);
 /* false, nothing written, when the value is missing or of another kind (an array is). Integers of
