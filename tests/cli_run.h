@@ -2,6 +2,7 @@
 #pragma once
 #include <fcntl.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,23 @@ static inline void run_free(Run *r)
 {
     free(r->out);
     free(r->err);
+}
+
+/* What was printed by a command that has to succeed. */
+static inline char *run_done(const char *format, ...)
+{
+    char arguments[2048];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(arguments, sizeof arguments, format, list);
+    va_end(list);
+    Run r = run(arguments);
+    if (r.code != 0) {
+        fprintf(stderr, "tinylora %s: exit code %d\n%s", arguments, r.code, r.err);
+        abort();
+    }
+    free(r.err);
+    return r.out;
 }
 
 static inline void run_write(const char *path, const char *text)

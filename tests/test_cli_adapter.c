@@ -22,23 +22,6 @@
     "\"}, \"method\": \"sft\", \"sft\": {\"batch_size\": 2}, \"steps\": 2, \"eval\": {\"rows\": "  \
     "1}, \"optimizer\": {\"lr\": 0.02}, \"adapter\": " adapter "}\n"
 
-/* Exit code 0; what was printed. */
-static char *done(const char *format, ...)
-{
-    char arguments[2048];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(arguments, sizeof arguments, format, list);
-    va_end(list);
-    Run r = run(arguments);
-    if (r.code != 0) {
-        print_error("tinylora %s: exit code %d\n%s", arguments, r.code, r.err);
-        fail();
-    }
-    free(r.err);
-    return r.out;
-}
-
 static void refused(int code, const char *message, const char *format, ...)
 {
     char arguments[2048];
@@ -69,7 +52,7 @@ static void shell(const char *format, ...)
 static char *run_of(const char *experiment)
 {
     char *out =
-        done("-o json query \"SELECT run_id FROM run WHERE experiment = '%s'\"", experiment);
+        run_done("-o json query \"SELECT run_id FROM run WHERE experiment = '%s'\"", experiment);
     JsonDocument *document = NULL;
     assert_int_equal(json_parse(&document, out, strlen(out), NULL), STATUS_OK);
     const Json *row = json_at(json_root(document), 0);
@@ -118,7 +101,7 @@ static int setup(void **state)
     run_write("full.json", CONFIG_OF("full", "{\"method\": \"full\"}"));
     static const char *const names[] = {"tiny", "peft", "xs", "lora", "full"};
     for (int i = 0; i < 5; i++) {
-        free(done("--quiet sft %s.json", names[i]));
+        free(run_done("--quiet sft %s.json", names[i]));
     }
     return 0;
 }
@@ -127,12 +110,13 @@ static void bytes_give_the_same_bits_and_weigh_26_for_13_scalars_of_bf16(void **
 {
     (void)state;
     static const char *const names[] = {"tiny", "xs", "lora"};
-    char *base = done("-o json score --model abacus --file texts");
+    char *base = run_done("-o json score --model abacus --file texts");
     for (int i = 0; i < 3; i++) {
         char *id = run_of(names[i]);
-        free(done("adapter export %s --format bytes b-%s", id, names[i]));
-        char *stored = done("-o json score --run %s --file texts", id);
-        char *carried = done("-o json score --model abacus --adapter b-%s --file texts", names[i]);
+        free(run_done("adapter export %s --format bytes b-%s", id, names[i]));
+        char *stored = run_done("-o json score --run %s --file texts", id);
+        char *carried =
+            run_done("-o json score --model abacus --adapter b-%s --file texts", names[i]);
         assert_string_equal(stored, carried);
         assert_string_not_equal(stored, base); /* or nothing was tested */
         free(stored);
@@ -140,11 +124,11 @@ static void bytes_give_the_same_bits_and_weigh_26_for_13_scalars_of_bf16(void **
         free(id);
     }
     char *id = run_of("tiny");
-    free(done("--quiet adapter export %s --format bytes --dtype bf16 b-short", id));
+    free(run_done("--quiet adapter export %s --format bytes --dtype bf16 b-short", id));
     struct stat info;
     assert_int_equal(stat("b-short/v.bin", &info), 0);
     assert_int_equal(info.st_size, 26);
-    free(done("-o json score --model abacus --adapter b-short --file texts"));
+    free(run_done("-o json score --model abacus --adapter b-short --file texts"));
     refused(2, "exists already and is not empty", "adapter export %s --format bytes b-short", id);
     free(id);
     free(base);
@@ -157,15 +141,15 @@ static void a_merged_model_scores_as_its_adapter_and_is_the_same_bytes_again(voi
     for (int i = 0; i < 3; i++) {
         char path[64], one[SHA256_HEX_SIZE], two[SHA256_HEX_SIZE];
         char *id = run_of(names[i]);
-        free(done("--quiet -o json adapter export %s --format merged m-%s", id, names[i]));
-        free(done("--quiet adapter export %s --format merged again-%s", id, names[i]));
+        free(run_done("--quiet -o json adapter export %s --format merged m-%s", id, names[i]));
+        free(run_done("--quiet adapter export %s --format merged again-%s", id, names[i]));
         snprintf(path, sizeof path, "m-%s/model.safetensors", names[i]);
         assert_int_equal(sha256_file(one, path, NULL), STATUS_OK);
         snprintf(path, sizeof path, "again-%s/model.safetensors", names[i]);
         assert_int_equal(sha256_file(two, path, NULL), STATUS_OK);
         assert_string_equal(one, two);
-        char *stored = done("-o json score --run %s --file texts", id);
-        char *merged = done("-o json score --model m-%s --file texts", names[i]);
+        char *stored = run_done("-o json score --run %s --file texts", id);
+        char *merged = run_done("-o json score --model m-%s --file texts", names[i]);
         /* Weights of half the precision move log p by about 2^-9 of the logits. */
         assert_true(largest_difference(stored, merged) < 0.1);
         free(stored);
@@ -191,18 +175,18 @@ static void a_merged_model_comes_back_as_an_adapter_of_its_base(void **state)
     static const char *const names[] = {"peft", "full"};
     for (int i = 0; i < 2; i++) {
         char *id = run_of(names[i]), imported[17] = "";
-        free(done("--quiet adapter export %s --format merged back-%s", id, names[i]));
-        char *alone = done("-o json score --model back-%s --file texts", names[i]);
+        free(run_done("--quiet adapter export %s --format merged back-%s", id, names[i]));
+        char *alone = run_done("-o json score --model back-%s --file texts", names[i]);
         char *carried =
-            done("-o json score --model abacus --adapter back-%s --file texts", names[i]);
+            run_done("-o json score --model abacus --adapter back-%s --file texts", names[i]);
         assert_string_equal(alone, carried);
-        char *row = done("-o csv adapter import back-%s --model abacus", names[i]);
+        char *row = run_done("-o csv adapter import back-%s --model abacus", names[i]);
         memcpy(imported, strchr(row, '\n') + 1, 16);
-        char *again = done("-o json score --run %s --file texts", imported);
+        char *again = run_done("-o json score --run %s --file texts", imported);
         assert_string_equal(alone, again);
-        char *two = done("-o csv adapter import back-%s --model abacus", names[i]);
+        char *two = run_done("-o csv adapter import back-%s --model abacus", names[i]);
         assert_string_equal(row, two);
-        free(done("adapter diff %s back-%s", id, names[i]));
+        free(run_done("adapter diff %s back-%s", id, names[i]));
         free(alone);
         free(carried);
         free(row);
@@ -212,7 +196,7 @@ static void a_merged_model_comes_back_as_an_adapter_of_its_base(void **state)
     }
     shell("sed 's/\"num_hidden_layers\": 4/\"num_hidden_layers\": 3/' " SOURCE_DIR
           "/models/abacus/config.json > shallow.json");
-    free(done("model random --config shallow.json --dtype bf16 --seed 1 shallow"));
+    free(run_done("model random --config shallow.json --dtype bf16 --seed 1 shallow"));
     refused(3, "back-peft/config.json: \"num_hidden_layers\" is not as in the base model's",
             "adapter import back-peft --model shallow");
     shell("cp -r back-peft cut; truncate -s -100 cut/model.safetensors");
@@ -239,16 +223,17 @@ static void exports_for_peft_come_back_and_as_stored_runs(void **state)
                  {"peft", "peft-tinylora", ""}};
     for (int i = 0; i < 5; i++) {
         char *id = run_of(cases[i].name);
-        free(done("adapter export %s --format %s %s p%d", id, cases[i].format, cases[i].more, i));
-        char *stored = done("-o json score --run %s --file texts", id);
-        char *carried = done("-o json score --model abacus --adapter p%d --file texts", i);
+        free(run_done("adapter export %s --format %s %s p%d", id, cases[i].format, cases[i].more,
+                      i));
+        char *stored = run_done("-o json score --run %s --file texts", id);
+        char *carried = run_done("-o json score --model abacus --adapter p%d --file texts", i);
         /* Other products of the same matrices in f32. */
         assert_true(largest_difference(stored, carried) < 1e-4);
-        char *row = done("-o json adapter import p%d --model abacus", i), imported[17] = "";
+        char *row = run_done("-o json adapter import p%d --model abacus", i), imported[17] = "";
         const char *at = strstr(row, "\"run_id\": \"");
         assert_non_null(at);
         memcpy(imported, at + strlen("\"run_id\": \""), 16);
-        char *again = done("-o json score --run %s --file texts", imported);
+        char *again = run_done("-o json score --run %s --file texts", imported);
         assert_string_equal(carried, again);
         free(row);
         free(stored);
@@ -267,21 +252,22 @@ static void bytes_become_a_run_once_that_eval_and_diff_take(void **state)
 {
     (void)state;
     char *id = run_of("tiny");
-    free(done("adapter export %s --format bytes imported", id));
-    char *one = done("-o csv adapter import imported --model abacus");
-    char *two = done("-o csv adapter import imported --model abacus");
+    free(run_done("adapter export %s --format bytes imported", id));
+    char *one = run_done("-o csv adapter import imported --model abacus");
+    char *two = run_done("-o csv adapter import imported --model abacus");
     assert_string_equal(one, two);
     char run_id[17] = "";
     memcpy(run_id, strchr(one, '\n') + 1, 16);
     refused(2, "--data: rows are wanted", "eval --run %s", run_id);
-    free(done("eval --run %s --data " TRAIN " --rows 2", run_id));
-    char *same = done("-o csv adapter diff %s imported", id);
+    free(run_done("eval --run %s --data " TRAIN " --rows 2", run_id));
+    char *same = run_done("-o csv adapter diff %s imported", id);
     const char *at = strstr(same, "values,norm of v; largest difference,");
     assert_non_null(at);
     assert_memory_equal(strchr(at, '\r') - 2, ",0", 2);
-    char *listed = done("-o csv query \"SELECT count(*) FROM artifact WHERE kind = 'adapter' AND "
-                        "run_id = '%s'\"",
-                        id);
+    char *listed =
+        run_done("-o csv query \"SELECT count(*) FROM artifact WHERE kind = 'adapter' AND "
+                 "run_id = '%s'\"",
+                 id);
     assert_null(strstr(listed, "\n0"));
     free(listed);
     free(same);
@@ -306,8 +292,8 @@ static void adapters_that_peft_made_score_as_in_peft(void **state)
     for (int i = 0; i < 3; i++) {
         double ours[64];
         const Json *theirs = json_get(json_get(json_root(golden), "logprobs"), names[i]);
-        char *out =
-            done("-o json score --model %s --adapter " PEFT "/%s --file story", model, names[i]);
+        char *out = run_done("-o json score --model %s --adapter " PEFT "/%s --file story", model,
+                             names[i]);
         size_t n = logprobs(ours, out);
         assert_int_equal(n, json_size(theirs));
         for (size_t k = 0; k < n; k++) {
@@ -328,7 +314,7 @@ static void an_export_has_the_names_and_shapes_of_what_peft_saves(void **state)
     (void)state;
     SafeTensors *ours, *theirs;
     char *id = run_of("peft");
-    free(done("adapter export %s --format peft-tinylora layout", id));
+    free(run_done("adapter export %s --format peft-tinylora layout", id));
     assert_int_equal(safetensors_open(&ours, "layout/adapter_model.safetensors", NULL), STATUS_OK);
     assert_int_equal(safetensors_open(&theirs, PEFT "/tinylora/adapter_model.safetensors", NULL),
                      STATUS_OK);
@@ -376,7 +362,7 @@ static void broken_adapters_are_refused_with_file_and_rule(void **state)
         {"truncate -s +1 x/v.bin", "x/v.bin: has 53 bytes"},
     };
     char *id = run_of("tiny");
-    free(done("adapter export %s --format bytes sound", id));
+    free(run_done("adapter export %s --format bytes sound", id));
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         shell("rm -rf x; cp -r sound x; %s", cases[i].damage);
         refused(3, cases[i].message, "score --model abacus --adapter x --file texts");
@@ -401,7 +387,7 @@ static void broken_adapters_are_refused_with_file_and_rule(void **state)
          "x/adapter_model.safetensors: cannot be opened: No such"},
     };
     char *lora = run_of("lora");
-    free(done("adapter export %s --format peft-lora sound-lora", lora));
+    free(run_done("adapter export %s --format peft-lora sound-lora", lora));
     for (size_t i = 0; i < sizeof of_peft / sizeof of_peft[0]; i++) {
         shell("rm -rf x; cp -r sound-lora x; %s", of_peft[i].damage);
         refused(3, of_peft[i].message, "score --model abacus --adapter x --file texts");

@@ -20,23 +20,6 @@
     "\"}, \"method\": \"sft\", \"sft\": {\"batch_size\": 2}, \"steps\": 2, \"eval\": {\"rows\": "  \
     "1, \"max_new_tokens\": 4}, \"optimizer\": {\"lr\": 0.02}, \"adapter\": " adapter "}\n"
 
-/* Exit code 0; what was printed. */
-static char *done(const char *format, ...)
-{
-    char arguments[2048];
-    va_list list;
-    va_start(list, format);
-    vsnprintf(arguments, sizeof arguments, format, list);
-    va_end(list);
-    Run r = run(arguments);
-    if (r.code != 0) {
-        print_error("tinylora %s: exit code %d\n%s", arguments, r.code, r.err);
-        fail();
-    }
-    free(r.err);
-    return r.out;
-}
-
 /* ---- two files of one model ------------------------------------------------------------------ */
 
 /* Matrices as Q8_0, by the largest weight of a block (ggml-quants.c, quantize_row_q8_0_ref). */
@@ -136,7 +119,7 @@ static int setup(void **state)
 static char *run_of(const char *experiment)
 {
     char *out =
-        done("-o json query \"SELECT run_id FROM run WHERE experiment = '%s'\"", experiment);
+        run_done("-o json query \"SELECT run_id FROM run WHERE experiment = '%s'\"", experiment);
     JsonDocument *document = NULL;
     assert_int_equal(json_parse(&document, out, strlen(out), NULL), STATUS_OK);
     char *id = strdup(json_string(json_get(json_at(json_root(document), 0), "run_id"), NULL));
@@ -164,7 +147,7 @@ static void verbs_print_the_same_of_a_file_and_its_directory(void **state)
         snprintf(of_directory, sizeof of_directory, verbs[i], "dir");
         snprintf(of_file, sizeof of_file, verbs[i], "plain.gguf");
 #pragma GCC diagnostic pop
-        char *a = done("%s", of_directory), *b = done("%s", of_file);
+        char *a = run_done("%s", of_directory), *b = run_done("%s", of_file);
         if (i < 4) { /* factors says which were in the cache: all, the second time */
             assert_string_equal(a, b);
         } else {
@@ -179,14 +162,14 @@ static void info_and_verify_know_the_file(void **state)
 {
     (void)state;
     char sha256[SHA256_HEX_SIZE];
-    char *info = done("-o json model info q8.gguf");
+    char *info = run_done("-o json model info q8.gguf");
     assert_int_equal(sha256_file(sha256, "q8.gguf", NULL), STATUS_OK);
     assert_non_null(strstr(info, "Q8_0"));
     assert_non_null(strstr(info, "\"architecture\": \"LlamaForCausalLM\""));
     assert_non_null(strstr(info, sha256));
     free(info);
-    free(done("verify q8.gguf --kind gguf --sha256 %s", sha256));
-    free(done("verify q8.gguf"));
+    free(run_done("verify q8.gguf --kind gguf --sha256 %s", sha256));
+    free(run_done("verify q8.gguf"));
     Run r = run("verify dir/tokenizer.json --kind gguf");
     assert_int_equal(r.code, 3);
     assert_non_null(strstr(r.err, "dir/tokenizer.json: does not begin with \"GGUF\""));
@@ -196,11 +179,11 @@ static void info_and_verify_know_the_file(void **state)
 static void a_run_is_the_same_run_but_for_its_name(void **state)
 {
     (void)state;
-    free(done("--quiet sft dir.json"));
-    free(done("--quiet sft plain.json"));
+    free(run_done("--quiet sft dir.json"));
+    free(run_done("--quiet sft plain.json"));
     char *one = run_of("dir"), *other = run_of("plain");
-    char *a = done("-o json score --run %s --file texts", one);
-    char *b = done("-o json score --run %s --file texts", other);
+    char *a = run_done("-o json score --run %s --file texts", one);
+    char *b = run_done("-o json score --run %s --file texts", other);
     assert_string_equal(a, b);
     assert_string_not_equal(one, other); /* another file, another identity */
     free(a);
@@ -222,21 +205,21 @@ static double nll(const char *json)
 static void a_quantised_model_is_trained_merged_and_read_back(void **state)
 {
     (void)state;
-    free(done("--quiet sft q8.json"));
+    free(run_done("--quiet sft q8.json"));
     char *id = run_of("q8");
-    free(done("adapter export %s --format merged merged", id));
-    char *base = done("-o json score --model q8.gguf --file texts");
-    char *stored = done("-o json score --run %s --file texts", id);
-    char *merged = done("-o json score --model merged --file texts");
-    char *plain = done("-o json score --model plain.gguf --file texts");
+    free(run_done("adapter export %s --format merged merged", id));
+    char *base = run_done("-o json score --model q8.gguf --file texts");
+    char *stored = run_done("-o json score --run %s --file texts", id);
+    char *merged = run_done("-o json score --model merged --file texts");
+    char *plain = run_done("-o json score --model plain.gguf --file texts");
     assert_true(fabs(nll(stored) - nll(base)) > 1e-4); /* or nothing was tested */
     assert_true(fabs(nll(stored) - nll(merged)) < 1e-5);
     assert_true(fabs(nll(base) - nll(plain)) < 0.5); /* weights of size 1 on purpose */
-    free(done("verify merged/model.gguf"));
-    char *info = done("-o json model info merged");
+    free(run_done("verify merged/model.gguf"));
+    char *info = run_done("-o json model info merged");
     assert_non_null(strstr(info, "Q8_0")); /* the embedding stays as it was */
     free(info);
-    char *carried = done("-o json score --model q8.gguf --adapter merged --file texts");
+    char *carried = run_done("-o json score --model q8.gguf --adapter merged --file texts");
     assert_true(fabs(nll(carried) - nll(merged)) < 1e-6);
     free(carried);
     free(base);
