@@ -11,9 +11,8 @@
 
 #include "core/json.h"
 #include "core/random.h"
-#include "core/tokenizer.h"
 #include "tests/gguf_file.h"
-#include "tests/shared.h"
+#include "tests/tokenizer_test.h"
 
 static const char *const PATH = "test_core_tokenizer_gguf.gguf";
 
@@ -86,16 +85,6 @@ static void write_gguf(const Json *root, const char *pre, int n_pad, int bos)
     text_release(&bytes);
     free(tokens);
     free(types);
-}
-
-static Tokenizer *open_ok(const char *path)
-{
-    Tokenizer *tokenizer = NULL;
-    Error error = {{0}};
-    if (tokenizer_open(&tokenizer, path, &error)) {
-        fail_msg("%s", error.message);
-    }
-    return tokenizer;
 }
 
 /* ---- comparing ------------------------------------------------------------------------------- */
@@ -223,8 +212,8 @@ static void llama2_ids_are_those_of_its_json(void **state)
 
 /* ---- refusals -------------------------------------------------------------------------------- */
 
-static Status small(const char *model, const char *pre, const char *const *tokens, size_t n,
-                    const char *merge, Error *error)
+static Status tiny(const char *model, const char *pre, const char *const *tokens, size_t n,
+                   const char *merge, Error *error)
 {
     GgufFile file = {0};
     Text bytes = {0};
@@ -269,7 +258,7 @@ static void what_is_not_known_is_refused_by_name(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         Error error = {{0}};
         Status status =
-            small(cases[i].model, cases[i].pre, cases[i].tokens, 3, cases[i].merge, &error);
+            tiny(cases[i].model, cases[i].pre, cases[i].tokens, 3, cases[i].merge, &error);
         if (status != STATUS_REFUSED || !strstr(error.message, PATH) ||
             !strstr(error.message, cases[i].message)) {
             fail_msg("%zu: %d \"%s\"", i, status, error.message);
