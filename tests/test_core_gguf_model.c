@@ -162,6 +162,17 @@ static ModelConfig llama3_config(void)
     return config;
 }
 
+/* factors: (12) */
+static Tensor rope_tensor(const float *factors)
+{
+    return (Tensor){.name = "rope_freqs.weight",
+                    .type = TENSOR_F32,
+                    .n_dims = 1,
+                    .dims = {12},
+                    .data = factors,
+                    .n_bytes = 12 * sizeof *factors};
+}
+
 static void llama3_scaling_is_read_back_from_its_factors(void **state)
 {
     (void)state;
@@ -173,12 +184,7 @@ static void llama3_scaling_is_read_back_from_its_factors(void **state)
         n_between += factors[i] > 1 && factors[i] < 32;
     }
     assert_true(n_between > 0);
-    Tensor extra = {.name = "rope_freqs.weight",
-                    .type = TENSOR_F32,
-                    .n_dims = 1,
-                    .dims = {12},
-                    .data = factors,
-                    .n_bytes = sizeof factors};
+    Tensor extra = rope_tensor(factors);
     check_same(&config, &extra);
 }
 
@@ -191,12 +197,7 @@ static void other_factors_are_refused(void **state)
     Error error = {{0}};
     llama3_factors(factors, &config);
     factors[1] = 1.5f;
-    Tensor extra = {.name = "rope_freqs.weight",
-                    .type = TENSOR_F32,
-                    .n_dims = 1,
-                    .dims = {12},
-                    .data = factors,
-                    .n_bytes = sizeof factors};
+    Tensor extra = rope_tensor(factors);
     tiny_model_write(directory, &config, 11);
     convert(path, directory, &config, &extra);
     assert_int_equal(model_config_read(&read, path, &error), STATUS_REFUSED);
