@@ -1,5 +1,5 @@
 /* Metadata to config, names to names. As config.json is, it is hostile: every number has a range,
- * and what would change the arithmetic and is not implemented is refused by name. */
+ * and what asks for other arithmetic than the engine does is refused by name. */
 #include "core/gguf_model.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* config.json, and the end-of-text ids of generation_config.json beside it. Every value is checked
  * for its type and range here, so that no size computed from a config can overflow later; what
- * would change the arithmetic and is not implemented is refused by name. Unknown keys are allowed:
+ * asks for other arithmetic than the engine does is refused by name. Unknown keys are allowed:
  * these files are full of them. */
 #include "core/model_config.h"
 
