@@ -14,7 +14,8 @@ void text_clear(Text *text); /* n = 0, keeps the memory */
 void text_append(Text *text, const char *bytes, size_t n);
 void text_add(Text *text, const char *string);
 void text_printf(Text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void text_vprintf(Text *text, const char *format, __builtin_va_list arguments);
+void text_vprintf(Text *text, const char *format, __builtin_va_list arguments)
+    __attribute__((format(printf, 2, 0)));
 
 /* A quoted JSON string; invalid UTF-8 becomes U+FFFD, control characters are escaped. */
 void text_json_string(Text *text, const char *bytes, size_t n);

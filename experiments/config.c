@@ -453,9 +453,9 @@ Status model_find(char directory[CONFIG_PATH], const char *name, const char *mod
     }
     if (*name && exists(name)) {
         /* What adapter export writes of a GGUF model is a folder with one. */
-        char inside[CONFIG_PATH + sizeof "/" MODEL_GGUF_FILE];
-        snprintf(inside, sizeof inside, "%s/" MODEL_GGUF_FILE, name);
-        bool gguf = strlen(inside) < CONFIG_PATH && exists(inside);
+        char inside[CONFIG_PATH];
+        bool gguf = snprintf(inside, sizeof inside, "%s/" MODEL_GGUF_FILE, name) < CONFIG_PATH &&
+                    exists(inside);
         snprintf(directory, CONFIG_PATH, "%s", gguf ? inside : name);
         return STATUS_OK;
     }

@@ -60,7 +60,10 @@ static inline char *run_slurp(const char *path)
 static inline pid_t run_start(const char *prefix, const char *arguments)
 {
     char command[4096];
-    snprintf(command, sizeof command, "%s exec '" BUILD_DIR "/tinylora' %s", prefix, arguments);
+    if (snprintf(command, sizeof command, "%s exec '" BUILD_DIR "/tinylora' %s", prefix,
+                 arguments) >= (int)sizeof command) {
+        abort();
+    }
     pid_t pid = fork();
     if (pid == 0) {
         int out = open("stdout", O_WRONLY | O_CREAT | O_TRUNC, 0600);
@@ -95,7 +98,7 @@ static inline void run_free(Run *r)
 }
 
 /* What was printed by a command that has to succeed. */
-static inline char *run_done(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static inline char *run_done(const char *format, ...)
 {
     char arguments[2048];
     va_list list;

@@ -22,7 +22,8 @@
     "\"}, \"method\": \"sft\", \"sft\": {\"batch_size\": 2}, \"steps\": 2, \"eval\": {\"rows\": "  \
     "1}, \"optimizer\": {\"lr\": 0.02}, \"adapter\": " adapter "}\n"
 
-static void refused(int code, const char *message, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static void refused(int code, const char *message,
+                                                          const char *format, ...)
 {
     char arguments[2048];
     va_list list;
@@ -39,7 +40,7 @@ static void refused(int code, const char *message, const char *format, ...)
     run_free(&r);
 }
 
-static void shell(const char *format, ...)
+__attribute__((format(printf, 1, 2))) static void shell(const char *format, ...)
 {
     char command[4096];
     va_list list;

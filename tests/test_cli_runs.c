@@ -41,11 +41,14 @@ static int drop_runs(void **state)
 }
 
 /* The answer of a command as JSON; *r keeps the text. */
-static JsonDocument *parsed(Run *r, const char *format, const char *one, const char *other)
+__attribute__((format(printf, 2, 3))) static JsonDocument *parsed(Run *r, const char *format, ...)
 {
     char command[256];
     JsonDocument *document = NULL;
-    snprintf(command, sizeof command, format, one, other);
+    va_list list;
+    va_start(list, format);
+    vsnprintf(command, sizeof command, format, list);
+    va_end(list);
     *r = expect(command, 0);
     if (json_parse(&document, r->out, strlen(r->out), NULL)) {
         fail_msg("not JSON: %s", r->out);
@@ -97,8 +100,7 @@ static void completions_are_what_was_stored(void **state)
 {
     (void)state;
     Run r;
-    JsonDocument *document =
-        parsed(&r, "--db whole.db completions %s --step 2 -o json%s", first, "");
+    JsonDocument *document = parsed(&r, "--db whole.db completions %s --step 2 -o json", first);
     assert_int_equal(json_size(json_root(document)), 6);
     const Json *row = json_at(json_root(document), 4);
     double number = 0;
@@ -124,7 +126,7 @@ static void completions_are_what_was_stored(void **state)
     free(hex);
     json_free(document);
     run_free(&r);
-    document = parsed(&r, "--db whole.db completions %s --limit 2 -o json%s", first, "");
+    document = parsed(&r, "--db whole.db completions %s --limit 2 -o json", first);
     assert_int_equal(json_size(json_root(document)), 2);
     assert_true(json_double(json_get(json_at(json_root(document), 1), "step"), &number));
     assert_true(number == 4);

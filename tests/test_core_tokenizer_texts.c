@@ -137,14 +137,15 @@ static void a_template_puts_its_tokens_around_the_text(void **state)
 {
     (void)state;
     Text json = {0};
-    const char *post = ",\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true},"
-                       "{\"id\":2,\"content\":\"</s>\",\"special\":true}],"
-                       "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
-                       "{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
-                       "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},"
-                       "{\"SpecialToken\":{\"id\":\"</s>\",\"type_id\":0}}],\"special_tokens\":{"
-                       "\"<s>\":{\"id\":\"<s>\",\"ids\":[%d],\"tokens\":[\"<s>\"]},"
-                       "\"</s>\":{\"id\":\"</s>\",\"ids\":[2],\"tokens\":[\"</s>\"]}}}";
+    static const char post[] =
+        ",\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true},"
+        "{\"id\":2,\"content\":\"</s>\",\"special\":true}],"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":["
+        "{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
+        "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},"
+        "{\"SpecialToken\":{\"id\":\"</s>\",\"type_id\":0}}],\"special_tokens\":{"
+        "\"<s>\":{\"id\":\"<s>\",\"ids\":[%d],\"tokens\":[\"<s>\"]},"
+        "\"</s>\":{\"id\":\"</s>\",\"ids\":[2],\"tokens\":[\"</s>\"]}}}";
     Text right = {0}, wrong = {0};
     text_printf(&right, post, 1);
     text_printf(&wrong, post, 2);
