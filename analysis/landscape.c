@@ -36,13 +36,13 @@ static void place_stencils(float *points, const float *v, size_t n, double step)
 
 /* The slope of gradient element i from point a to point b, along scalar k, as far as they really
  * are apart in single precision. */
-static double slope(const Measured *measured, const float *points, size_t n, size_t k, size_t i,
+static double slope(const double *gradients, const float *points, size_t n, size_t k, size_t i,
                     int a, int b)
 {
     size_t at = k * STENCIL;
     double width =
         (double)points[(at + (size_t)a) * n + k] - (double)points[(at + (size_t)b) * n + k];
-    return (measured[at + (size_t)a].gradient[i] - measured[at + (size_t)b].gradient[i]) / width;
+    return (gradients[(at + (size_t)a) * n + i] - gradients[(at + (size_t)b) * n + i]) / width;
 }
 
 /* The mean of both halves, if they agree. */
@@ -72,13 +72,13 @@ static Status symmetrise(double *hessian, size_t n, Error *error)
     return STATUS_OK;
 }
 
-static Status hessian_from(double *hessian, const Measured *measured, const float *points, size_t n,
+static Status hessian_from(double *hessian, const double *gradients, const float *points, size_t n,
                            Error *error)
 {
     for (size_t k = 0; k < n; k++) {
         for (size_t i = 0; i < n; i++) {
-            double near = slope(measured, points, n, k, i, 0, 1);
-            double far = slope(measured, points, n, k, i, 2, 3);
+            double near = slope(gradients, points, n, k, i, 0, 1);
+            double far = slope(gradients, points, n, k, i, 2, 3);
             hessian[k * n + i] = (4 * near - far) / 3;
             if (!isfinite(hessian[k * n + i])) {
                 return error_set(error, STATUS_FAILED,
@@ -90,35 +90,65 @@ static Status hessian_from(double *hessian, const Measured *measured, const floa
     return symmetrise(hessian, n, error);
 }
 
+/* gradients: (STENCIL, n) of scalar k's points: (STENCIL, n). */
+static Status measure_stencil(double *gradients, const Trainer *trainer,
+                              const MeasureSettings *settings, const float *points, size_t n,
+                              size_t k, const LandscapeMemory *memory, Error *error)
+{
+    Measured measured[STENCIL] = {0};
+    int first = (int)k * STENCIL, known = 0;
+    double loss;
+    while (memory && known < STENCIL &&
+           memory->recall(memory->context, first + known, NAN, NAN, &loss,
+                          gradients + (size_t)known * n, n)) {
+        known++;
+    }
+    Status status = known == STENCIL
+                        ? STATUS_OK
+                        : measure_points(measured, trainer, settings, points + (size_t)known * n,
+                                         STENCIL - known, error);
+    for (int s = known; s < STENCIL && !status; s++) {
+        double *gradient = gradients + (size_t)s * n;
+        memcpy(gradient, measured[s - known].gradient, n * sizeof *gradient);
+        if (memory) {
+            status = memory->keep(memory->context, first + s, NAN, NAN, NAN, gradient, n, error);
+        }
+    }
+    for (int s = 0; s < STENCIL; s++) {
+        measured_release(&measured[s]);
+    }
+    return status;
+}
+
 Status landscape_hessian(double *hessian, double *eigenvalues, double *eigenvectors,
                          const Trainer *trainer, const MeasureSettings *settings, const float *v,
-                         size_t n, double step, Error *error)
+                         size_t n, double step, const LandscapeMemory *memory, Error *error)
 {
     if (n < 1 || n > LANDSCAPE_MAX_N) {
         return error_set(error, STATUS_USAGE,
                          "the Hessian of %zu scalars is not computed: 1 to %d scalars", n,
                          LANDSCAPE_MAX_N);
     }
-    MeasureSettings gradients = *settings;
-    gradients.metrics = MEASURE_GRAD_NORM;
-    size_t n_points = n * STENCIL;
-    float *points = malloc(n_points * n * sizeof *points);
-    Measured *measured = calloc(n_points, sizeof *measured);
-    if (!points || !measured) {
+    MeasureSettings settings_of_gradients = *settings;
+    settings_of_gradients.metrics = MEASURE_GRAD_NORM;
+    size_t size = n * STENCIL * n;
+    float *points = malloc(size * sizeof *points);
+    double *gradients = malloc(size * sizeof *gradients);
+    if (!points || !gradients) {
         free(points);
-        free(measured);
+        free(gradients);
         return no_memory(error, n);
     }
     place_stencils(points, v, n, step > 0 ? step : STEP);
-    Status status = measure_points(measured, trainer, &gradients, points, (int)n_points, error);
-    if (!status) {
-        status = hessian_from(hessian, measured, points, n, error);
+    Status status = STATUS_OK;
+    for (size_t k = 0; k < n && !status; k++) {
+        size_t at = k * STENCIL * n;
+        status = measure_stencil(gradients + at, trainer, &settings_of_gradients, points + at, n, k,
+                                 memory, error);
     }
-    for (size_t k = 0; k < n_points; k++) {
-        measured_release(&measured[k]);
-    }
+    status = status ? status : hessian_from(hessian, gradients, points, n, error);
     free(points);
-    free(measured);
+    free(gradients);
     return status ? status : numerics_symmetric_eigen(eigenvalues, eigenvectors, hessian, n, error);
 }
 
@@ -127,7 +157,8 @@ Status landscape_hessian(double *hessian, double *eigenvalues, double *eigenvect
 static const double BEYOND = 0.1;     /* of a range's width, on each side */
 static const double TOLERANCE = 1e-7; /* nats a step of the grid */
 static const double AT_EDGE = 0.01;   /* steps of the grid */
-enum { MAX_ITERATIONS = 50, MAX_EVALUATIONS = 100 };
+static const double NOISE = 1e-7;     /* of the loss: what is not lower by more is as low */
+enum { MAX_ITERATIONS = 50, MAX_EVALUATIONS = 100, STALLED = 6 /* evaluations, none lower */ };
 
 /* The search runs in u of x = middle + half * sin(u), counted so that 1 is a step of the grid at
  * the middle: smooth, within its borders, and alike on both axes. */
@@ -135,9 +166,12 @@ typedef struct {
     const Trainer *trainer;
     MeasureSettings settings;
     const Plane *plane;
+    const LandscapeMemory *memory;
     float *v; /* (n) scratch */
     double middle[2], half[2], step[2];
     double first_loss;
+    double low;  /* the lowest loss, but for steps within the noise */
+    int n_since; /* evaluations since then */
     Minimum *best;
 } Valley;
 
@@ -146,6 +180,11 @@ static Status look(Valley *valley, const double at[2], double *loss, double slop
 {
     Measured measured = {0};
     size_t n = valley->plane->n;
+    int k = valley->best->n_evaluations;
+    const LandscapeMemory *memory = valley->memory;
+    if (memory && memory->recall(memory->context, k, at[0], at[1], loss, slope, 2)) {
+        return STATUS_OK;
+    }
     plane_point(valley->v, valley->plane, at[0], at[1]);
     Status status =
         measure_points(&measured, valley->trainer, &valley->settings, valley->v, 1, error);
@@ -161,15 +200,20 @@ static Status look(Valley *valley, const double at[2], double *loss, double slop
         }
     }
     measured_release(&measured);
-    return STATUS_OK;
+    return memory ? memory->keep(memory->context, k, at[0], at[1], *loss, slope, 2, error)
+                  : STATUS_OK;
 }
 
 static void keep_best(Valley *valley, const double at[2], double loss)
 {
     Minimum *best = valley->best;
     if (best->n_evaluations == 1) {
-        valley->first_loss = loss;
-    } else if (!(loss < best->loss)) {
+        valley->first_loss = valley->low = loss;
+    } else if (loss < valley->low - NOISE * fabs(loss)) {
+        valley->low = loss;
+        valley->n_since = 0;
+    }
+    if (best->n_evaluations > 1 && !(loss < best->loss)) {
         return;
     }
     best->x = at[0];
@@ -181,6 +225,12 @@ static void keep_best(Valley *valley, const double at[2], double loss)
         double inside = valley->half[axis] - fabs(at[axis] - valley->middle[axis]);
         best->at_edge |= inside < AT_EDGE * valley->step[axis];
     }
+}
+
+/* At an edge, and where the loss is flat to its precision, BFGS would go on for long. */
+static bool is_enough(const Valley *valley)
+{
+    return valley->n_since == STALLED || valley->best->n_evaluations == MAX_EVALUATIONS;
 }
 
 /* What BFGS sees; where the loss is not finite: a plateau above all that counts. */
@@ -196,7 +246,7 @@ static Status descend(void *context, const double *t, double *value, double *gra
     if (valley->best->n_evaluations == 0) { /* not by way of asin */
         at[0] = valley->best->x;
         at[1] = valley->best->y;
-    } else if (valley->best->n_evaluations == MAX_EVALUATIONS) {
+    } else if (is_enough(valley)) {
         return STATUS_STOPPED;
     }
     Status status = look(valley, at, value, slope, error);
@@ -205,6 +255,7 @@ static Status descend(void *context, const double *t, double *value, double *gra
     }
     bool finite = isfinite(*value) && isfinite(slope[0]) && isfinite(slope[1]);
     valley->best->n_evaluations++;
+    valley->n_since++;
     if (!finite && valley->best->n_evaluations == 1) {
         return error_set(error, STATUS_FAILED,
                          "the loss or its gradient at x = %g, y = %g is not finite", at[0], at[1]);
@@ -222,13 +273,17 @@ static Status descend(void *context, const double *t, double *value, double *gra
 
 Status landscape_minimum(Minimum *minimum, const Trainer *trainer, const MeasureSettings *settings,
                          const Plane *plane, const PlaneRange *rx, const PlaneRange *ry, double x,
-                         double y, Error *error)
+                         double y, const LandscapeMemory *memory, Error *error)
 {
     const PlaneRange *ranges[2] = {rx, ry};
     const double start[2] = {x, y};
     double t[2];
     Minimum found = {.x = x, .y = y};
-    Valley valley = {.trainer = trainer, .settings = *settings, .plane = plane, .best = &found};
+    Valley valley = {.trainer = trainer,
+                     .settings = *settings,
+                     .plane = plane,
+                     .memory = memory,
+                     .best = &found};
     valley.settings.metrics = MEASURE_LOSS | MEASURE_GRAD_NORM;
     for (int axis = 0; axis < 2; axis++) {
         double width = ranges[axis]->max - ranges[axis]->min;
@@ -248,8 +303,9 @@ Status landscape_minimum(Minimum *minimum, const Trainer *trainer, const Measure
         .first_step = 0.5, .tolerance = TOLERANCE, .max_iterations = MAX_ITERATIONS};
     Status status = numerics_minimise(t, &found.converged, 2, &search, descend, &valley, error);
     free(valley.v);
-    if (status == STATUS_STOPPED && found.n_evaluations == MAX_EVALUATIONS) {
-        status = STATUS_OK; /* enough */
+    if (status == STATUS_STOPPED && is_enough(&valley)) {
+        status = STATUS_OK;
+        found.converged = valley.n_since == STALLED;
     }
     if (!status) {
         *minimum = found;

@@ -147,11 +147,12 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 {
     const char *path, *figures = NULL;
     OptionList overrides = {0}, paths = {0};
-    bool yes = false, new_surface = false, no_figures = false;
+    bool yes = false, new_surface = false, no_figures = false, grid_only = false;
     const Option options[] = {
         {"--set", OPTION_LIST, &overrides, 0, 0},
         {"--path", OPTION_LIST, &paths, 0, 0},
         {"--yes", OPTION_FLAG, &yes, 0, 0},
+        {"--grid-only", OPTION_FLAG, &grid_only, 0, 0},
         {"--new", OPTION_FLAG, &new_surface, 0, 0},
         {"--figures", OPTION_TEXT, &figures, 0, 0},
         {"--no-figures", OPTION_FLAG, &no_figures, 0, 0},
@@ -177,6 +178,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         ScanOptions scan_options = {.db = cli->db,
                                     .wait_ms = CLI_WAIT_MS,
                                     .yes = yes,
+                                    .grid_only = grid_only,
                                     .new_surface = new_surface,
                                     .figures = no_figures ? NULL
                                                : figures  ? figures
@@ -194,7 +196,7 @@ const Verb verb_scan = {
     .name = "scan",
     .summary = "a 2D loss surface, row by row",
     .usage = "CONFIG [--set key.path=value ...] [--path RUN ...] [--new] [--yes] "
-             "[--figures DIR | --no-figures]",
+             "[--grid-only] [--figures DIR | --no-figures]",
     .help =
         "Measures a grid of adapters: two trained scalars, or a plane through a stored run. Rows\n"
         "are committed one by one; after any stop the same command goes on, and started several\n"
@@ -204,6 +206,7 @@ const Verb verb_scan = {
         "  --path RUN      lay the run's trajectory over the surface; may be given again\n"
         "  --new           beside another surface of the same experiment\n"
         "  --yes           also a grid that takes very long\n"
+        "  --grid-only     no minimum, curvature or slices; without it the same command adds them\n"
         "  --figures DIR   where pictures go (figures, beside results.db); --no-figures: none\n\n"
         "examples:\n"
         "  tinylora scan experiments/presets/abacus-surface.json\n"

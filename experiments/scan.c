@@ -118,11 +118,14 @@ static Status look_up(const Scan *scan, Store *store, Known *known, Error *error
     Status status =
         frame_read(&frame, store,
                    "SELECT state = 'done' AS done, EXISTS (SELECT 1 FROM surface_mark m WHERE "
-                   "m.surface_id = s.surface_id AND kind = 'base') AS base FROM surface s WHERE "
-                   "surface_id = ?1",
+                   "m.surface_id = s.surface_id AND kind = 'base') AS base, EXISTS (SELECT 1 FROM "
+                   "event e WHERE e.surface_id = s.surface_id AND kind = 'grid_only') AND NOT "
+                   "EXISTS (SELECT 1 FROM event e WHERE e.surface_id = s.surface_id AND kind = "
+                   "'beyond_grid') AS grid_only FROM surface s WHERE surface_id = ?1",
                    &bind, 1, error);
     if (!status && frame.n_rows) {
-        *known = (Known){true, frame_number(&frame, "done", 0) != 0,
+        bool enough = scan->options->grid_only || frame_number(&frame, "grid_only", 0) == 0;
+        *known = (Known){true, frame_number(&frame, "done", 0) != 0 && enough,
                          frame_number(&frame, "base", 0) != 0};
     }
     frame_release(&frame);

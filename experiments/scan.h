@@ -10,9 +10,10 @@
 typedef struct {
     const char *db;
     int wait_ms;
-    bool yes;                 /* go on with a grid that takes very long */
-    bool new_surface;         /* beside another surface of the experiment */
-    const char *figures;      /* folder for the pictures at the end; NULL: none */
+    bool yes;            /* go on with a grid that takes very long */
+    bool grid_only;      /* neither minimum nor curvature nor slices; a later call makes them */
+    bool new_surface;    /* beside another surface of the experiment */
+    const char *figures; /* folder for the pictures at the end; NULL: none */
     const char *const *paths; /* runs whose trajectories are laid over it */
     size_t n_paths;
 } ScanOptions;

@@ -10,7 +10,7 @@
 #include "experiments/scan_work.h"
 #include "results/frame.h"
 
-enum { SLICE_MIN = 21, SLICE_MAX = 101, MAX_SLICES = 5 };
+enum { SLICE_MIN = 5, SLICE_MAX = 101, MAX_SLICES = 5 };
 
 static Status count(Scan *scan, const char *sql, bool *found, Error *error)
 {
@@ -109,6 +109,52 @@ static void round_point(float *v, const double *exact, size_t n)
     }
 }
 
+/* ---- what a search has measured ---- */
+
+/* A LandscapeMemory's context. */
+typedef struct {
+    Scan *scan;
+    const char *name; /* schema.sql, surface_search */
+    int n;            /* measurements in all; 0: not known before */
+} Search;
+
+static bool recall(void *context, int k, double x, double y, double *loss, double *slopes, size_t n)
+{
+    const Search *search = context;
+    Scan *scan = search->scan;
+    Frame frame = {0};
+    char place[16], text[32] = "";
+    if (search->n) {
+        snprintf(text, sizeof text, " of %d", search->n);
+    }
+    snprintf(scan->stage, sizeof scan->stage, "%s: point %d%s, row", search->name, k + 1, text);
+    snprintf(place, sizeof place, "%d", k);
+    const char *const binds[] = {scan->surface_id, search->name, place};
+    Status status = frame_read(&frame, scan->store,
+                               "SELECT x, y, value FROM surface_search WHERE surface_id = ?1 AND "
+                               "search = ?2 AND place = CAST(?3 AS INTEGER) ORDER BY part",
+                               binds, 3, NULL);
+    double at_x = frame_number(&frame, "x", 0), at_y = frame_number(&frame, "y", 0);
+    bool found = !status && frame.n_rows == n + 1 && (at_x == x || (isnan(at_x) && isnan(x))) &&
+                 (at_y == y || (isnan(at_y) && isnan(y)));
+    for (size_t part = 0; found && part <= n; part++) {
+        *(part ? &slopes[part - 1] : loss) = frame_number(&frame, "value", part);
+    }
+    frame_release(&frame);
+    return found;
+}
+
+static Status keep(void *context, int k, double x, double y, double loss, const double *slopes,
+                   size_t n, Error *error)
+{
+    const Search *search = context;
+    const SurfaceSearch point = {search->name, k, x, y, loss, slopes, n};
+    Status status = scan_turn(search->scan, error);
+    return status
+               ? status
+               : store_surface_search(search->scan->store, search->scan->surface_id, &point, error);
+}
+
 /* Eigenpairs of the loss's Hessian at v: (n). What is not finite there is an event, not an end. */
 static Status curvature(Scan *scan, const char *place, const float *v, Error *error)
 {
@@ -125,9 +171,12 @@ static Status curvature(Scan *scan, const char *place, const float *v, Error *er
     if (status || found || n > SCAN_HESSIAN_MAX) {
         return status;
     }
-    scan->stage = "curvature";
-    status =
-        landscape_hessian(hessian, values, vectors, &scan->trainer, &scan->settings, v, n, 0, &why);
+    char name[32];
+    snprintf(name, sizeof name, "curvature %s", place);
+    Search search = {scan, name, 4 * (int)n};
+    LandscapeMemory memory = {&search, recall, keep};
+    status = landscape_hessian(hessian, values, vectors, &scan->trainer, &scan->settings, v, n, 0,
+                               &memory, &why);
     if (status == STATUS_FAILED) {
         return event(scan, "hessian", why.message, error);
     }
@@ -171,9 +220,10 @@ static Status mark_minimum(Scan *scan, double x, double y, Error *error)
     Measured measured[2] = {0};
     SurfaceMark marks[2 * MEASURE_COUNT + 3], at = {.kind = "minimum", .name = ""};
     Error why = {0};
-    scan->stage = "minimum";
+    Search search = {scan, "minimum", 0};
+    LandscapeMemory memory = {&search, recall, keep};
     Status status = landscape_minimum(&minimum, &scan->trainer, &scan->settings, &scan->plane.plane,
-                                      &scan->plane.rx, &scan->plane.ry, x, y, &why);
+                                      &scan->plane.rx, &scan->plane.ry, x, y, &memory, &why);
     if (status == STATUS_FAILED) {
         return event(scan, "minimum", why.message, error);
     }
@@ -362,7 +412,7 @@ static Status slice(Scan *scan, int which, double x0, double y0, Error *error)
              line.name);
     status = status ? status : count(scan, sql, &found, error);
     if (!status && !found) {
-        scan->stage = "slices";
+        snprintf(scan->stage, sizeof scan->stage, "slice %s: row", line.name);
         status = measure_line(scan, &line, error);
     }
     free(line.v);
@@ -421,9 +471,16 @@ static Status explore(Scan *scan, Error *error)
 
 Status scan_finish(Scan *scan, Error *error)
 {
+    bool grid_only = scan->options->grid_only;
     Status status = mark_best(scan, error);
     if (!status && scan->settings.metrics & MEASURE_LOSS) {
-        status = explore(scan, error);
+        status = grid_only ? STATUS_OK : explore(scan, error);
+        status = status
+                     ? status
+                     : event(scan, grid_only ? "grid_only" : "beyond_grid",
+                             grid_only ? "neither minimum nor curvature nor slices were asked for"
+                                       : "minimum, curvature and slices are done",
+                             error);
     }
     return status ? status : scan_paths(scan, error);
 }

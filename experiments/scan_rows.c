@@ -76,7 +76,7 @@ static void keep_lease(Scan *scan)
 int scan_on_progress(void *context, const char *phase, int done, int total, long tokens)
 {
     Scan *scan = context;
-    scan_show(scan, scan->stage ? scan->stage : phase, done, total, tokens);
+    scan_show(scan, *scan->stage ? scan->stage : phase, done, total, tokens);
     keep_lease(scan);
     return scan->lost || scan->world->stopping(scan->world->context);
 }

@@ -42,7 +42,7 @@ typedef struct {
     int rows_here;
     int64_t points_before; /* done by all when the row was begun */
     int points_here;       /* of the row, so far */
-    const char *stage; /* what is measured beyond the grid; NULL: rows */
+    char stage[64];        /* what is measured beyond the grid; "": rows */
     Progress progress;
 } Scan;
 

@@ -3,7 +3,7 @@
 #pragma once
 #include "results/database.h"
 
-enum { SCHEMA_VERSION = 3, SCHEMA_APPLICATION_ID = 1953264177 };
+enum { SCHEMA_VERSION = 4, SCHEMA_APPLICATION_ID = 1953264177 };
 
 /* All of schema.sql in an empty database, one transaction. */
 Status schema_create(Database *database, Error *error);

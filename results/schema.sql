@@ -3,7 +3,7 @@
 -- Times are seconds since 1970 (REAL). NULL in a REAL column of numbers: not finite, and an event says what it was.
 -- BLOBs of numbers are little-endian arrays: ids int32, logprobs float64.
 PRAGMA application_id = 1953264177; -- 'tlr1'
-PRAGMA user_version = 3;
+PRAGMA user_version = 4;
 
 -- A named set of runs with its frozen config.
 CREATE TABLE IF NOT EXISTS experiment (
@@ -259,6 +259,20 @@ CREATE TABLE IF NOT EXISTS surface_hessian (
     eigenvalue  REAL,
     eigenvector BLOB NOT NULL, -- (n_parameters) float64
     PRIMARY KEY (surface_id, place, k)
+) STRICT, WITHOUT ROWID;
+
+-- What the search for the minimum and the differences of a Hessian measured, kept so that one that was stopped goes on.
+-- search: 'minimum', 'curvature base', 'curvature minimum'; place: in the order of measuring; part 0: the loss, k >= 1: its
+-- slope along the plane's k-th direction or, of a Hessian, by scalar k of v. x, y NULL: off the plane. value NULL: not known.
+CREATE TABLE IF NOT EXISTS surface_search (
+    surface_id TEXT NOT NULL REFERENCES surface(surface_id),
+    search     TEXT NOT NULL,
+    place      INTEGER NOT NULL,
+    part       INTEGER NOT NULL,
+    x          REAL,
+    y          REAL,
+    value      REAL,
+    PRIMARY KEY (surface_id, search, place, part)
 ) STRICT, WITHOUT ROWID;
 
 -- A file written, with its hash.

@@ -119,6 +119,11 @@ static const Copied of_surface[] = {
      "INSERT INTO surface_hessian (surface_id, place, k, eigenvalue, eigenvector) VALUES (?, ?, ?, "
      "?, ?)",
      5},
+    {"SELECT surface_id, search, place, part, x, y, value FROM surface_search WHERE surface_id = "
+     "?1",
+     "INSERT INTO surface_search (surface_id, search, place, part, x, y, value) VALUES (?, ?, ?, "
+     "?, ?, ?, ?)",
+     7},
     {"SELECT surface_id, kind, path, n_bytes, sha256, created_at FROM artifact WHERE surface_id = "
      "?1 ORDER BY artifact_id",
      "INSERT INTO artifact (surface_id, kind, path, n_bytes, sha256, created_at) VALUES (?, ?, ?, "

@@ -95,12 +95,22 @@ typedef struct {
     double eigenvalue;
     const double *eigenvector; /* (n_parameters) */
 } SurfaceEigen;
+/* One measurement of a search: schema.sql, surface_search. */
+typedef struct {
+    const char *search;
+    int place;
+    double x, y, loss;
+    const double *slopes; /* (n) */
+    size_t n;
+} SurfaceSearch;
 /* Insert or replace, one transaction; slices of the same name are replaced as a whole. A value that
  * is not finite is NULL: there is none. */
 Status store_surface_marks(Store *store, const char *surface_id, const SurfaceMark *marks, size_t n,
                            Error *error);
 Status store_surface_slices(Store *store, const char *surface_id, const SurfaceSlice *slices,
                             size_t n, Error *error);
+Status store_surface_search(Store *store, const char *surface_id, const SurfaceSearch *point,
+                            Error *error);
 Status store_surface_eigen(Store *store, const char *surface_id, const SurfaceEigen *pairs,
                            size_t n, Error *error);
 

@@ -280,6 +280,23 @@ Status store_surface_eigen(Store *store, const char *surface_id, const SurfaceEi
     return store_finish(store, status, error);
 }
 
+Status store_surface_search(Store *store, const char *surface_id, const SurfaceSearch *point,
+                            Error *error)
+{
+    Status status = store_begin(store, error);
+    for (size_t part = 0; status == STATUS_OK && part <= point->n; part++) {
+        status = database_run(
+            store->database,
+            "INSERT OR REPLACE INTO surface_search (surface_id, search, place, part, x, y, value) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            BIND(value_text(surface_id), value_text(point->search), value_integer(point->place),
+                 value_integer((int64_t)part), value_real(point->x), value_real(point->y),
+                 value_real(part ? point->slopes[part - 1] : point->loss)),
+            error);
+    }
+    return store_finish(store, status, error);
+}
+
 Status store_surface_event(Store *store, const char *surface_id, const char *kind,
                            const char *message, double now_s, Error *error)
 {

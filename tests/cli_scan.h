@@ -87,6 +87,7 @@ static inline char *dump_surface(const char *db)
         "SELECT surface_id, place, k, eigenvalue, hex(eigenvector) AS v FROM surface_hessian ORDER "
         "BY surface_id, place, k",
         "SELECT * FROM surface_slice ORDER BY surface_id, name, place, metric",
+        "SELECT * FROM surface_search ORDER BY surface_id, search, place, part",
     };
     char *all = NULL;
     size_t n = 0;

@@ -103,7 +103,7 @@ static void the_hessian_is_that_of_differences_of_the_loss(void **state)
             at[i] = (double)v[i];
         }
         tiny_require(landscape_hessian(hessian, values, vectors, &trainer, &settings, v, (size_t)n,
-                                       0, &told),
+                                       0, NULL, &told),
                      &told);
         double norm = 0, error = 0, seen = 0;
         for (int i = 0; i < n * n; i++) {
@@ -137,9 +137,9 @@ static void the_hessian_is_that_of_differences_of_the_loss(void **state)
         /* the same bits one by one on another number of threads */
         double again[MOST * MOST];
         Trainer single = trainer_of(&tiny, n, 1, 1);
-        tiny_require(
-            landscape_hessian(again, values, vectors, &single, &settings, v, (size_t)n, 0, &told),
-            &told);
+        tiny_require(landscape_hessian(again, values, vectors, &single, &settings, v, (size_t)n, 0,
+                                       NULL, &told),
+                     &told);
         assert_memory_equal(again, hessian, (size_t)(n * n) * sizeof *again);
         tiny_trainer_close(&single);
         reference_adapter_release(&judge.adapter);
@@ -160,23 +160,23 @@ static void a_hessian_that_is_not_there_is_refused(void **state)
     float v[n] = {NAN};
     Error told = {{0}};
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, NULL, &told),
         STATUS_FAILED);
     assert_string_equal(told.message, "the gradient near here is not finite (scalar 1 of 9)");
     v[0] = 0;
     /* far too small a step: nothing but rounding, and nine scalars do not round alike twice */
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 1e-9, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 1e-9, NULL, &told),
         STATUS_FAILED);
     assert_non_null(strstr(told.message, "the Hessian is not certain: its halves differ by "));
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, 513, 0, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, 513, 0, NULL, &told),
         STATUS_USAGE);
     assert_string_equal(told.message,
                         "the Hessian of 513 scalars is not computed: 1 to 512 scalars");
     settings.n_rows = 99;
     assert_int_equal(
-        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, &told),
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, NULL, &told),
         STATUS_USAGE);
     tiny_trainer_close(&trainer);
     tiny_task_close(&tiny);
@@ -210,9 +210,9 @@ static void the_minimum_lies_below_every_value_of_the_grid(void **state)
         }
         Minimum minimum, again;
         double x = plane_coordinate(&range, best / n), y = plane_coordinate(&range, best % n);
-        tiny_require(
-            landscape_minimum(&minimum, &trainer, &settings, &plane, &range, &range, x, y, &told),
-            &told);
+        tiny_require(landscape_minimum(&minimum, &trainer, &settings, &plane, &range, &range, x, y,
+                                       NULL, &told),
+                     &told);
         for (int k = 0; k < n * n; k++) {
             assert_true(minimum.loss < grid[k].values[0]);
             measured_release(&grid[k]);
@@ -235,12 +235,12 @@ static void the_minimum_lies_below_every_value_of_the_grid(void **state)
             reference_free(judge.weights);
         }
         /* the same from the same start; from itself nothing is lost */
-        tiny_require(
-            landscape_minimum(&again, &trainer, &settings, &plane, &range, &range, x, y, &told),
-            &told);
+        tiny_require(landscape_minimum(&again, &trainer, &settings, &plane, &range, &range, x, y,
+                                       NULL, &told),
+                     &told);
         assert_true(again.x == minimum.x && again.y == minimum.y && again.loss == minimum.loss);
         tiny_require(landscape_minimum(&again, &trainer, &settings, &plane, &range, &range,
-                                       minimum.x, minimum.y, &told),
+                                       minimum.x, minimum.y, NULL, &told),
                      &told);
         assert_true(again.loss <= minimum.loss);
         assert_true(again.improved == (again.loss < minimum.loss));
@@ -264,19 +264,20 @@ static void the_search_stays_near_the_grid(void **state)
     Error told = {{0}};
     tiny_require(plane_axes(&plane, origin, 2, 0, 1, &told), &told);
     tiny_require(
-        landscape_minimum(&minimum, &trainer, &settings, &plane, &rx, &ry, 0, 0.025, &told), &told);
+        landscape_minimum(&minimum, &trainer, &settings, &plane, &rx, &ry, 0, 0.025, NULL, &told),
+        &told);
     assert_true(minimum.at_edge && minimum.improved);
     assert_true(minimum.x >= -0.0121 && minimum.x <= 0.0121);
     assert_true(minimum.y >= 0.0189 && minimum.y <= 0.0311);
 
     PlaneRange huge = {-3e38, 3e38, 3};
-    assert_int_equal(
-        landscape_minimum(&minimum, &trainer, &settings, &plane, &huge, &huge, 3e38, 0, &told),
-        STATUS_FAILED);
+    assert_int_equal(landscape_minimum(&minimum, &trainer, &settings, &plane, &huge, &huge, 3e38, 0,
+                                       NULL, &told),
+                     STATUS_FAILED);
     assert_string_equal(told.message, "the loss or its gradient at x = 3e+38, y = 0 is not finite");
     settings.n_rows = 99;
     assert_int_equal(
-        landscape_minimum(&minimum, &trainer, &settings, &plane, &rx, &ry, 0, 0, &told),
+        landscape_minimum(&minimum, &trainer, &settings, &plane, &rx, &ry, 0, 0, NULL, &told),
         STATUS_USAGE);
     plane_release(&plane);
     tiny_trainer_close(&trainer);
@@ -295,10 +296,100 @@ static void a_start_that_cannot_be_improved_says_so(void **state)
     Minimum minimum;
     Error told = {{0}};
     tiny_require(
-        landscape_minimum(&minimum, &trainer, &settings, &plane, &range, &range, 0, 0, &told),
+        landscape_minimum(&minimum, &trainer, &settings, &plane, &range, &range, 0, 0, NULL, &told),
         &told);
     assert_true(!minimum.improved && minimum.converged && !minimum.at_edge);
     assert_int_equal(minimum.n_evaluations, 1);
+    plane_release(&plane);
+    tiny_trainer_close(&trainer);
+    tiny_task_close(&tiny);
+}
+
+/* What a search measured, in order; the first n_known of them may be recalled. */
+typedef struct {
+    int n_known, n_kept, n_recalled;
+    struct {
+        double x, y, loss, slopes[MOST];
+    } points[128];
+} Kept;
+
+static bool recall(void *context, int k, double x, double y, double *loss, double *slopes, size_t n)
+{
+    Kept *kept = context;
+    if (k >= kept->n_known) {
+        return false;
+    }
+    assert_true(isnan(x) ? isnan(kept->points[k].x) : kept->points[k].x == x);
+    assert_true(isnan(y) ? isnan(kept->points[k].y) : kept->points[k].y == y);
+    *loss = kept->points[k].loss;
+    memcpy(slopes, kept->points[k].slopes, n * sizeof *slopes);
+    kept->n_recalled++;
+    return true;
+}
+
+static Status keep(void *context, int k, double x, double y, double loss, const double *slopes,
+                   size_t n, Error *error)
+{
+    (void)error;
+    Kept *kept = context;
+    assert_in_range(k, 0, 127);
+    kept->points[k].x = x;
+    kept->points[k].y = y;
+    kept->points[k].loss = loss;
+    memcpy(kept->points[k].slopes, slopes, n * sizeof *slopes);
+    kept->n_kept++;
+    return STATUS_OK;
+}
+
+/* Stopped after any measurement and begun again, it measures the rest alone, with the same end. */
+static void a_search_goes_on_where_it_was(void **state)
+{
+    (void)state;
+    enum { n = 2 };
+    static Kept kept;
+    LandscapeMemory memory = {&kept, recall, keep};
+    TinyTask tiny = tiny_task_open(ARCHITECTURE_LLAMA, true, 41);
+    Trainer trainer = trainer_of(&tiny, n, 8, 1);
+    MeasureSettings settings = {.task = tiny.task, .metrics = MEASURE_LOSS};
+    PlaneRange range = {-0.6, 0.6, 9};
+    const double origin[n] = {0, 0};
+    const float v[n] = {0};
+    double hessian[n * n], values[n], vectors[n * n], again[n * n];
+    Plane plane;
+    Minimum minimum, repeated;
+    Error told = {{0}};
+    tiny_require(plane_axes(&plane, origin, n, 0, 1, &told), &told);
+    tiny_require(landscape_minimum(&minimum, &trainer, &settings, &plane, &range, &range, 0, 0,
+                                   &memory, &told),
+                 &told);
+    int total = kept.n_kept;
+    assert_int_equal(total, minimum.n_evaluations);
+    for (int known = 0; known <= total; known += 3) {
+        kept.n_known = known;
+        kept.n_kept = kept.n_recalled = 0;
+        tiny_require(landscape_minimum(&repeated, &trainer, &settings, &plane, &range, &range, 0, 0,
+                                       &memory, &told),
+                     &told);
+        assert_memory_equal(&repeated.x, &minimum.x, 3 * sizeof(double)); /* x, y, loss */
+        assert_int_equal(repeated.converged, minimum.converged);
+        assert_int_equal(kept.n_recalled, known);
+        assert_int_equal(kept.n_kept, total - known);
+    }
+    memset(&kept, 0, sizeof kept);
+    tiny_require(
+        landscape_hessian(hessian, values, vectors, &trainer, &settings, v, n, 0, &memory, &told),
+        &told);
+    assert_int_equal(kept.n_kept, 4 * n);
+    for (int known = 0; known <= 4 * n; known++) {
+        kept.n_known = known;
+        kept.n_kept = kept.n_recalled = 0;
+        tiny_require(
+            landscape_hessian(again, values, vectors, &trainer, &settings, v, n, 0, &memory, &told),
+            &told);
+        assert_memory_equal(again, hessian, sizeof again);
+        assert_int_equal(kept.n_recalled, known);
+        assert_int_equal(kept.n_kept, 4 * n - known);
+    }
     plane_release(&plane);
     tiny_trainer_close(&trainer);
     tiny_task_close(&tiny);
@@ -402,6 +493,7 @@ int main(void)
         cmocka_unit_test(the_minimum_lies_below_every_value_of_the_grid),
         cmocka_unit_test(the_search_stays_near_the_grid),
         cmocka_unit_test(a_start_that_cannot_be_improved_says_so),
+        cmocka_unit_test(a_search_goes_on_where_it_was),
         cmocka_unit_test(resampling_is_bicubic_where_it_can_be),
         cmocka_unit_test(holes_stay_holes_and_spoil_no_more_than_their_cells),
         cmocka_unit_test(grids_that_cannot_be_resampled_are_refused),

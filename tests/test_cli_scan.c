@@ -366,6 +366,32 @@ static void stopped_by_a_signal_it_gives_its_row_back_and_goes_on(void **state)
     free(other);
 }
 
+/* Minimum, curvature and slices cost more than a small grid: it may be had alone. */
+static void the_grid_alone_becomes_the_whole_surface_when_asked(void **state)
+{
+    (void)state;
+    static const char beyond[] =
+        "SELECT (SELECT count(*) FROM surface_mark WHERE kind = 'minimum') + (SELECT count(*) FROM "
+        "surface_search) + (SELECT count(*) FROM surface_hessian) + (SELECT count(*) FROM "
+        "surface_slice)";
+    expect_ok("--db grid.db scan scan.json --no-figures --grid-only");
+    assert_int_equal(ask_number("grid.db", beyond), 0);
+    assert_int_equal(ask_number("grid.db", "SELECT count(*) FROM surface WHERE state = 'done'"), 1);
+    assert_int_equal(ask_number("grid.db", "SELECT count(DISTINCT kind) FROM surface_mark"),
+                     2);                                               /* base, best */
+    expect_ok("--db grid.db scan scan.json --no-figures --grid-only"); /* nothing to do */
+    assert_int_equal(ask_number("grid.db", beyond), 0);
+    expect_ok("--db grid.db scan scan.json --no-figures");
+    char *one = dump_surface("a.db"), *other = dump_surface("grid.db");
+    assert_same_surface(one, other);
+    long events = ask_number("grid.db", "SELECT count(*) FROM event");
+    expect_ok("--db grid.db scan scan.json --no-figures"); /* nothing to do */
+    expect_ok("--db grid.db scan scan.json --no-figures --grid-only");
+    assert_int_equal(ask_number("grid.db", "SELECT count(*) FROM event"), events);
+    free(one);
+    free(other);
+}
+
 static void while_another_process_writes_it_waits(void **state)
 {
     (void)state;
@@ -529,6 +555,7 @@ int main(void)
         cmocka_unit_test(a_changed_config_is_refused_naming_what_changed),
         cmocka_unit_test(a_changed_model_is_refused_and_new_goes_beside),
         cmocka_unit_test(stopped_by_a_signal_it_gives_its_row_back_and_goes_on),
+        cmocka_unit_test(the_grid_alone_becomes_the_whole_surface_when_asked),
         cmocka_unit_test(while_another_process_writes_it_waits),
         cmocka_unit_test(values_that_are_no_numbers_are_holes_with_an_event),
         cmocka_unit_test(what_makes_no_surface_is_refused),

@@ -356,19 +356,19 @@ static void an_old_file_is_widened_when_asked(void **state)
     free(sql);
     Run r = run("--db old.db ls");
     assert_int_equal(r.code, 3);
-    assert_non_null(strstr(r.err, "schema version 1 is older than this program's 3; `tinylora db "
+    assert_non_null(strstr(r.err, "schema version 1 is older than this program's 4; `tinylora db "
                                   "upgrade` widens it"));
     run_free(&r);
     r = run("--db old.db db upgrade");
     assert_int_equal(r.code, 0);
-    assert_string_equal(r.out, "\"old.db\" went from schema version 1 to 3\n");
+    assert_string_equal(r.out, "\"old.db\" went from schema version 1 to 4\n");
     run_free(&r);
     r = run("--db old.db db upgrade");
     assert_int_equal(r.code, 0);
-    assert_string_equal(r.out, "\"old.db\" has schema version 3 already: nothing to do\n");
+    assert_string_equal(r.out, "\"old.db\" has schema version 4 already: nothing to do\n");
     run_free(&r);
     r = run("--db old.db -o json db upgrade");
-    assert_string_equal(r.out, "[{\"db\": \"old.db\", \"from\": 3, \"to\": 3}]\n");
+    assert_string_equal(r.out, "[{\"db\": \"old.db\", \"from\": 4, \"to\": 4}]\n");
     run_free(&r);
     r = run("--db old.db ls -o json");
     expect(&r, 0, "[]");

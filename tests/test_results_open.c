@@ -17,7 +17,7 @@ static void a_new_store_has_its_schema_and_is_in_wal_mode(void **state)
     Store *store = NULL;
     assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
     assert_string_equal(ask(store, "PRAGMA application_id"), "1953264177\r\n");
-    assert_string_equal(ask(store, "PRAGMA user_version"), "3\r\n");
+    assert_string_equal(ask(store, "PRAGMA user_version"), "4\r\n");
     assert_string_equal(ask(store, "PRAGMA journal_mode"), "wal\r\n"); /* /tmp is a local disk */
     assert_string_equal(ask(store, "PRAGMA synchronous"), "2\r\n");
     assert_string_equal(
@@ -113,8 +113,8 @@ static void files_that_are_not_ours_are_refused(void **state)
     refused("not a results.db (0 of its 23 tables and views)");
     execute("PRAGMA user_version = 3");
     refused("not a results.db (0 of its 36 tables and views)");
-    execute("PRAGMA user_version = 4");
-    refused("schema version 4 is newer than this program's 3");
+    execute("PRAGMA user_version = 5");
+    refused("schema version 5 is newer than this program's 4");
     execute("PRAGMA user_version = -5");
     refused("schema version -5 never existed");
 }

@@ -151,12 +151,12 @@ static void an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one(void
     make_version_1();
     dump(&before);
     assert_int_equal(store_open(&store, path, STORE_READ, 0, &told), STATUS_REFUSED);
-    assert_says(&told, "schema version 1 is older than this program's 3; `tinylora db upgrade` "
+    assert_says(&told, "schema version 1 is older than this program's 4; `tinylora db upgrade` "
                        "widens it");
     assert_int_equal(version_of_file(), 1);
     assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
     store_versions(store, &opened, &current);
-    assert_true(opened == 1 && current == 3);
+    assert_true(opened == 1 && current == SCHEMA_VERSION);
     store_close(store);
     dump(&after);
     assert_true(before.n > 50000);
@@ -170,7 +170,7 @@ static void an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one(void
     text_clear(&upgraded);
     tell(&upgraded, path, "SELECT user_version FROM pragma_user_version");
     tell(&upgraded, path, "PRAGMA foreign_key_check");
-    assert_string_equal(upgraded.bytes, "3\r\n");
+    assert_string_equal(upgraded.bytes, "4\r\n");
     text_release(&before);
     text_release(&after);
     text_release(&upgraded);
@@ -206,6 +206,27 @@ static void a_file_of_version_2_gets_the_schema_of_a_new_one(void **state)
     assert_string_equal(upgraded.bytes, "e\r\n");
     text_release(&upgraded);
     text_release(&expected);
+}
+
+/* Version 3 had a table less. */
+static void a_file_of_version_3_gets_its_missing_table(void **state)
+{
+    (void)state;
+    Store *store = NULL;
+    Text before = {0}, after = {0};
+    static const char schema[] = "SELECT type, name, sql FROM sqlite_schema ORDER BY type, name";
+    unlink(path);
+    assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
+    store_close(store);
+    tell(&before, path, schema);
+    execute("DROP TABLE surface_search; PRAGMA user_version = 3");
+    assert_ok(store_open(&store, path, STORE_WRITE, 0, error));
+    store_close(store);
+    tell(&after, path, schema);
+    assert_string_equal(before.bytes, after.bytes);
+    assert_int_equal(version_of_file(), SCHEMA_VERSION);
+    text_release(&before);
+    text_release(&after);
 }
 
 static void a_file_with_surfaces_of_someone_else_is_left_as_it_is(void **state)
@@ -280,6 +301,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(an_older_file_keeps_everything_and_gets_the_schema_of_a_new_one),
         TEST(a_file_of_version_2_gets_the_schema_of_a_new_one),
+        TEST(a_file_of_version_3_gets_its_missing_table),
         TEST(a_file_with_surfaces_of_someone_else_is_left_as_it_is),
         TEST(an_upgrade_that_is_killed_is_whole_or_not_at_all),
     };
