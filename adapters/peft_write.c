@@ -126,7 +126,7 @@ static Status put_module(Peft *p, int m, Error *error)
 static Status put_weights(Peft *p, const char *folder, Error *error)
 {
     const char *const metadata[] = {"format", "pt", "tinylora.weights_sha256",
-                                    adapter_model(p->bank)->weights_sha256};
+                                    model_weights_sha256(adapter_model(p->bank))};
     char path[FILE_PATH_MAX];
     size_t u = (size_t)adapter_spec(p->bank)->plan.u;
     size_t n = (size_t)p->n_v + (size_t)p->n_modules * (p->tinylora ? 3 : 2);

@@ -78,8 +78,7 @@ void evaluated_compare(Paired *paired, const Evaluated *evaluated, const Evaluat
 
 /* "test.jsonl[0:1000] sampled T=1 x4 256 tokens seed 1": the task column of results.db. */
 void evaluate_describe(Text *out, const EvaluateSettings *settings);
-/* "base:<16 hex of the model>:<16 hex of all that the base's row depends on>". Needs
- * model_identity. */
+/* "base:<16 hex of the model>:<16 hex of all that the base's row depends on>". */
 void evaluate_base_run_id(Text *out, const EvaluateSettings *settings);
 
 /* Of the values that are there; NaN: none is. values: (samples) */

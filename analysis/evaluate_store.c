@@ -50,8 +50,9 @@ void evaluate_base_run_id(Text *out, const EvaluateSettings *settings)
     int end = settings->n_rows ? settings->first_row + settings->n_rows : task->n_rows;
     Text description = {0};
     evaluate_describe(&description, settings);
-    text_printf(&description, "|%s|%s|%s|%d|", task->dataset.sha256, task->model->tokenizer_sha256,
-                settings->identity ? settings->identity : "", EXTRACT_VERSION);
+    text_printf(&description, "|%s|%s|%s|%d|", task->dataset.sha256,
+                model_tokenizer_sha256(task->model), settings->identity ? settings->identity : "",
+                EXTRACT_VERSION);
     Sha256 *state = sha256_new();
     sha256_update(state, description.bytes, description.n);
     for (int row = settings->first_row; row < end; row++) { /* the template shows in the prompts */
@@ -62,7 +63,7 @@ void evaluate_base_run_id(Text *out, const EvaluateSettings *settings)
     char hex[SHA256_HEX_SIZE];
     sha256_finish(state, hex);
     text_release(&description);
-    text_printf(out, "base:%.16s:%.16s", task->model->weights_sha256, hex);
+    text_printf(out, "base:%.16s:%.16s", model_weights_sha256(task->model), hex);
 }
 
 /* The base's values of one score; NULL where it has no such row. values: malloc'ed. */

@@ -107,11 +107,12 @@ static Status compare(const Cli *cli, const Use *uses, Error *error)
     Text out = {0};
     const Model *model = uses[0].session.bench.model;
     Status status = STATUS_OK;
-    if (strcmp(model->weights_sha256, uses[1].session.bench.model->weights_sha256) != 0) {
+    if (strcmp(model_weights_sha256(model), model_weights_sha256(uses[1].session.bench.model)) !=
+        0) {
         return error_set(error, STATUS_USAGE,
                          "%s and %s are of different models: weights %.12s.. and %.12s..",
-                         uses[0].adapter.name, uses[1].adapter.name, model->weights_sha256,
-                         uses[1].session.bench.model->weights_sha256);
+                         uses[0].adapter.name, uses[1].adapter.name, model_weights_sha256(model),
+                         model_weights_sha256(uses[1].session.bench.model));
     }
     table_column(&table, "section", false);
     table_column(&table, "key", false);

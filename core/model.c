@@ -9,6 +9,10 @@
 
 #include "core/file.h"
 
+struct ModelLater {
+    char weights_sha256[SHA256_HEX_SIZE]; /* "" before */
+};
+
 /* Which part of the model a tensor of the file is. */
 typedef struct {
     ModelPart kind;
@@ -175,11 +179,12 @@ static Status load(Model *model, int n_threads, Error *error)
 Status model_open(Model **out, const char *directory, int n_threads, Error *error)
 {
     Model *model = calloc(1, sizeof *model);
-    if (!model) {
+    if (!model || !(model->later = calloc(1, sizeof *model->later))) {
+        free(model);
         return error_set(error, STATUS_FAILED, "out of memory");
     }
     if (strlen(directory) >= sizeof model->path) {
-        free(model);
+        model_free(model);
         return error_set(error, STATUS_USAGE, "model path is longer than %zu bytes",
                          sizeof model->path - 1);
     }
@@ -211,6 +216,7 @@ void model_free(Model *model)
     }
     free(model->layers);
     free(model->offsets);
+    free(model->later);
     free(model->norm_final);
     matrix_release(&model->head);
     free(model->trainable);
@@ -219,16 +225,19 @@ void model_free(Model *model)
     free(model);
 }
 
-void model_identity(Model *model)
+const char *model_weights_sha256(const Model *model)
 {
-    safetensors_sha256(model->weights_sha256, model->file);
-    model->tokenizer_sha256[0] = 0;
-    if (model->tokenizer) { /* a GGUF file is one file */
-        memcpy(model->tokenizer_sha256,
-               safetensors_is_gguf(model->file) ? model->weights_sha256
-                                                : tokenizer_sha256(model->tokenizer),
-               SHA256_HEX_SIZE);
+    if (!model->later->weights_sha256[0]) {
+        safetensors_sha256(model->later->weights_sha256, model->file);
     }
+    return model->later->weights_sha256;
+}
+
+const char *model_tokenizer_sha256(const Model *model)
+{
+    return !model->tokenizer                  ? ""
+           : safetensors_is_gguf(model->file) ? model_weights_sha256(model)
+                                              : tokenizer_sha256(model->tokenizer);
 }
 
 size_t model_offset(const Model *model, ModelPart part, int layer, Role role)

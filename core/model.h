@@ -36,8 +36,6 @@ typedef struct Model {
     ModelConfig config;
     Tokenizer *tokenizer; /* NULL when the directory has none */
     SafeTensors *file;    /* mapped; the embedding rows are read from here */
-    char weights_sha256[SHA256_HEX_SIZE];   /* of the weights (safetensors_sha256); filled by model_identity */
-    char tokenizer_sha256[SHA256_HEX_SIZE]; /* of tokenizer.json, "" without one; of a GGUF file: all of it */
     Layer *layers;
     float *norm_final; /* (D) */
     const void *embedding; /* (V, D) row-major of embedding_type, mapped or owned */
@@ -46,6 +44,7 @@ typedef struct Model {
     float *trainable; /* full training: all weights f32 in TensorSpec order, owned; NULL for a frozen model */
     size_t n_parameters;
     size_t *offsets; /* see model_offset */
+    struct ModelLater *later; /* what is made when it is asked for */
 } Model;
 
 /* directory: a model directory or a GGUF file, already resolved from a name. n_threads: for packing.
@@ -53,8 +52,10 @@ typedef struct Model {
 Status model_open(Model **model, const char *directory, int n_threads, Error *error);
 void model_free(Model *model);
 
-/* Fill weights_sha256 (reads the mapped weights once) and tokenizer_sha256. */
-void model_identity(Model *model);
+/* Of the weights (safetensors_sha256), which are all read the first time; of tokenizer.json, "" without one. Both are
+ * of the whole file where that is a GGUF file. They live as long as the model. */
+const char *model_weights_sha256(const Model *model);
+const char *model_tokenizer_sha256(const Model *model);
 
 /* A private f32 copy of all weights, trainable, packed anew by model_update after each change of model->trainable. */
 Status model_make_trainable(Model *model, Error *error);

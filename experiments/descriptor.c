@@ -73,9 +73,9 @@ static void add_descriptor(Text *out, const RunAdapter *adapter, const Model *mo
     text_printf(out, ",\n  \"step\": %lld,\n  \"model\": {", (long long)adapter->step);
     add_string(out, "name", adapter->spec.model);
     text_add(out, ", ");
-    add_string(out, "weights_sha256", model->weights_sha256);
+    add_string(out, "weights_sha256", model_weights_sha256(model));
     text_add(out, ", ");
-    add_string(out, "tokenizer_sha256", model->tokenizer_sha256);
+    add_string(out, "tokenizer_sha256", model_tokenizer_sha256(model));
     text_add(out, "},\n  \"adapter\": ");
     add_settings(out, &adapter->spec);
     text_add(out, ",\n  \"values\": {");

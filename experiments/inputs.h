@@ -22,7 +22,7 @@ typedef struct {
 /* Errors: STATUS_REFUSED, STATUS_FAILED (the file). */
 Status inputs_hash_file(char sha256[SHA256_HEX_SIZE], InputHashes *hashes, const char *path,
                         Error *error);
-/* The weights' is the same that model_identity gives. */
+/* The weights' is the same that model_weights_sha256 gives. */
 Status inputs_hash_model(ModelHashes *model, InputHashes *hashes, const char *directory,
                          Error *error);
 

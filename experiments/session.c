@@ -196,11 +196,11 @@ Status session_open(Session *session, const World *world, const char *directory,
     workbench_init(&session->bench, world);
     Status status = workbench_model(&session->bench, directory, error);
     if (!status && adapter && adapter->weights_sha256[0] &&
-        strcmp(adapter->weights_sha256, session->bench.model->weights_sha256) != 0) {
+        strcmp(adapter->weights_sha256, model_weights_sha256(session->bench.model)) != 0) {
         status = error_set(error, adapter->of_file ? STATUS_REFUSED : STATUS_USAGE,
                            "%s is of another model: weights %.12s.., those of \"%s\" are %.12s..",
                            adapter->name, adapter->weights_sha256, directory,
-                           session->bench.model->weights_sha256);
+                           model_weights_sha256(session->bench.model));
     }
     if (!status && adapter && adapter->v) {
         status = put_adapter(session, adapter, error);

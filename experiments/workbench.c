@@ -42,6 +42,9 @@ static Status confirm(const ModelLock *lock, const Model *model, const char *dir
                       Error *error)
 {
     const ModelConfig *config = &model->config;
+    if (!lock) {
+        return STATUS_OK;
+    }
     bool whole = directory_exists(directory); /* else one file holds all */
     Status status = whole
                         ? model_lock_confirm(lock, directory, "config.json", config->sha256, error)
@@ -51,16 +54,16 @@ static Status confirm(const ModelLock *lock, const Model *model, const char *dir
                                     config->generation_sha256, error);
     }
     if (!status && whole && model->tokenizer) {
-        status =
-            model_lock_confirm(lock, directory, "tokenizer.json", model->tokenizer_sha256, error);
+        status = model_lock_confirm(lock, directory, "tokenizer.json",
+                                    model_tokenizer_sha256(model), error);
     }
-    size_t n = lock ? safetensors_n_files(model->file) : 0;
+    size_t n = safetensors_n_files(model->file);
     for (size_t i = 0; i < n && !status; i++) {
         const char *name;
         char sha256[SHA256_HEX_SIZE];
         safetensors_file(model->file, i, &name, n == 1 ? NULL : sha256);
-        status = model_lock_confirm(lock, directory, name, n == 1 ? model->weights_sha256 : sha256,
-                                    error);
+        status = model_lock_confirm(lock, directory, name,
+                                    n == 1 ? model_weights_sha256(model) : sha256, error);
     }
     return status;
 }
@@ -75,7 +78,6 @@ Status workbench_model(Workbench *bench, const char *directory, Error *error)
     Status status = model_lock_check(bench->world->lock, directory, error);
     status = status ? status : model_open(&bench->model, directory, n_threads, error);
     if (!status) {
-        model_identity(bench->model);
         status = confirm(bench->world->lock, bench->model, directory, error);
     }
     status = status ? status : engine_new(&bench->engine, bench->model, n_threads, 0, error);
@@ -103,7 +105,7 @@ static void tell_template(const World *world, const RunSpec *spec, const char *d
 
 Status workbench_expect(const Workbench *bench, const char *weights_sha256, Error *error)
 {
-    return strcmp(bench->model->weights_sha256, weights_sha256) == 0
+    return strcmp(model_weights_sha256(bench->model), weights_sha256) == 0
                ? STATUS_OK
                : error_set(error, STATUS_FAILED,
                            "model \"%s\": its weights changed while it was opened; try again",
