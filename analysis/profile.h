@@ -56,7 +56,7 @@ Status profile_train(TrainMeasures *measures, Engine *engine, AdapterBank *bank,
 typedef struct {
     size_t mapped;         /* the largest tensor of the file: one is mapped in while it is packed */
     size_t packed;         /* matrices as they are multiplied with, the head's too */
-    size_t plain;          /* norms and biases in f32, rotary angles of all positions */
+    size_t plain;          /* norms and biases in f32 */
     size_t cache_token;    /* keys and values of all layers */
     size_t forward_token;  /* activations of a pass without backward: one layer's */
     size_t training_token; /* activations, keys and values as they wait for the backward, those of

@@ -51,8 +51,7 @@ void profile_memory(MemoryNeeds *needs, const Model *model, int rank, Checkpoint
     for (int l = 0; l < c->n_layers; l++) {
         add_layer(needs, &model->layers[l], rank);
     }
-    needs->plain +=
-        ((2 * L + 1) * D + (size_t)c->max_positions * (size_t)c->head_dim) * sizeof(float);
+    needs->plain += (2 * L + 1) * D * sizeof(float);
     size_t layer = 2 * D + 2 * Q + 2 * FF; /* residuals, q and attention, gate and up */
     size_t shared = 2 * D + FF + 2 * KV; /* normed and projected, the MLP's, new keys and values */
     size_t gradients = D + 2 * FF + 2 * Q + 2 * KV; /* beside the residual stream's */

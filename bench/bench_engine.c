@@ -536,6 +536,7 @@ int main(int argc, char **argv)
     Error error;
     check(model_open(&model, argv[1], n_threads, &error), &error);
     check(engine_new(&engine, model, n_threads, 0, &error), &error);
+    check(model_pack(model, &error), &error);
     if (is_prefill) {
         prefill(model, engine, repeats, a);
     } else if (is_train) {

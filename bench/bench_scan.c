@@ -160,6 +160,7 @@ int main(int argc, char **argv)
                         .seed = 13,
                         .scale = 1};
     check(engine_new(&trainer.engine, model, n_threads, 0, &error), &error);
+    check(model_pack(model, &error), &error);
     check(adapter_bank_new(&trainer.bank, model, &spec, n_points, n_threads, NULL, NULL, NULL,
                            &error),
           &error);

@@ -33,6 +33,7 @@ static Status work(void *context, Error *error)
     Engine *engine = NULL;
     Status status = model_open(&model, m->directory, m->n_threads, error);
     status = status ? status : engine_new(&engine, model, m->n_threads, 0, error);
+    status = status ? status : model_pack(model, error);
     m->loaded_mib = child_peak_mib();
     return status ? status
                   : profile_decode(&m->seconds, place->ids, place->logprobs, engine, &m->profile,

@@ -40,6 +40,7 @@ static Status decode(void *context, Error *error)
     status = status
                  ? status
                  : engine_new(&engine, model, m->cli->n_threads, m->sequences * m->n_tokens, error);
+    status = status ? status : model_pack(model, error);
     m->decode_loaded = child_peak_mib();
     status = status ? status
                     : profile_decode(&seconds, ids, logprobs, engine, &profile, cli_clock_s, error);
@@ -63,6 +64,7 @@ static Status train(void *context, Error *error)
     Status status = model_open(&model, m->directory, n_threads, error);
     status =
         status ? status : engine_new(&engine, model, n_threads, m->sequences * m->n_tokens, error);
+    status = status ? status : model_pack(model, error);
     m->loaded = child_peak_mib();
     status = status ? status
                     : adapter_bank_new(&bank, model, &m->adapter, 1, n_threads, m->cli->cache, NULL,
@@ -108,7 +110,7 @@ static void fill(Table *table, const Measured *m)
     add_row(table, "model", 0, n->mapped + n->packed + n->plain, m->loaded - m->began);
     add_row(table, "- largest tensor of the file", 0, n->mapped, -1);
     add_row(table, "- packed weights", 0, n->packed, -1);
-    add_row(table, "- norms, biases, angles", 0, n->plain, -1);
+    add_row(table, "- norms, biases", 0, n->plain, -1);
     add_row(table, "decoding", n->cache_token + n->forward_token,
             tokens * (n->cache_token + n->forward_token), m->decode_peak - m->decode_loaded);
     add_row(table, "- keys and values", n->cache_token, tokens * n->cache_token, -1);

@@ -48,7 +48,8 @@ static Status open_all(Model **model, Engine **engine, AdapterBank **bank, const
     status = status ? status
                     : adapter_bank_new(bank, *model, &m->adapter, 1, n_threads, m->cli->cache, NULL,
                                        NULL, error);
-    return status ? status : engine_new(engine, *model, n_threads, 0, error);
+    status = status ? status : engine_new(engine, *model, n_threads, 0, error);
+    return status ? status : model_pack(*model, error);
 }
 
 /* Factors that are not in the cache yet would be found in the process measured, and their memory

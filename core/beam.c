@@ -298,7 +298,7 @@ static Status set_up(Search *s, const LinearHook *hook, Error *error)
     Pass *pass = &s->pass;
     *pass = (Pass){.model = engine->model,
                    .kernels = engine->kernels,
-                   .rope = engine->rope,
+                   .rope = engine->rope.table,
                    .hook = hook,
                    .n_threads = engine->n_threads,
                    .n_rows = rows,
@@ -347,6 +347,8 @@ Status beam_search(Engine *engine, const LinearHook *hook, const BeamRequest *re
                 .scores = scores};
     memset(completions, 0, (size_t)request->beams * sizeof *completions);
     Status status = check(&s, error);
+    status = status ? status : model_pack(engine->model, error);
+    status = status ? status : rope_grow(&engine->rope, &engine->model->config, s.capacity, error);
     status = status ? status : set_up(&s, hook, error);
     status = status ? status : search(&s, error);
     for (int i = 0; status && i < s.n_found; i++) {

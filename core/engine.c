@@ -26,17 +26,12 @@ static int rows_that_fit(const Model *model, int keep, int limit)
 Status engine_new(Engine **out, const Model *model, int n_threads, int max_tokens, Error *error)
 {
     Engine *engine = calloc(1, sizeof *engine);
-    float *rope = rope_table(&model->config);
-    if (!engine || !rope) {
-        free(engine);
-        free(rope);
-        return error_set(error, STATUS_FAILED, "out of memory: %d positions of rotary angles",
-                         model->config.max_positions);
+    if (!engine) {
+        return error_set(error, STATUS_FAILED, "out of memory");
     }
     int given = max_tokens > 0;
     *engine = (Engine){.model = model,
                        .kernels = kernels_best(),
-                       .rope = rope,
                        .n_threads = n_threads > 0 ? n_threads : 1,
                        .max_tokens = given ? max_tokens : rows_that_fit(model, 1, LARGEST_CHUNK),
                        .max_active = given ? max_tokens : rows_that_fit(model, 0, LARGEST_CHUNK),
@@ -53,7 +48,7 @@ void engine_free(Engine *engine)
     if (engine) {
         arrangement_release(&engine->arrangement);
         workspace_release(&engine->workspace);
-        free(engine->rope);
+        free(engine->rope.table);
         free(engine);
     }
 }
@@ -234,7 +229,7 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
                    .batch = batch,
                    .pass = {.model = model,
                             .kernels = engine->kernels,
-                            .rope = engine->rope,
+                            .rope = engine->rope.table,
                             .hook = batch->hook,
                             .n_threads = engine->n_threads,
                             .keep = keep,
@@ -307,17 +302,25 @@ static Status evaluate_chunk(Engine *engine, const Arrangement *a, int keep, Err
 Status engine_evaluate(Engine *engine, const Batch *batch, Error *error)
 {
     parallel_float_mode();
+    int longest = 0;
     for (int i = 0; i < batch->n_sequences; i++) {
         Status status = check_sequence(engine, batch, i, error);
         if (status != STATUS_OK) {
             return status;
         }
+        int n = sequence_position(batch, i) + batch->sequences[i].n_tokens;
+        longest = n > longest ? n : longest;
     }
     assert(!batch->weight_gradients || engine->model->trainable);
+    Status status = model_pack(engine->model, error);
+    status = status ? status : rope_grow(&engine->rope, &engine->model->config, longest, error);
+    if (status != STATUS_OK) {
+        return status;
+    }
     Arrangement *a = &engine->arrangement;
     a->max_active = batch->weigh ? engine->max_tokens : engine->max_active;
     a->max_rows = batch->weigh ? engine->max_tokens : engine->max_rows;
-    Status status = arrangement_begin(a, batch, error);
+    status = arrangement_begin(a, batch, error);
     while (status == STATUS_OK && arrangement_next(a)) {
         int frozen =
             !batch->weight_gradients && batch->sequences[a->items[0].sequence].adapter == 0;

@@ -8,7 +8,7 @@
 struct Engine {
     const Model *model;
     const Kernels *kernels;
-    float *rope;
+    Rope rope;
     int n_threads;
     int max_tokens; /* rows of a pass with backward, and of a prefill */
     int max_active; /* rows of one without: those computed, a mean over the layers, ... */

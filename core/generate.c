@@ -383,7 +383,7 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
     Pass *pass = &g->pass;
     *pass = (Pass){.model = engine->model,
                    .kernels = engine->kernels,
-                   .rope = engine->rope,
+                   .rope = engine->rope.table,
                    .hook = hook,
                    .n_threads = engine->n_threads,
                    .n_rows = rows,
@@ -434,6 +434,12 @@ Status generate(Engine *engine, const LinearHook *hook, const GenerateRequest *r
         return STATUS_OK;
     }
     Status status = check_requests(&g, error);
+    if (status == STATUS_OK) {
+        status = model_pack(engine->model, error);
+    }
+    if (status == STATUS_OK) {
+        status = rope_grow(&engine->rope, &engine->model->config, g.capacity, error);
+    }
     if (status == STATUS_OK) {
         status = set_up(&g, hook, error);
     }

@@ -135,11 +135,10 @@ static void pack_panel(void *context, int panel, int thread)
     }
 }
 
-Status matrix_pack_tensor(Matrix *matrix, const Tensor *tensor, int n_threads, Error *error)
+Status matrix_reserve(Matrix *matrix, TensorType type, int n_out, int n_in, Error *error)
 {
-    int n_out = (int)tensor->dims[0], n_in = (int)tensor->dims[1];
-    assert(tensor->type != TENSOR_OTHER && n_out > 0 && n_in > 0);
-    *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = tensor->type};
+    assert(type != TENSOR_OTHER && n_out > 0 && n_in > 0);
+    *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = type};
     size_t bytes = matrix_bytes(matrix);
     /* Large blocks start on a huge page: the weights are read in one stream again and again. */
     size_t alignment = bytes >= (4u << 20) ? 2u << 20 : 64;
@@ -151,9 +150,13 @@ Status matrix_pack_tensor(Matrix *matrix, const Tensor *tensor, int n_threads, E
     if (alignment > 64) {
         madvise(matrix->packed, bytes, MADV_HUGEPAGE); /* a wish: small pages are as right */
     }
+    return STATUS_OK;
+}
+
+void matrix_fill(Matrix *matrix, const Tensor *tensor, int n_threads)
+{
     PackJob job = {matrix, tensor};
     parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
-    return STATUS_OK;
 }
 
 static Tensor rows_of(const void *data, TensorType type, int n_out, int n_in)
@@ -165,15 +168,18 @@ Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out,
                    int n_threads, Error *error)
 {
     Tensor tensor = rows_of(data, type, n_out, n_in);
-    return matrix_pack_tensor(matrix, &tensor, n_threads, error);
+    Status status = matrix_reserve(matrix, type, n_out, n_in, error);
+    if (status == STATUS_OK) {
+        matrix_fill(matrix, &tensor, n_threads);
+    }
+    return status;
 }
 
 void matrix_repack(Matrix *matrix, const float *data, int n_threads)
 {
     assert(matrix->type == TENSOR_F32);
     Tensor tensor = rows_of(data, TENSOR_F32, matrix->n_out, matrix->n_in);
-    PackJob job = {matrix, &tensor};
-    parallel_for(n_panels(matrix), n_threads, pack_panel, &job);
+    matrix_fill(matrix, &tensor, n_threads);
 }
 
 void matrix_release(Matrix *matrix)

@@ -17,12 +17,14 @@ typedef struct {
 
 size_t matrix_bytes(const Matrix *matrix); /* of packed */
 
-/* data: (n_out, n_in) row-major of the given type, any alignment. */
+/* Memory for a matrix of that shape, none of it resident before it is filled. */
+Status matrix_reserve(Matrix *matrix, TensorType type, int n_out, int n_in, Error *error);
+/* The rows of a tensor of that type and shape into it, in order; a quantised one stays so, and is dequantised where it
+ * is multiplied. */
+void matrix_fill(Matrix *matrix, const Tensor *tensor, int n_threads);
+/* Both. data: (n_out, n_in) row-major of the given type, any alignment. */
 Status matrix_pack(Matrix *matrix, const void *data, TensorType type, int n_out, int n_in, int n_threads,
                    Error *error);
-/* The same of a tensor of a file, whose rows come in order; a quantised one stays so, and is
- * dequantised where it is multiplied. */
-Status matrix_pack_tensor(Matrix *matrix, const Tensor *tensor, int n_threads, Error *error);
 /* Overwrite the packed values (same shape, f32 matrices): full-parameter training. */
 void matrix_repack(Matrix *matrix, const float *data, int n_threads);
 void matrix_release(Matrix *matrix);

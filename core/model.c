@@ -1,5 +1,6 @@
 /* From a checked directory to packed weights. The file stays mapped for the rows of the embedding;
- * the pages of what was packed are given back. */
+ * the pages of what was packed are given back. Matrices are packed all at once when the first
+ * number is asked for: any pass reads every layer. */
 #include "core/model.h"
 
 #include <assert.h>
@@ -10,7 +11,14 @@
 #include "core/file.h"
 
 struct ModelLater {
+    char weights_path[FILE_PATH_MAX];
     char weights_sha256[SHA256_HEX_SIZE]; /* "" before */
+    int n_threads;
+    struct {
+        const Tensor *tensor;
+        Matrix *matrix; /* NULL: an embedding that is not the head too, whose values are checked */
+    } * waiting;        /* (n_waiting) to be packed */
+    size_t n_waiting;
 };
 
 /* Which part of the model a tensor of the file is. */
@@ -88,25 +96,32 @@ static float **vector_at(Model *model, Place place)
     return NULL;
 }
 
-static Status pack_tensor(Model *model, const Tensor *tensor, Place place, int n_threads,
-                          Error *error)
+static Matrix *matrix_at(Model *model, Place place)
+{
+    bool is_head =
+        place.kind == PART_HEAD || (place.kind == PART_EMBEDDING && model->config.tied_head);
+    return is_head                     ? &model->head
+           : place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
+                                       : NULL;
+}
+
+static Status load_tensor(Model *model, const Tensor *tensor, Place place, Error *error)
 {
     float **vector = vector_at(model, place);
     if (vector) {
-        return read_vector(vector, tensor, error);
+        Status status = model_tensor_check(tensor, 1, error);
+        return status ? status : read_vector(vector, tensor, error);
     }
     if (place.kind == PART_EMBEDDING) {
         model->embedding = tensor->data;
         model->embedding_type = tensor->type;
-        if (!model->config.tied_head) {
-            return STATUS_OK;
-        }
     }
-    Matrix *matrix =
-        place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role] : &model->head;
-    Status status = matrix_pack_tensor(matrix, tensor, n_threads, error);
-    safetensors_forget(model->file, tensor);
-    return status;
+    Matrix *matrix = matrix_at(model, place);
+    model->later->waiting[model->later->n_waiting].tensor = tensor;
+    model->later->waiting[model->later->n_waiting++].matrix = matrix;
+    return matrix ? matrix_reserve(matrix, tensor->type, (int)tensor->dims[0], (int)tensor->dims[1],
+                                   error)
+                  : STATUS_OK;
 }
 
 static size_t *offset_at(const Model *model, Place place)
@@ -115,18 +130,19 @@ static size_t *offset_at(const Model *model, Place place)
     return &model->offsets[row * N_ROLES + place.role];
 }
 
-static Status load_weights(Model *model, int n_threads, Error *error)
+static Status load_weights(Model *model, Error *error)
 {
     TensorSpec *specs = NULL;
     size_t n_specs = model_config_tensors(&specs, &model->config);
     Status status = STATUS_OK;
+    model->later->waiting = malloc(n_specs * sizeof *model->later->waiting);
+    if (!model->later->waiting) {
+        status = error_set(error, STATUS_FAILED, "out of memory for %zu tensors", n_specs);
+    }
     for (size_t i = 0; i < n_specs && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_find(model->file, specs[i].name);
         assert(tensor); /* model_config_check saw it */
-        status = model_tensor_check(tensor, n_threads, error);
-        if (status == STATUS_OK) { /* while its pages are there */
-            status = pack_tensor(model, tensor, place_of(specs[i].name), n_threads, error);
-        }
+        status = load_tensor(model, tensor, place_of(specs[i].name), error);
         *offset_at(model, place_of(specs[i].name)) = model->n_parameters;
         size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
         model->n_parameters += n;
@@ -135,7 +151,7 @@ static Status load_weights(Model *model, int n_threads, Error *error)
     return status;
 }
 
-static Status load(Model *model, int n_threads, Error *error)
+static Status load(Model *model, Error *error)
 {
     char path[FILE_PATH_MAX];
     Status status = model_config_read(&model->config, model->path, error);
@@ -155,14 +171,15 @@ static Status load(Model *model, int n_threads, Error *error)
                 model->path, (int)tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
         }
     }
-    status = model_weights_path(path, model->path, error);
+    char *weights = model->later->weights_path;
+    status = model_weights_path(weights, model->path, error);
     status = status ? status : model_weights_open(&model->file, model->path, error);
     if (status != STATUS_OK) {
         return status;
     }
     status = model_config_check(&model->config, model->file, error);
     if (status != STATUS_OK) {
-        return error_context(error, status, "%s", path);
+        return error_context(error, status, "%s", weights);
     }
     model->layers = calloc((size_t)model->config.n_layers, sizeof *model->layers);
     size_t n_offsets = (size_t)N_PARTS * (size_t)model->config.n_layers * N_ROLES;
@@ -172,8 +189,8 @@ static Status load(Model *model, int n_threads, Error *error)
                          model->config.n_layers);
     }
     memset(model->offsets, 0xff, n_offsets * sizeof *model->offsets); /* SIZE_MAX: absent */
-    status = load_weights(model, n_threads, error);
-    return status == STATUS_REFUSED ? error_context(error, status, "%s", path) : status;
+    status = load_weights(model, error);
+    return status == STATUS_REFUSED ? error_context(error, status, "%s", weights) : status;
 }
 
 Status model_open(Model **out, const char *directory, int n_threads, Error *error)
@@ -189,12 +206,31 @@ Status model_open(Model **out, const char *directory, int n_threads, Error *erro
                          sizeof model->path - 1);
     }
     strcpy(model->path, directory);
-    Status status = load(model, n_threads, error);
+    model->later->n_threads = n_threads;
+    Status status = load(model, error);
     if (status != STATUS_OK) {
         model_free(model);
         return status;
     }
     *out = model;
+    return STATUS_OK;
+}
+
+Status model_pack(const Model *model, Error *error)
+{
+    struct ModelLater *later = model->later;
+    for (size_t i = 0; i < later->n_waiting; i++) {
+        const Tensor *tensor = later->waiting[i].tensor;
+        Status status = model_tensor_check(tensor, later->n_threads, error);
+        if (status != STATUS_OK) {
+            return error_context(error, status, "%s", later->weights_path);
+        }
+        if (later->waiting[i].matrix) { /* while its pages are there */
+            matrix_fill(later->waiting[i].matrix, tensor, later->n_threads);
+        }
+        safetensors_forget(model->file, tensor);
+    }
+    later->n_waiting = 0;
     return STATUS_OK;
 }
 
@@ -216,6 +252,9 @@ void model_free(Model *model)
     }
     free(model->layers);
     free(model->offsets);
+    if (model->later) {
+        free(model->later->waiting);
+    }
     free(model->later);
     free(model->norm_final);
     matrix_release(&model->head);
@@ -247,8 +286,9 @@ size_t model_offset(const Model *model, ModelPart part, int layer, Role role)
 
 Status model_make_trainable(Model *model, Error *error)
 {
-    if (model->trainable) {
-        return STATUS_OK;
+    Status status = model->trainable ? STATUS_OK : model_pack(model, error);
+    if (status != STATUS_OK || model->trainable) {
+        return status;
     }
     float *weights = malloc(model->n_parameters * sizeof *weights);
     if (!weights) {
@@ -257,21 +297,15 @@ Status model_make_trainable(Model *model, Error *error)
     }
     TensorSpec *specs = NULL;
     size_t n_specs = model_config_tensors(&specs, &model->config), offset = 0;
-    Status status = STATUS_OK;
     for (size_t i = 0; i < n_specs && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_find(model->file, specs[i].name);
         size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
         tensor_read(weights + offset, tensor);
-        Place place = place_of(specs[i].name);
-        Matrix *matrix =
-            place.kind == PART_WEIGHT ? &model->layers[place.layer].weight[place.role]
-            : place.kind == PART_HEAD || (place.kind == PART_EMBEDDING && model->config.tied_head)
-                ? &model->head
-                : NULL;
+        Matrix *matrix = matrix_at(model, place_of(specs[i].name));
         if (matrix && matrix->type != TENSOR_F32) {
             matrix_release(matrix);
-            status = matrix_pack(matrix, weights + offset, TENSOR_F32, (int)specs[i].dims[0],
-                                 (int)specs[i].dims[1], 1, error);
+            status = matrix_reserve(matrix, TENSOR_F32, (int)specs[i].dims[0],
+                                    (int)specs[i].dims[1], error);
         }
         offset += n;
     }
@@ -297,15 +331,14 @@ void model_update(Model *model, int n_threads)
         size_t n = specs[i].n_dims == 2 ? specs[i].dims[0] * specs[i].dims[1] : specs[i].dims[0];
         if (vector) {
             memcpy(*vector, values, n * sizeof *values);
-        } else if (place.kind == PART_WEIGHT) {
-            matrix_repack(&model->layers[place.layer].weight[place.role], values, n_threads);
         } else {
+            Matrix *matrix = matrix_at(model, place);
             if (place.kind == PART_EMBEDDING) {
                 model->embedding = values;
                 model->embedding_type = TENSOR_F32;
             }
-            if (place.kind == PART_HEAD || model->config.tied_head) {
-                matrix_repack(&model->head, values, n_threads);
+            if (matrix) {
+                matrix_repack(matrix, values, n_threads);
             }
         }
         offset += n;

@@ -1,4 +1,4 @@
-/* A model ready to compute: config, tokenizer, packed weights. Opened from a directory in the Hugging Face layout or
+/* A model: config, tokenizer, weights, which are packed when computing begins. Opened from a directory in the Hugging Face layout or
  * from a GGUF file. */
 #pragma once
 #include <stdbool.h>
@@ -40,16 +40,20 @@ typedef struct Model {
     float *norm_final; /* (D) */
     const void *embedding; /* (V, D) row-major of embedding_type, mapped or owned */
     TensorType embedding_type;
-    Matrix head; /* (V, D), packed from the embedding when tied */
+    Matrix head; /* (V, D), from the embedding when tied */
     float *trainable; /* full training: all weights f32 in TensorSpec order, owned; NULL for a frozen model */
     size_t n_parameters;
     size_t *offsets; /* see model_offset */
     struct ModelLater *later; /* what is made when it is asked for */
 } Model;
 
-/* directory: a model directory or a GGUF file, already resolved from a name. n_threads: for packing.
- * Errors: STATUS_REFUSED (files), STATUS_FAILED (memory: says how many GiB). */
+/* directory: a model directory or a GGUF file, already resolved from a name. n_threads: for packing. All is checked but
+ * the values of the matrices, whose pages are not touched. Errors: STATUS_REFUSED (files), STATUS_FAILED (memory: says
+ * how many GiB). */
 Status model_open(Model **model, const char *directory, int n_threads, Error *error);
+/* Check the values of the matrices and pack them, the first time. Whoever computes calls it, as engine_evaluate,
+ * generate and beam_search do; not from two threads at once. Errors: STATUS_REFUSED (one is not finite). */
+Status model_pack(const Model *model, Error *error);
 void model_free(Model *model);
 
 /* Of the weights (safetensors_sha256), which are all read the first time; of tokenizer.json, "" without one. Both are

@@ -76,7 +76,7 @@ typedef enum {
 typedef struct Pass {
     const Model *model;
     const Kernels *kernels;
-    const float *rope; /* (max_positions, head_dim): cos of head_dim / 2 angles, then sin */
+    const float *rope; /* (positions, head_dim): cos of head_dim / 2 angles, then sin */
     const LinearHook *hook;
     int n_threads;
     int keep; /* a backward follows */

@@ -185,25 +185,28 @@ void workspace_cut_pass(Workspace *workspace, Pass *pass, int weights)
     pass->slices[0].hook_spans = hook_spans;
 }
 
-float *rope_table(const ModelConfig *config)
+Status rope_grow(Rope *rope, const ModelConfig *config, int n, Error *error)
 {
-    int hd = config->head_dim, half = hd / 2;
-    float *table = malloc((size_t)config->max_positions * (size_t)hd * sizeof *table);
-    double *frequencies = malloc((size_t)half * sizeof *frequencies);
+    size_t hd = (size_t)config->head_dim, half = hd / 2;
+    if (n <= rope->n) {
+        return STATUS_OK;
+    }
+    n = n > 2 * rope->n ? n : 2 * rope->n; /* so that one more and one more is linear */
+    float *table = realloc(rope->table, (size_t)n * hd * sizeof *table);
+    rope->table = table ? table : rope->table;
+    double *frequencies = malloc(half * sizeof *frequencies);
     if (!table || !frequencies) {
-        free(table);
         free(frequencies);
-        return NULL;
+        return error_set(error, STATUS_FAILED, "out of memory: %d positions of rotary angles", n);
     }
     double scale = rope_frequencies(frequencies, config);
-    for (int i = 0; i < half; i++) {
-        double frequency = frequencies[i];
-        for (int p = 0; p < config->max_positions; p++) {
-            table[(size_t)p * (size_t)hd + (size_t)i] = (float)(scale * cos(p * frequency));
-            table[(size_t)p * (size_t)hd + (size_t)(i + half)] =
-                (float)(scale * sin(p * frequency));
+    for (int p = rope->n; p < n; p++) {
+        for (size_t i = 0; i < half; i++) {
+            table[(size_t)p * hd + i] = (float)(scale * cos(p * frequencies[i]));
+            table[(size_t)p * hd + half + i] = (float)(scale * sin(p * frequencies[i]));
         }
     }
+    rope->n = n;
     free(frequencies);
-    return table;
+    return STATUS_OK;
 }

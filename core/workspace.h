@@ -25,5 +25,11 @@ size_t workspace_keys_bytes(const Pass *pass, int capacity);
 void workspace_cut_pass(Workspace *workspace, Pass *pass, int weights);
 void workspace_cut_keys(Workspace *workspace, const Pass *pass, Span *span);
 
-/* cos and sin of every position: (max_positions, head_dim). NULL without memory. */
-float *rope_table(const ModelConfig *config);
+/* Rotary angles, made for as many positions as were asked for so far. */
+typedef struct {
+    float *table; /* (n, head_dim): cos of head_dim / 2 angles, then sin */
+    int n;
+} Rope;
+
+/* Of the first n positions at least. It may move. Errors: STATUS_FAILED (memory). */
+Status rope_grow(Rope *rope, const ModelConfig *config, int n, Error *error);

@@ -106,7 +106,7 @@ static void tell_template(const World *world, const RunSpec *spec, const char *d
 Status workbench_expect(const Workbench *bench, const char *weights_sha256, Error *error)
 {
     return strcmp(model_weights_sha256(bench->model), weights_sha256) == 0
-               ? STATUS_OK
+               ? model_pack(bench->model, error)
                : error_set(error, STATUS_FAILED,
                            "model \"%s\": its weights changed while it was opened; try again",
                            bench->directory);

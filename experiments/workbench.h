@@ -25,7 +25,8 @@ void workbench_init(Workbench *bench, const World *world);
 void workbench_release(Workbench *bench);
 /* Open the model and its engine, unless they are; another model is closed first, with its tasks. */
 Status workbench_model(Workbench *bench, const char *directory, Error *error);
-/* The weights that are open are those that were hashed before. Errors: STATUS_FAILED. */
+/* The weights that are open are those that were hashed before, and finite: a run of them may begin.
+ * Errors: STATUS_FAILED, STATUS_REFUSED. */
 Status workbench_expect(const Workbench *bench, const char *weights_sha256, Error *error);
 /* Close the model, because "full" training changed it. */
 void workbench_forget(Workbench *bench);
