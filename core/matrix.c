@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
+#include "core/block.h"
 #include "core/gguf_quant.h"
 #include "core/kernels.h"
 #include "core/parallel.h"
@@ -139,18 +139,11 @@ Status matrix_reserve(Matrix *matrix, TensorType type, int n_out, int n_in, Erro
 {
     assert(type != TENSOR_OTHER && n_out > 0 && n_in > 0);
     *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = type};
-    size_t bytes = matrix_bytes(matrix);
-    /* Large blocks start on a huge page: the weights are read in one stream again and again. */
-    size_t alignment = bytes >= (4u << 20) ? 2u << 20 : 64;
-    matrix->packed = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    if (!matrix->packed) {
-        return error_set(error, STATUS_FAILED, "out of memory: a weight matrix wants %.2f GiB",
-                         (double)bytes / 0x1p30);
-    }
-    if (alignment > 64) {
-        madvise(matrix->packed, bytes, MADV_HUGEPAGE); /* a wish: small pages are as right */
-    }
-    return STATUS_OK;
+    matrix->packed = block_new(matrix_bytes(matrix));
+    return matrix->packed
+               ? STATUS_OK
+               : error_set(error, STATUS_FAILED, "out of memory: a weight matrix wants %.2f GiB",
+                           (double)matrix_bytes(matrix) / 0x1p30);
 }
 
 void matrix_fill(Matrix *matrix, const Tensor *tensor, int n_threads)

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/block.h"
+
 static int shown(const char *s)
 {
     return utf8_shown(s, strlen(s), 60);
@@ -117,8 +119,8 @@ static Status make_tables(Tokenizer *tokenizer, size_t n_merges, Error *error)
     tokenizer->flags = calloc(n, 1);
     tokenizer->written = calloc(n, sizeof(Span));
     tokenizer->decoded = calloc(n, sizeof(Span));
-    tokenizer->vocab = malloc(tokenizer->n_vocab_slots * sizeof(VocabSlot));
-    tokenizer->merges = malloc(tokenizer->n_merge_slots * sizeof(MergeSlot));
+    tokenizer->vocab = block_new(tokenizer->n_vocab_slots * sizeof(VocabSlot));
+    tokenizer->merges = block_new(tokenizer->n_merge_slots * sizeof(MergeSlot));
     if (!tokenizer->flags || !tokenizer->written || !tokenizer->decoded || !tokenizer->vocab ||
         !tokenizer->merges) {
         return error_set(error, STATUS_FAILED, "no memory for %zu ids and %zu merges", n, n_merges);

@@ -5,9 +5,10 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+#include "core/block.h"
+
+enum { ALIGNMENT = 64 };
 
 static size_t aligned(size_t bytes)
 {
@@ -27,12 +28,7 @@ Status workspace_reset(Workspace *workspace, size_t bytes, Error *error)
         return STATUS_OK;
     }
     workspace_release(workspace);
-    size_t alignment = bytes >= HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    bytes = (bytes + alignment - 1) / alignment * alignment;
-    workspace->block = aligned_alloc(alignment, bytes);
-    if (workspace->block && alignment == HUGE_PAGE) {
-        madvise(workspace->block, bytes, MADV_HUGEPAGE); /* fewer page faults and misses */
-    }
+    workspace->block = block_new(bytes);
     if (!workspace->block) {
         return error_set(error, STATUS_FAILED, "out of memory: a batch wants %.2f GiB",
                          (double)bytes / 0x1p30);
