@@ -252,9 +252,11 @@ static bool is_adapted(const Merge *m, const Tensor *tensor)
 
 /* The base's values as they are, then its tensors: those that change in their plain type, the
  * others as they lie. */
-static Status put_gguf(Merge *m, const Gguf *gguf, const char *path, Error *error)
+static Status put_gguf(Merge *m, const char *folder, Error *error)
 {
     const SafeTensors *file = m->bank->model->file;
+    const Gguf *gguf = safetensors_gguf(file);
+    char path[FILE_PATH_MAX];
     size_t n = gguf_n_tensors(gguf), alignment = gguf_alignment(gguf), n_bytes, offset = 0;
     const char *values = gguf_value_bytes(gguf, &n_bytes);
     Tensor *tensors = calloc(n + 1, sizeof *tensors);
@@ -278,6 +280,7 @@ static Status put_gguf(Merge *m, const Gguf *gguf, const char *path, Error *erro
         gguf_add_tensor(&header, &tensors[i], alignment, &offset);
     }
     gguf_add_padding(&header, alignment);
+    status = status ? status : path_join(path, folder, MODEL_GGUF_FILE, error);
     status = status ? status : file_writer_open(&m->writer, path, error);
     if (!status) {
         status = file_writer_append(&m->writer, header.bytes, header.n, error);
@@ -294,19 +297,6 @@ static Status put_gguf(Merge *m, const Gguf *gguf, const char *path, Error *erro
     text_release(&header);
     free(changed);
     free(tensors);
-    return status;
-}
-
-static Status put_model_gguf(Merge *m, const char *folder, Error *error)
-{
-    Gguf *gguf;
-    char path[FILE_PATH_MAX];
-    Status status = path_join(path, folder, MODEL_GGUF_FILE, error);
-    status = status ? status : gguf_open(&gguf, m->bank->model->path, error);
-    if (!status) {
-        status = put_gguf(m, gguf, path, error);
-        gguf_close(gguf);
-    }
     return status;
 }
 
@@ -352,8 +342,8 @@ Status adapter_merge(MergeReport *report, const AdapterBank *bank, const float *
     if (status) {
         return status;
     }
-    if (safetensors_is_gguf(bank->model->file)) {
-        status = put_model_gguf(&merge, folder.temporary, error);
+    if (safetensors_gguf(bank->model->file)) {
+        status = put_gguf(&merge, folder.temporary, error);
     } else {
         status = put_weights(&merge, folder.temporary, error);
         status = status ? status : copy_files(folder.temporary, bank->model->path, error);

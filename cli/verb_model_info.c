@@ -11,7 +11,7 @@
 #include "core/model_rope.h"
 #include "core/safetensors.h"
 #include "core/sha256.h"
-#include "core/tokenizer.h"
+#include "core/tokenizer_gguf.h"
 #include "rl/chat.h"
 
 /* "BF16" or "BF16, F32": the types of the file's tensors. */
@@ -88,13 +88,12 @@ static Status read_files(Table *table, const char *directory, Error *error)
         status = model_file_path(path, directory, "tokenizer.json", error);
     }
     if (!status && file_exists(path)) {
-        status = tokenizer_open(&tokenizer, path, error);
-        if (!status && !safetensors_is_gguf(file)) { /* whose hash is that of its weights */
-            status = sha256_file(sha256, path, error);
-        }
+        const Gguf *gguf = safetensors_gguf(file); /* whose one hash is that of its weights */
+        status = gguf ? tokenizer_of_gguf(&tokenizer, gguf, path, error)
+                      : tokenizer_open(&tokenizer, path, error);
         if (!status) {
             add_integer(table, "tokens", tokenizer_size(tokenizer));
-            add_string(table, "tokenizer_sha256", sha256);
+            add_string(table, "tokenizer_sha256", gguf ? sha256 : tokenizer_sha256(tokenizer));
         }
     }
     tokenizer_free(tokenizer);

@@ -9,6 +9,8 @@
 #include <string.h>
 
 #include "core/file.h"
+#include "core/gguf_model.h"
+#include "core/tokenizer_gguf.h"
 
 struct ModelLater {
     char weights_path[FILE_PATH_MAX];
@@ -151,29 +153,37 @@ static Status load_weights(Model *model, Error *error)
     return status;
 }
 
+/* Config and tokenizer; those of a GGUF file, of the bytes that are mapped. */
+static Status load_meaning(Model *model, Error *error)
+{
+    const Gguf *gguf = model->file ? safetensors_gguf(model->file) : NULL;
+    char path[FILE_PATH_MAX];
+    Status status = gguf ? gguf_model_config(&model->config, gguf, error)
+                         : model_config_read(&model->config, model->path, error);
+    status = status ? status : model_file_path(path, model->path, "tokenizer.json", error);
+    if (status == STATUS_OK && gguf) {
+        status = tokenizer_of_gguf(&model->tokenizer, gguf, path, error);
+    } else if (status == STATUS_OK && file_exists(path)) {
+        status = tokenizer_open(&model->tokenizer, path, error);
+    }
+    if (status == STATUS_OK && model->tokenizer &&
+        tokenizer_size(model->tokenizer) > model->config.vocab_size) {
+        status = error_set(
+            error, STATUS_REFUSED,
+            "model \"%s\": its tokenizer has ids up to %d, its config says vocab_size %d",
+            model->path, (int)tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
+    }
+    return status;
+}
+
 static Status load(Model *model, Error *error)
 {
-    char path[FILE_PATH_MAX];
-    Status status = model_config_read(&model->config, model->path, error);
-    status = status ? status : model_file_path(path, model->path, "tokenizer.json", error);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    if (file_exists(path)) {
-        status = tokenizer_open(&model->tokenizer, path, error);
-        if (status != STATUS_OK) {
-            return status;
-        }
-        if (tokenizer_size(model->tokenizer) > model->config.vocab_size) {
-            return error_set(
-                error, STATUS_REFUSED,
-                "model \"%s\": its tokenizer has ids up to %d, its config says vocab_size %d",
-                model->path, (int)tokenizer_size(model->tokenizer) - 1, model->config.vocab_size);
-        }
-    }
     char *weights = model->later->weights_path;
-    status = model_weights_path(weights, model->path, error);
+    bool first = gguf_is(model->path);
+    Status status = first ? STATUS_OK : load_meaning(model, error);
+    status = status ? status : model_weights_path(weights, model->path, error);
     status = status ? status : model_weights_open(&model->file, model->path, error);
+    status = status || !first ? status : load_meaning(model, error);
     if (status != STATUS_OK) {
         return status;
     }
@@ -274,9 +284,9 @@ const char *model_weights_sha256(const Model *model)
 
 const char *model_tokenizer_sha256(const Model *model)
 {
-    return !model->tokenizer                  ? ""
-           : safetensors_is_gguf(model->file) ? model_weights_sha256(model)
-                                              : tokenizer_sha256(model->tokenizer);
+    return !model->tokenizer               ? ""
+           : safetensors_gguf(model->file) ? model_weights_sha256(model)
+                                           : tokenizer_sha256(model->tokenizer);
 }
 
 size_t model_offset(const Model *model, ModelPart part, int layer, Role role)

@@ -290,9 +290,9 @@ void safetensors_close(SafeTensors *file)
     free(file);
 }
 
-bool safetensors_is_gguf(const SafeTensors *file)
+const Gguf *safetensors_gguf(const SafeTensors *file)
 {
-    return file->shards[0].gguf != NULL;
+    return file->shards[0].gguf;
 }
 
 size_t safetensors_count(const SafeTensors *file)

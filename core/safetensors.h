@@ -36,6 +36,7 @@ typedef struct {
 } Tensor;
 
 typedef struct SafeTensors SafeTensors;
+typedef struct Gguf Gguf; /* core/gguf.h */
 
 /* path: a .safetensors file, or a .safetensors.index.json, whose shards lie beside it and hold
  * exactly the tensors that it lists. Errors: STATUS_REFUSED naming the file, the place and the
@@ -44,7 +45,8 @@ Status safetensors_open(SafeTensors **file, const char *path, Error *error);
 /* The tensors of a GGUF model under the names that safetensors files have (core/gguf_model.h); they
  * may be quantised, and their rows turned. Errors: as safetensors_open. */
 Status safetensors_open_gguf(SafeTensors **file, const char *path, Error *error);
-bool safetensors_is_gguf(const SafeTensors *file);
+/* The GGUF file that was opened, or NULL: its metadata and its tensors under its own names. */
+const Gguf *safetensors_gguf(const SafeTensors *file);
 void safetensors_close(SafeTensors *file);
 size_t safetensors_count(const SafeTensors *file);
 const Tensor *safetensors_at(const SafeTensors *file, size_t i);           /* in order of offset */

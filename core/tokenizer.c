@@ -35,30 +35,11 @@ void token_list_add(TokenList *list, int32_t id)
 
 /* ---- opening ------------------------------------------------------------------------------- */
 
-/* A GGUF file's metadata as the same JSON. */
-static Status read_gguf(JsonDocument **document, const char *path, Error *error)
+/* document: freed. */
+static Status open_document(Tokenizer **tokenizer, JsonDocument *document, const char *path,
+                            Error *error)
 {
-    Gguf *gguf;
-    Text json = {0};
-    Status status = gguf_open(&gguf, path, error);
-    if (status) {
-        return status;
-    }
-    status = tokenizer_gguf_json(&json, gguf, error);
-    status = status ? status : json_parse(document, text_string(&json), json.n, error);
-    text_release(&json);
-    gguf_close(gguf);
-    return status ? error_context(error, status, "tokenizer of \"%s\"", path) : STATUS_OK;
-}
-
-Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error)
-{
-    JsonDocument *document;
-    Status status = gguf_is(path) ? read_gguf(&document, path, error)
-                                  : json_read(&document, path, MAX_FILE_BYTES, error);
-    if (status) {
-        return status;
-    }
+    Status status;
     Tokenizer *made = calloc(1, sizeof *made);
     if (!made) {
         json_free(document);
@@ -78,6 +59,34 @@ Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error)
     }
     *tokenizer = made;
     return STATUS_OK;
+}
+
+Status tokenizer_of_gguf(Tokenizer **tokenizer, const Gguf *gguf, const char *path, Error *error)
+{
+    JsonDocument *document;
+    Text json = {0};
+    Status status = tokenizer_gguf_json(&json, gguf, error);
+    status = status ? status : json_parse(&document, text_string(&json), json.n, error);
+    text_release(&json);
+    return status ? error_context(error, status, "tokenizer of \"%s\"", path)
+                  : open_document(tokenizer, document, path, error);
+}
+
+Status tokenizer_open(Tokenizer **tokenizer, const char *path, Error *error)
+{
+    JsonDocument *document;
+    Gguf *gguf;
+    if (!gguf_is(path)) {
+        Status status = json_read(&document, path, MAX_FILE_BYTES, error);
+        return status ? status : open_document(tokenizer, document, path, error);
+    }
+    Status status = gguf_open(&gguf, path, error);
+    if (status) {
+        return status;
+    }
+    status = tokenizer_of_gguf(tokenizer, gguf, path, error);
+    gguf_close(gguf);
+    return status;
 }
 
 const char *tokenizer_sha256(const Tokenizer *tokenizer)

@@ -3,6 +3,7 @@
 #pragma once
 #include "core/gguf.h"
 #include "core/text.h"
+#include "core/tokenizer.h"
 
 /* Appended to json. Known: tokenizer.ggml.model "gpt2" with a "pre" whose pattern is known (qwen2,
  * llama-bpe, smollm, gpt-2), and "llama": SentencePiece's BPE, whose scores become an order of
@@ -10,3 +11,5 @@
  * text as it comes, and take no spaces beside them.
  * Errors: STATUS_REFUSED naming the key and the rule. */
 Status tokenizer_gguf_json(Text *json, const Gguf *gguf, Error *error);
+/* Read from that. path: for messages. Errors: as tokenizer_open. */
+Status tokenizer_of_gguf(Tokenizer **tokenizer, const Gguf *gguf, const char *path, Error *error);

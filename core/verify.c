@@ -4,11 +4,11 @@
 #include <string.h>
 
 #include "core/file.h"
-#include "core/gguf.h"
+#include "core/gguf_model.h"
 #include "core/json.h"
 #include "core/model_config.h"
 #include "core/safetensors.h"
-#include "core/tokenizer.h"
+#include "core/tokenizer_gguf.h"
 
 enum { MAX_JSON_BYTES = 1 << 28 };
 
@@ -92,6 +92,17 @@ static Status verify_safetensors(const char *path, ModelFiles *files, Error *err
 }
 
 /* config: NULL, or the model's, whose vocabulary must have a place for every id. */
+static Status check_ids(const Tokenizer *tokenizer, const char *path, const ModelConfig *config,
+                        Error *error)
+{
+    int32_t size = tokenizer_size(tokenizer);
+    return !config || size <= config->vocab_size
+               ? STATUS_OK
+               : error_set(error, STATUS_REFUSED,
+                           "%s: has the id %d, the config's \"vocab_size\" is %d", path,
+                           (int)size - 1, config->vocab_size);
+}
+
 static Status verify_tokenizer(const char *path, const ModelConfig *config, ModelFiles *files,
                                Error *error)
 {
@@ -100,12 +111,7 @@ static Status verify_tokenizer(const char *path, const ModelConfig *config, Mode
     if (status != STATUS_OK) {
         return status;
     }
-    int32_t size = tokenizer_size(tokenizer);
-    if (config && size > config->vocab_size) {
-        status = error_set(error, STATUS_REFUSED,
-                           "%s: has the id %d, the config's \"vocab_size\" is %d",
-                           path, (int)size - 1, config->vocab_size);
-    }
+    status = check_ids(tokenizer, path, config, error);
     if (status == STATUS_OK && files) {
         status = model_files_add(files, name_of(path), tokenizer_sha256(tokenizer), error);
     }
@@ -127,6 +133,19 @@ static Status verify_config(const char *path, ModelConfig *config, ModelFiles *f
     return status;
 }
 
+static Status check_weights(const SafeTensors *file, const char *path, const ModelConfig *config,
+                            ModelFiles *files, Error *error)
+{
+    Status status = model_config_check(config, file, error);
+    if (status == STATUS_OK) {
+        status = model_weights_check(config, file, error);
+    }
+    if (status == STATUS_OK) {
+        status = list_weights(files, file, error);
+    }
+    return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
+}
+
 static Status verify_weights(const char *directory, const ModelConfig *config, ModelFiles *files,
                              Error *error)
 {
@@ -136,18 +155,11 @@ static Status verify_weights(const char *directory, const ModelConfig *config, M
     if (status == STATUS_OK) {
         status = model_weights_open(&file, directory, error);
     }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    status = model_config_check(config, file, error);
     if (status == STATUS_OK) {
-        status = model_weights_check(config, file, error);
+        status = check_weights(file, path, config, files, error);
+        safetensors_close(file);
     }
-    if (status == STATUS_OK) {
-        status = list_weights(files, file, error);
-    }
-    safetensors_close(file);
-    return status == STATUS_OK ? STATUS_OK : error_context(error, status, "%s", path);
+    return status;
 }
 
 /* Files that are not parsed here, but read by others. */
@@ -183,24 +195,28 @@ static Status verify_model(const char *directory, ModelFiles *files, Error *erro
     return status == STATUS_OK && files ? list_beside(directory, files, error) : status;
 }
 
-/* The format by itself, whatever the file is called; then what it says. */
+/* The format, whatever the file is called; then what it says: all from one mapping. */
 static Status verify_gguf(const char *path, ModelFiles *files, Error *error)
 {
-    Gguf *gguf;
-    char sha256[SHA256_HEX_SIZE];
-    Status status = gguf_open(&gguf, path, error);
+    SafeTensors *file;
+    Tokenizer *tokenizer;
+    ModelConfig config;
+    Status status = safetensors_open_gguf(&file, path, error);
     if (status != STATUS_OK) {
         return status;
     }
-    size_t n;
-    const void *bytes = gguf_bytes(gguf, &n);
-    status = verify_model(path, NULL, error);
-    if (status == STATUS_OK && files) {
-        sha256_bytes(sha256, bytes, n);
-        memcpy(files->weights_sha256, sha256, SHA256_HEX_SIZE);
-        status = model_files_add(files, name_of(path), sha256, error);
+    status = gguf_model_config(&config, safetensors_gguf(file), error); /* as it did at opening */
+    if (status == STATUS_OK) {
+        status = check_weights(file, path, &config, files, error);
     }
-    gguf_close(gguf);
+    if (status == STATUS_OK) {
+        status = tokenizer_of_gguf(&tokenizer, safetensors_gguf(file), path, error);
+    }
+    if (status == STATUS_OK) {
+        status = check_ids(tokenizer, path, &config, error);
+        tokenizer_free(tokenizer);
+    }
+    safetensors_close(file);
     return status;
 }
 
