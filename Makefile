@@ -39,7 +39,7 @@ bench: configure
 # Every parser under any bytes for SECONDS each (all of them, or TARGETS="core_json rl_dataset"); tests/fuzz/run.sh says more.
 fuzz:
 	@cmake/install-missing.sh fuzz
-	@cmake -S . -B $(FUZZ_BUILD) -DCMAKE_C_COMPILER=clang-14 -DCMAKE_BUILD_TYPE=Debug -DTINYLORA_FUZZ=ON > $(FUZZ_BUILD)-configure.log || \
+	@cmake -S . -B $(FUZZ_BUILD) -DCMAKE_C_COMPILER=clang-14 -DTINYLORA_FUZZ=ON > $(FUZZ_BUILD)-configure.log || \
 	  { cat $(FUZZ_BUILD)-configure.log; exit 1; }
 	@rm -f $(FUZZ_BUILD)-configure.log
 	@cmake --build $(FUZZ_BUILD) --target fuzzers -j $(JOBS)

@@ -10,7 +10,7 @@ typedef float LooseLanes __attribute__((vector_size(LANES * sizeof(float)), alig
 
 /* One body, compiled for each family of CPUs and chosen when the program loads. Without contraction
  * all of them compute the same bits. */
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_EACH_CPU __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FOR_EACH_CPU

@@ -12,7 +12,7 @@
 #include "core/file.h"
 #include "core/unicode.h"
 
-enum { MAX_DEPTH = 64, ARENA_BLOCK = 1 << 18 };
+enum { MAX_DEPTH = 64, ARENA_FIRST = 1 << 12, ARENA_BLOCK = 1 << 18 };
 /* Of the tree, and of its open part. A tree may have 40 times the bytes of its text; the largest
  * real one, a tokenizer of 262144 tokens, has 120 MB. */
 static const size_t MAX_TREE = (size_t)256 << 20;
@@ -53,7 +53,10 @@ static void *arena_take(JsonDocument *document, size_t n)
     document->taken += n;
     Block *block = document->blocks;
     if (!block || block->capacity - block->used < n) {
-        size_t capacity = n > ARENA_BLOCK / 4 ? n : ARENA_BLOCK;
+        size_t usual = document->taken < ARENA_FIRST   ? ARENA_FIRST
+                       : document->taken < ARENA_BLOCK ? document->taken
+                                                       : ARENA_BLOCK;
+        size_t capacity = n > usual / 4 ? n : usual;
         Block *fresh = malloc(sizeof *fresh + capacity);
         if (!fresh) {
             return NULL;
