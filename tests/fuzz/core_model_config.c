@@ -2,25 +2,9 @@
  * tensors can be listed. */
 #include <stdlib.h>
 
-#include "core/model_config.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/memory.h"
-
-static void check(const ModelConfig *config)
-{
-    TensorSpec *specs;
-    if (model_config_tensors(&specs, config) < 11 || config->head_dim % 2 ||
-        config->n_heads % config->n_kv_heads || config->n_eos < 0 || config->n_eos > 8) {
-        abort();
-    }
-    free(specs);
-    double *frequency = malloc((size_t)config->head_dim / 2 * sizeof *frequency + 1);
-    if (!frequency) {
-        abort();
-    }
-    rope_frequencies(frequency, config);
-    free(frequency);
-}
+#include "tests/fuzz/model_config.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
@@ -40,7 +24,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     memory_folder_file(path, "config.json", bytes, n_config);
     Status status = model_config_read(&config, path, NULL);
     if (status == STATUS_OK) {
-        check(&config);
+        check_config(&config);
     } else if (status != STATUS_REFUSED) {
         abort();
     }

@@ -10,7 +10,7 @@ static const char a[] = "\x40\0\0\0\0\0\0\0"
                         "{\"a.x\": {\"dtype\":\"BF16\",\"shape\":[2,1],\"data_offsets\":[0,4]}}    "
                         "abcd";
 static const char b[] = "\x40\0\0\0\0\0\0\0"
-                        "{\"b\": {\"dtype\": \"F32\",\"shape\":[ 1 ],\"data_offsets\":[0,4]}}     "
+                        "{\"b\": {\"dtype\":  \"F32\",\"shape\":[ 1 ],\"data_offsets\":[0,4]}}     "
                         "ABCD";
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)

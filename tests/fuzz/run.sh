@@ -19,8 +19,11 @@ for target; do
     mkdir -p "$build/corpus/$target" "$here/corpus/$target"
     cat "$here/json.dict" > "$build/$target.dict"
     [ ! -e "$here/$target.dict" ] || cat "$here/$target.dict" >> "$build/$target.dict"
+    # Room for twice the largest seed: longer inputs are slower and say nothing new.
+    largest=$(find "$here/corpus/$target" -type f -printf '%s\n' | sort -n | tail -1)
+    longest=$((${largest:-0} < 256 ? 512 : ${largest:-0} > 2048 ? 4096 : 2 * largest))
     status=0
-    "$build/fuzz_$target" -max_total_time="$seconds" -runs="${RUNS:--1}" -max_len=4096 -timeout=20 -rss_limit_mb=3000 \
+    "$build/fuzz_$target" -max_total_time="$seconds" -runs="${RUNS:--1}" -max_len="$longest" -timeout=20 -rss_limit_mb=3000 \
         -dict="$build/$target.dict" -artifact_prefix="$build/found/$target-" -print_final_stats=1 \
         "$build/corpus/$target" "$here/corpus/$target" > "$build/log/$target" 2>&1 || status=$?
     number=$(sed -n 's/^stat::number_of_executed_units: *//p' "$build/log/$target")

@@ -87,9 +87,10 @@ def byte_level(prefix=False, regex=False):
 
 
 def bpe(vocab, merges, **more):
+    """The first of vocab may be a mark for tokens of the bytes, ids 0 to 255."""
     return dict({"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                  "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                 "vocab": {token: i for i, token in enumerate(vocab)}, "merges": merges}, **more)
+                 "vocab": {token: 0 if token[:1] == "@" else 255 + i for i, token in enumerate(vocab)}, "merges": merges}, **more)
 
 
 def tokenizer(model, tokens=(), normalizer=None, pre=None, post=None, decoder=None):
@@ -97,7 +98,6 @@ def tokenizer(model, tokens=(), normalizer=None, pre=None, post=None, decoder=No
             "normalizer": normalizer, "pre_tokenizer": pre, "post_processor": post, "decoder": decoder, "model": model}
 
 
-letters = list("Helo wrd's12345\u0120\u010a\u00c3\u00a9")
 merged = ["ll", "llo", "\u0120w", "or", "\u0120wor"]
 pairs = ["l l", "ll o", "\u0120 w", "o r", "\u0120w or"]
 text = "Hello world's 1234\n <|e|>  llo\u00e9"
@@ -108,32 +108,127 @@ def split(pattern):
         {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}, byte_level()]}
 
 
-put("core_tokenizer", "gpt2", tokenizer(bpe(letters + merged, pairs), [added(24, "<|e|>")], pre=byte_level(regex=True),
+put("core_tokenizer", "gpt2", tokenizer(bpe(["@b"] + merged, pairs), [added(261, "<|e|>")], pre=byte_level(regex=True),
                                         post=byte_level(), decoder=byte_level()), text)
 put("core_tokenizer", "qwen2", tokenizer(
-    bpe(letters + merged, [p.split(" ") for p in pairs], continuing_subword_prefix="", end_of_word_suffix=""),
-    [added(24, "<|e|>"), added(25, "world", False, True, single_word=True)], {"type": "NFC"}, split(QWEN), byte_level(),
+    bpe(["@b"] + merged, [p.split(" ") for p in pairs], continuing_subword_prefix="", end_of_word_suffix=""),
+    [added(261, "<|e|>"), added(262, "world", False)], {"type": "NFC"}, split(QWEN), byte_level(),
     byte_level()), text)
 put("core_tokenizer", "llama3", tokenizer(
-    bpe(letters + merged, pairs, ignore_merges=True), [added(24, "<|b|>", lstrip=True, rstrip=True)],
+    bpe(["@b"] + merged, pairs, ignore_merges=True), [added(261, "<|b|>", lstrip=True, rstrip=True)],
     pre=split(LLAMA3), decoder=byte_level(), post={"type": "Sequence", "processors": [byte_level(), {
         "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<|b|>", "type_id": 0}},
                                                  {"Sequence": {"id": "A", "type_id": 0}}],
-        "pair": [], "special_tokens": {"<|b|>": {"id": "<|b|>", "ids": [24], "tokens": ["<|b|>"]}}}]}), text)
-put("core_tokenizer", "smollm2", tokenizer(bpe(letters, []), pre={"type": "Sequence", "pretokenizers": [
+        "pair": [], "special_tokens": {"<|b|>": {"id": "<|b|>", "ids": [261], "tokens": ["<|b|>"]}}}]}), text)
+put("core_tokenizer", "smollm2", tokenizer(bpe(["@b"], []), pre={"type": "Sequence", "pretokenizers": [
     {"type": "Digits", "individual_digits": True}, byte_level(regex=True)]}, decoder=byte_level()), text)
 put("core_tokenizer", "llama2", tokenizer(
-    bpe(["<unk>", "<s>", "<0x0A>", "<0xC3>", "<0xA9>", "\u2581", "l", "o", "ll", "\u2581w"], ["l l", "\u2581 w"],
-        unk_token="<unk>", fuse_unk=True, byte_fallback=True), [added(1, "<s>")],
+    bpe(["@h", "<unk>", "<s>", "\u2581", "w", "l", "o", "ll", "\u2581w"], ["l l", "\u2581 w"],
+        unk_token="<unk>", fuse_unk=True, byte_fallback=True), [added(257, "<s>")],
     {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u2581"},
                                          {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}]},
     decoder={"type": "Sequence", "decoders": [
         {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
         {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}), "ll w\u00e9o\n")
 put("core_tokenizer", "metaspace", tokenizer(
-    bpe(["<unk>", "\u2581", "a", "b", "ab"], ["a b"], unk_token="<unk>"),
+    bpe(["@h", "<unk>", "\u2581", "a", "b", "ab"], ["a b"], unk_token="<unk>", fuse_unk=True, byte_fallback=True),
     pre={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False},
-    decoder={"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first", "split": False}), "ab a b")
+    decoder={"type": "Sequence", "decoders": [
+        {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "}, {"type": "ByteFallback"},
+        {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]}), "ab a b")
+
+# ---- GGUF: bytes, and lines (gguf_lines.h)
+def gguf(values, tensors, alignment=32, version=3):
+    """values: name -> (kind, bytes); tensors: name -> (type, dims, bytes)."""
+    def string(text):
+        return struct.pack("<Q", len(text.encode())) + text.encode()
+    out, data = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(values)), b""
+    for key, (kind, value) in values.items():
+        out += string(key) + struct.pack("<I", kind) + (string(value) if kind == 8 else value)
+    for name, (kind, dims, value) in tensors.items():
+        out += string(name) + struct.pack("<I%dQIQ" % len(dims), len(dims), *dims, kind, len(data))
+        data += value + b"\0" * (-len(value) % alignment)
+    return out + b"\0" * (-len(out) % alignment) + data
+
+
+put("core_gguf", "values", gguf({
+    "general.architecture": (8, "llama"), "a.u8": (0, b"\1"), "a.i16": (3, b"\1\0"), "a.u32": (4, b"\1\0\0\0"), "a.f32": (6, f32(2)),
+    "a.bool": (7, b"\1"), "a.i64": (11, b"\xff" * 8), "a.f64": (12, struct.pack("<d", 1e300)),
+    "s": (9, struct.pack("<IQQ", 8, 2, 1) + b"x" + struct.pack("<Q", 0)),
+    "n": (9, struct.pack("<IQ", 5, 2) + b"\1\0\0\0" * 2)}, {"a": (0, [2], f32(1, 2)), "b": (30, [1, 3], b"\x80\x3f" * 3)}))
+put("core_gguf", "blocks", gguf({"general.alignment": (4, struct.pack("<I", 8))}, {
+    "q8": (8, [32, 2], b"\0\x3c" * 34), "q4": (2, [32], b"\0\x3c" * 9), "f16": (1, [1, 1, 1, 3], b"\0\x3c" * 3)}, 8, 2))
+put("core_gguf", "q6_k", gguf({}, {"q6": (14, [256], b"\0\x3c" * 105)}))
+put("core_gguf", "q4_k", gguf({}, {"q4": (12, [256], b"\0\x3c" * 72), "other": (24, [3], b"123")}))
+put("core_gguf", "empty", gguf({}, {}))
+
+
+def lines(values, tensors=()):
+    """values: (key, kind, value or elements ...), tensors: (name, type, dims ...)."""
+    return "".join("\t".join(map(str, row)) + "\n" for row in list(values) + [("=",) + tensor for tensor in tensors])
+
+
+def gguf_model(name, *more, tokens=(), tensors=()):
+    layer = [("blk.0.%s.weight" % part, 0) + dims for part, dims in [
+        ("attn_norm", (8,)), ("ffn_norm", (8,)), ("attn_q", (8, 8)), ("attn_k", (8, 4)), ("attn_v", (8, 4)),
+        ("attn_output", (8, 8)), ("ffn_gate", (8, 6)), ("ffn_up", (8, 6)), ("ffn_down", (6, 8))]]
+    return lines([("general.architecture", 8, name), ("general.type", 8, "model")] +
+                 [("%s.%s" % (name, key), 4, value) for key, value in [
+                     ("context_length", 16), ("embedding_length", 8), ("block_count", 1), ("feed_forward_length", 6),
+                     ("attention.head_count", 2), ("attention.head_count_kv", 1)]] +
+                 [("%s.attention.layer_norm_rms_epsilon" % name, 6, 1e-5)] + list(more) + list(tokens),
+                 [("token_embd.weight", 0, 8, 265), ("output_norm.weight", 0, 8)] + layer + list(tensors))
+
+
+def qk(name, dims):
+    return tuple(("blk.0.attn_%s.%s" % (part, name), 0, n) for part, n in zip("qk", dims))
+
+
+sentence = [("tokenizer.ggml.model", 8, "llama"),
+            ("tokenizer.ggml.tokens", 9, 8, "<unk>", "<s>", "</s>", "*256 h", "\u2581", "l", "o", "w", "\u2581l", "\u2581lo"),
+            ("tokenizer.ggml.scores", 9, 6, "*259 0", -4, -5, -6, -7, -1, -2),
+            ("tokenizer.ggml.token_type", 9, 5, 2, 3, 3, "*256 6", "*6 1"),
+            ("tokenizer.ggml.bos_token_id", 4, 1), ("tokenizer.ggml.eos_token_id", 4, 2),
+            ("tokenizer.ggml.unknown_token_id", 4, 0), ("tokenizer.ggml.add_space_prefix", 7, 1)]
+
+
+def byte_tokens(pre, *more):
+    return [("tokenizer.ggml.model", 8, "gpt2"), ("tokenizer.ggml.pre", 8, pre),
+            ("tokenizer.ggml.tokens", 9, 8, "*256 b", "ll", "llo", "<|e|>"),
+            ("tokenizer.ggml.token_type", 9, 5, "*258 1", 3),
+            ("tokenizer.ggml.merges", 9, 8, "l l", "ll o"), ("tokenizer.ggml.eos_token_id", 4, 258)] + list(more)
+
+
+put("core_gguf_model", "llama", gguf_model("llama", tokens=sentence, tensors=[("output.weight", 1, 8, 265)]))
+put("core_gguf_model", "llama3", gguf_model("llama", ("llama.rope.freq_base", 6, 500000), ("llama.vocab_size", 4, 265), tokens=sentence,
+                                            tensors=[("rope_freqs.weight", 0, 2, ":", 1, 1)]))
+put("core_gguf_model", "mistral", gguf_model("llama", ("llama.attention.sliding_window", 4, 8), (
+    "llama.rope.scaling.type", 8, "linear"), ("llama.rope.scaling.factor", 6, 4), tokens=sentence))
+put("core_gguf_model", "qwen2", gguf_model("qwen2", tokens=sentence, tensors=qk("bias", (8, 4)) + (("blk.0.attn_v.bias", 0, 4),)))
+put("core_gguf_model", "qwen3", gguf_model("qwen3", ("qwen3.attention.key_length", 4, 4), (
+    "qwen3.attention.value_length", 4, 4), tokens=sentence, tensors=qk("_norm.weight", (4, 4))).replace("attn_q._norm", "attn_q_norm")
+    .replace("attn_k._norm", "attn_k_norm"))
+put("core_tokenizer_gguf", "llama", lines(sentence), "low l\nw")
+put("core_tokenizer_gguf", "qwen2", lines(byte_tokens("qwen2", ("tokenizer.ggml.add_bos_token", 7, 0))), "Hello 12\n<|e|>")
+put("core_tokenizer_gguf", "llama3", lines(byte_tokens("llama-bpe", ("tokenizer.ggml.bos_token_id", 4, 258))), "Hllo 121\n")
+put("core_tokenizer_gguf", "smollm", lines(byte_tokens("smollm", ("tokenizer.ggml.add_eos_token", 7, 1))), "ollo 21")
+put("core_tokenizer_gguf", "gpt2", lines(byte_tokens("gpt-2")), "Hollo\n\n 1")
+
+# ---- a cache of downloads, pins of models
+put("core_hub", "name", "o/n@refs/pr/1", "0123456789abcdef0123456789abcdef01234567\n")
+put("core_hub", "path", "/c/models--o--n/snapshots/0123456789abcdef0123456789abcdef01234567", "/c/models--o--n/blobs/a")
+empty = hashlib.sha256(b"{}").hexdigest()
+put("experiments_model_lock", "holds", {"version": 1, "models": {"m": {"config.json": empty}}})
+put("experiments_model_lock", "two", {"version": 1, "models": {"a/b": {"x": "0" * 64}, "./m": {"config.json": "1" * 64}}})
+
+# ---- chat templates, pre-training
+put("rl_chat", "text", {"chat_template": "{% for m in messages %}"}, "Q: {question}\nA:", "1 <|im_end|>?", "2 </think> 3", " 4 ")
+put("rl_chat", "list", {"chat_template": [{"name": "default", "template": "x"}, {"name": "rag", "template": "y"}]},
+    "<s>{question}</s>", "<|eot_id|>")
+put("rl_pretrain", "pages", {"config": "config.json", "tokenizer": "/t.json", "corpus": "c.jsonl", "output": "out", "seed": 1,
+                             "steps": 10, "batch_tokens": 64, "warmup_steps": 2, "lr": 0.01, "weight_decay": 0.1, "beta2": 0.95,
+                             "grad_clip": 1, "init_std": 0.02, "question_weight": 0.25},
+    '{"page": ["1+1?", "2", "<s>", "\u00e9"]}\n\n{"page": ["a", "b"]}')
 
 # ---- rows
 put("rl_dataset", "lines", '{"question": "1 + 1?", "answer": "2\\n#### 2", "id": 1}\n\n'
