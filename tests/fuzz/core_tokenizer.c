@@ -9,26 +9,36 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/memory.h"
 
-static void expand(Text *out, const uint8_t *bytes, size_t n)
+static void add_byte_tokens(Text *out, bool hex)
 {
-    unsigned seen = 0;
-    for (size_t i = 0; i < n; i++) {
-        unsigned hex = n - i >= 6 && memcmp(bytes + i, "\"@h\":0", 6) == 0;
-        bool mark = hex || (n - i >= 6 && memcmp(bytes + i, "\"@b\":0", 6) == 0);
-        if (!mark || seen & 1 << hex) {
-            text_append(out, (const char *)bytes + i, 1);
-            continue;
-        }
-        for (unsigned byte = 0; byte < 256; byte++) {
-            char token[8];
-            byte_token(token, byte, hex);
-            text_add(out, byte ? "," : "");
-            text_json_string(out, token, strlen(token));
-            text_printf(out, ":%u", byte);
-        }
-        seen |= 1 << hex;
-        i += 5;
+    static Text tokens[2];
+    for (unsigned byte = 0, made = tokens[hex].n > 0; byte < 256 && !made; byte++) {
+        char token[8];
+        byte_token(token, byte, hex);
+        text_add(&tokens[hex], byte ? "," : "");
+        text_json_string(&tokens[hex], token, strlen(token));
+        text_printf(&tokens[hex], ":%u", byte);
     }
+    text_append(out, tokens[hex].bytes, tokens[hex].n);
+}
+
+/* The first of each mark. */
+static void expand(Text *out, const char *bytes, size_t n)
+{
+    enum { LENGTH = 6 };
+    const char *mark[] = {memmem(bytes, n, "\"@b\":0", LENGTH),
+                          memmem(bytes, n, "\"@h\":0", LENGTH)};
+    bool hex_first = mark[1] && (!mark[0] || mark[1] < mark[0]);
+    const char *at = bytes;
+    for (int i = 0; i < 2; i++) {
+        bool hex = hex_first != (i == 1);
+        if (mark[hex]) {
+            text_append(out, at, (size_t)(mark[hex] - at));
+            add_byte_tokens(out, hex);
+            at = mark[hex] + LENGTH;
+        }
+    }
+    text_append(out, at, (size_t)(bytes + n - at));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
@@ -39,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     Tokenizer *tokenizer;
     const uint8_t *rest;
     size_t n_rest, n_file = first_part(&rest, &n_rest, bytes, n);
-    expand(&file, bytes, n_file);
+    expand(&file, (const char *)bytes, n_file);
     memory_file(path, text_string(&file), file.n);
     text_release(&file);
     Status status = tokenizer_open(&tokenizer, path, NULL);
