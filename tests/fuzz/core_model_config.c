@@ -8,20 +8,16 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
-    static bool is_generation;
-    char path[96], generation[96];
+    char path[96];
     ModelConfig config;
     const uint8_t *rest;
     size_t n_rest, n_config = first_part(&rest, &n_rest, bytes, n);
     if (n_rest) {
-        memory_folder_file(generation, "generation_config.json", rest, n_rest);
-        is_generation = true;
-    } else if (is_generation) {
-        snprintf(generation, sizeof generation, "%s/generation_config.json", memory_folder());
-        unlink(generation);
-        is_generation = false;
+        memory_folder_file(path, "generation_config.json", rest, n_rest);
+        memory_folder_file(path, "config.json", bytes, n_config);
+    } else {
+        memory_file(path, bytes, n_config); /* nothing lies beside it */
     }
-    memory_folder_file(path, "config.json", bytes, n_config);
     Status status = model_config_read(&config, path, NULL);
     if (status == STATUS_OK) {
         check_config(&config);

@@ -8,6 +8,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* Pages that a file has are kept: that is faster than a new file. */
+static inline void memory_fill(int fd, const void *bytes, size_t n)
+{
+    if (fd < 0 || pwrite(fd, bytes, n, 0) != (ssize_t)n || ftruncate(fd, (off_t)n) != 0) {
+        abort();
+    }
+}
+
 /* A file of its own, without a name. path: (64) out, good until the next call. */
 static inline void memory_file(char path[64], const void *bytes, size_t n)
 {
@@ -15,9 +23,7 @@ static inline void memory_file(char path[64], const void *bytes, size_t n)
     if (fd < 0) {
         fd = memfd_create("fuzz", MFD_CLOEXEC);
     }
-    if (fd < 0 || ftruncate(fd, 0) != 0 || pwrite(fd, bytes, n, 0) != (ssize_t)n) {
-        abort();
-    }
+    memory_fill(fd, bytes, n);
     snprintf(path, 64, "/proc/self/fd/%d", fd);
 }
 
@@ -49,14 +55,26 @@ static inline const char *memory_folder(void)
     return memory_folder_path;
 }
 
-/* A file of that folder. path: (96) out. */
+/* A file of that folder, which stays open: to be removed by nobody. path: (96) out. */
 static inline void memory_folder_file(char path[96], const char *name, const void *bytes, size_t n)
 {
-    snprintf(path, 96, "%s/%.30s", memory_folder(), name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0 || write(fd, bytes, n) != (ssize_t)n || close(fd) != 0) {
+    static struct {
+        char name[31];
+        int fd;
+    } files[4];
+    int i = 0;
+    while (i < 4 && files[i].name[0] && strcmp(files[i].name, name) != 0) {
+        i++;
+    }
+    if (i == 4 || strlen(name) >= sizeof files->name) {
         abort();
     }
+    snprintf(path, 96, "%s/%s", memory_folder(), name);
+    if (!files[i].name[0]) {
+        strcpy(files[i].name, name);
+        files[i].fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    }
+    memory_fill(files[i].fd, bytes, n);
 }
 
 /* The first part of an input of two: up to the first NUL byte. rest, n_rest: what is after it. */
