@@ -81,7 +81,7 @@ static bool keeps_base(const Json *start)
             return true;
         }
     }
-    return !word;
+    return json_kind(start) != JSON_STRING;
 }
 
 static Status check_option(const char *key, const Json *value, Error *error)

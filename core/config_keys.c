@@ -1,8 +1,6 @@
 /* Reading single keys of config.json. */
 #include "core/config_keys.h"
 
-#include <string.h>
-
 Status config_int(int *out, const Json *root, const char *key, int min, int max, int fallback,
                   Error *error)
 {
@@ -61,9 +59,8 @@ Status config_bool(bool *out, const Json *root, const char *key, bool fallback, 
 Status config_string(const char **out, const Json *root, const char *key, Error *error)
 {
     const Json *value = json_get(root, key);
-    size_t n = 0;
-    *out = json_string(value, &n);
-    if (json_kind(value) != JSON_NULL && (!*out || strlen(*out) != n)) {
+    *out = json_string(value, NULL);
+    if (json_kind(value) != JSON_NULL && !*out) {
         return error_set(error, STATUS_REFUSED, "\"%s\" is not a plain string", key);
     }
     return STATUS_OK;

@@ -127,7 +127,7 @@ const char *json_key(const Json *object, size_t i)
 
 const char *json_string(const Json *value, size_t *n)
 {
-    if (json_kind(value) != JSON_STRING) {
+    if (json_kind(value) != JSON_STRING || (!n && memchr(value->as.text, 0, value->n))) {
         return NULL;
     }
     if (n) {

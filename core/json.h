@@ -45,8 +45,10 @@ const Json *json_at(const Json *value, size_t i); /* i-th element or member, in 
 /* i-th key, NUL-terminated. A U+0000 in a key is kept as the bytes C0 80, which no valid UTF-8
  * holds: such a key equals no other and cannot be mistaken for the part before it. */
 const char *json_key(const Json *object, size_t i);
-const char *json_string(const Json *value, size_t *n); /* NULL when not a string; n may be NULL */
-const char *json_number_text(const Json *value);       /* as written in the file */
+/* NULL when not a string. n may be NULL: then a string with a U+0000 in it, which would be taken
+ * for the part before it, is NULL too. */
+const char *json_string(const Json *value, size_t *n);
+const char *json_number_text(const Json *value); /* as written in the file */
 /* false unless exactly an integer that fits; 4.0 and 1e3 count */
 bool json_int64(const Json *value, int64_t *out);
 bool json_double(const Json *value, double *out); /* false when not a finite number */

@@ -111,6 +111,7 @@ static void values_come_back_as_written(void **state)
     assert_null(json_get(root, "n"));
     assert_memory_equal(json_string(json_at(root, 2), &n), "p\0q", 3);
     assert_int_equal(n, 3);
+    assert_null(json_string(json_at(root, 2), NULL));
     /* The wrong kind is absent, not a crash. */
     assert_null(json_get(list, "a"));
     assert_null(json_get(NULL, "a"));

@@ -147,6 +147,8 @@ static void every_broken_rule_of_a_config_is_named(void **state)
         {"{\"architectures\": \"LlamaForCausalLM\"}",
          "\"architectures\" is not a list of one name"},
         {"{\"architectures\": [7]}", "\"architectures\" is not a list of one name"},
+        {"{\"architectures\": [\"LlamaForCausalLM\\u0000\"]}",
+         "\"architectures\" is not a list of one name"},
         {"{\"model_type\": \"gpt2\"}",
          "architecture \"gpt2\" is not supported (LlamaForCausalLM, Qwen2ForCausalLM, "
          "Qwen3ForCausalLM and MistralForCausalLM are)"},

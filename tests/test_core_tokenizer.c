@@ -203,6 +203,9 @@ static void each_rule_of_the_file_is_told_by_its_sentence(void **state)
     const char *ab = "{\"a\":0,\"b\":1,\"ab\":2}";
     assert_refused("[]", "the file is an array, expected an object");
     assert_refused("{\"version\":\"2.0\"}", "version is \"2.0\", expected \"1.0\"");
+    assert_refused("{\"version\":\"1.0\\u0000\"}", "version is \"\", expected \"1.0\"");
+    assert_refused(small(&json, ab, "[]", ",\"unk_token\":\"a\\u0000\"", ""),
+                   "model.unk_token \"\" is not in model.vocab");
     assert_refused(small(&json, "{}", "[]", "", ""), "model.vocab is not an object with tokens");
     assert_refused(small(&json, ab, "{}", "", ""), "model.merges is an object, expected an array");
     assert_refused(small(&json, "{\"a\":4194304}", "[]", "", ""),
