@@ -4,6 +4,7 @@
 #include "core/safetensors.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -72,7 +73,8 @@ static Status read_shard_names(const char **names, size_t *n_names, const Json *
                              "not a string",
                              json_key(map, i), json_kind_name(json_kind(json_at(map, i))));
         }
-        if (length == 0 || strlen(name) != length || strchr(name, '/') || name[0] == '.') {
+        if (length == 0 || length > NAME_MAX || strlen(name) != length || strchr(name, '/') ||
+            name[0] == '.') {
             return error_set(
                 error, STATUS_REFUSED,
                 "\"weight_map\": tensor \"%.200s\": \"%.200s\" is not the plain name of a "

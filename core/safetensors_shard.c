@@ -297,14 +297,30 @@ static Status check_presence(const char *path, bool is_named, Error *error)
     return status;
 }
 
-/* What is open at fd lies in its home. */
-static Status check_place(int fd, const char *path, const char *home, Error *error)
+/* real: what path leads to. */
+static Status check_place(const char *real, const char *path, const char *home, Error *error)
 {
-    char real[FILE_PATH_MAX];
-    Status status = file_real_path(real, fd, path, error);
-    if (status == STATUS_OK && !hub_link_stays(home, real)) {
-        status = error_set(error, STATUS_REFUSED,
+    return hub_link_stays(home, real)
+               ? STATUS_OK
+               : error_set(error, STATUS_REFUSED,
                            "%s: is a link that leaves the model directory, to %.400s", path, real);
+}
+
+/* Opens what lies in its home: asked before, as a sandbox does not let out, and of what is open, as
+ * a link can be changed in between. */
+static Status open_at_home(int *fd, size_t *n, const char *path, const char *home, Error *error)
+{
+    char real[FILE_PATH_MAX], *before = home ? realpath(path, NULL) : NULL;
+    Status status = before ? check_place(before, path, home, error) : STATUS_OK;
+    free(before);
+    status = status ? status : file_open(fd, n, path, error);
+    if (status || !home) {
+        return status;
+    }
+    status = file_real_path(real, *fd, path, error);
+    status = status ? status : check_place(real, path, home, error);
+    if (status) {
+        close(*fd);
     }
     return status;
 }
@@ -314,14 +330,9 @@ static Status map_file(Shard *shard, const char *path, const char *home, Error *
     int fd;
     Status status = check_presence(path, home != NULL, error);
     if (status == STATUS_OK) {
-        status = file_open(&fd, &shard->n_mapping, path, error);
+        status = open_at_home(&fd, &shard->n_mapping, path, home, error);
     }
     if (status != STATUS_OK) {
-        return status;
-    }
-    status = home ? check_place(fd, path, home, error) : STATUS_OK;
-    if (status != STATUS_OK) {
-        close(fd);
         return status;
     }
     if (shard->n_mapping < 8) {

@@ -92,6 +92,18 @@ static void files_in_disguise_are_told(void **state)
     refuse("verify disguised", 3, "disguised: has no model.safetensors");
 }
 
+/* Said by name also where the sandbox would not let anyone look. */
+static void a_shard_outside_the_model_is_refused(void **state)
+{
+    (void)state;
+    shell("mkdir linked && cp " ABACUS "/config.json linked/ && "
+          "cp " ABACUS "/model.safetensors outside && ln -s ../outside linked/one.safetensors");
+    run_write("linked/model.safetensors.index.json",
+              "{\"weight_map\": {\"a\": \"one.safetensors\"}}");
+    refuse("verify linked", 3,
+           "linked/one.safetensors: is a link that leaves the model directory, to ");
+}
+
 static void a_model_is_found_in_the_cache_of_hugging_face(void **state)
 {
     (void)state;
@@ -270,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hashes_are_of_the_files),
         cmocka_unit_test(files_in_disguise_are_told),
+        cmocka_unit_test(a_shard_outside_the_model_is_refused),
         cmocka_unit_test(a_model_is_found_in_the_cache_of_hugging_face),
         cmocka_unit_test(a_drift_is_refused_by_every_verb),
         cmocka_unit_test(what_is_not_as_pinned_is_named),

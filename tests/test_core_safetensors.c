@@ -308,6 +308,12 @@ static void an_index_that_lies_is_refused(void **state)
         assert_string_equal(error.message, expected);
         assert_int_not_equal(status, STATUS_OK);
     }
+    char name[257] = "", index[400];
+    memset(name, 'n', sizeof name - 1); /* longer than a file's name can be */
+    snprintf(index, sizeof index, "{\"weight_map\": {\"a\": \"%s\"}}", name);
+    write_sharded(index);
+    SafeTensors *file = NULL;
+    assert_int_equal(safetensors_open(&file, INDEX, NULL), STATUS_REFUSED);
     remove_sharded();
 }
 
