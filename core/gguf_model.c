@@ -156,16 +156,19 @@ static double as_written(double value)
     return value;
 }
 
-/* A number in (0, max]. */
+/* A number in (0, max]. fallback: as above. */
 static Status read_positive(double *out, const Reader *reader, const char *name, double max,
                             double fallback, Error *error)
 {
     char key[KEY_MAX];
     double number = 0;
     const GgufValue *value = find(reader, key, name);
-    if (!value) {
+    if (!value && fallback != REQUIRED) {
         *out = fallback;
         return STATUS_OK;
+    }
+    if (!value) {
+        return error_set(error, STATUS_REFUSED, "\"%s\" is missing", key);
     }
     if (!gguf_float(value, &number)) {
         return error_set(error, STATUS_REFUSED, "\"%s\" is %s, not f32", key,
@@ -304,9 +307,9 @@ static Status read_vocabulary(ModelConfig *config, const Reader *reader, Error *
     int stated = 0;
     Status status = read_int(&stated, reader, "vocab_size", 1, 1 << 24, config->vocab_size, error);
     if (!status && stated != config->vocab_size) {
-        status = error_set(error, STATUS_REFUSED,
-                           "\"%s.vocab_size\" is %d, the embedding has %d rows",
-                           reader->architecture, stated, config->vocab_size);
+        status =
+            error_set(error, STATUS_REFUSED, "\"%s.vocab_size\" is %d, the embedding has %d rows",
+                      reader->architecture, stated, config->vocab_size);
     }
     const GgufValue *tokens = gguf_find(reader->gguf, "tokenizer.ggml.tokens");
     if (!status && tokens && tokens->n != (size_t)config->vocab_size) {
@@ -367,7 +370,8 @@ static Status read_rope_factors(ModelConfig *config, const Reader *reader, const
 static Status read_rope(ModelConfig *config, const Reader *reader, Error *error)
 {
     char key[KEY_MAX];
-    GgufString type = {"none", 4};
+    bool has_factor = find(reader, key, "rope.scaling.factor") != NULL;
+    GgufString type = has_factor ? (GgufString){"linear", 6} : (GgufString){"none", 4};
     Status status =
         read_positive(&config->rope_theta, reader, "rope.freq_base", 1e15, 10000, error);
     const GgufValue *value = find(reader, key, "rope.scaling.type");
@@ -493,7 +497,7 @@ static Status read_tensors(ModelConfig *config, const Reader *reader, Error *err
         row->may_mlp_bias && find_tensor(reader->gguf, "blk.0.ffn_gate.bias") != NULL;
     config->qk_norm = row->qk_norm;
     config->dtype = q && tensor_type_plain(q->type) ? q->type : TENSOR_F32;
-    return read_positive(&config->rms_eps, reader, "attention.layer_norm_rms_epsilon", 1, 1e-6,
+    return read_positive(&config->rms_eps, reader, "attention.layer_norm_rms_epsilon", 1, REQUIRED,
                          error);
 }
 

@@ -237,6 +237,8 @@ static void broken_metadata_is_refused_by_name(void **state)
         {"llama.rope.freq_base", 4, 4, 0x7f800000, "is inf, not above 0"},
         {"llama.attention.layer_norm_rms_epsilon", 4, 4, 0x7fc00000, "is nan, not above 0"},
         {"llama.attention.layer_norm_rms_epsilon", 4, 4, 0xbf800000, "is -1, not above 0"},
+        {"llama.attention.layer_norm_rms_epsilon", SIZE_MAX, 1, 'x',
+         "\"llama.attention.layer_norm_rms_epsilon\" is missing"},
         {"tokenizer.ggml.bos_token_id", 4, 4, N_VOCAB, "is 290, not an integer from 0 to 289"},
         {"tokenizer.ggml.model", 12, 1, 'x', "\"tokenizer.ggml.model\" \"xlama\" is not supported"},
         {"tokenizer.ggml.scores", 0, 8, (uint64_t)GGUF_UINT32 << 32 | GGUF_ARRAY,
@@ -284,6 +286,27 @@ static void broken_metadata_is_refused_by_name(void **state)
     unlink(path);
 }
 
+/* Reads the config of a file with the embedding alone and what `file` has been given. */
+static Status read_keys(ModelConfig *read, GgufFile *file, Error *error)
+{
+    Text bytes = {0};
+    Gguf *gguf;
+    float *zeros = calloc(N_VOCAB * 24, sizeof *zeros);
+    Tensor embedding = {.name = "token_embd.weight",
+                        .type = TENSOR_F32,
+                        .n_dims = 2,
+                        .dims = {N_VOCAB, 24},
+                        .n_bytes = N_VOCAB * 24 * sizeof *zeros};
+    file_tensor(file, &embedding, zeros);
+    file_finish(file, &bytes);
+    assert_int_equal(gguf_parse(&gguf, bytes.bytes, bytes.n, NULL), STATUS_OK);
+    Status status = gguf_model_config(read, gguf, error);
+    gguf_close(gguf);
+    text_release(&bytes);
+    free(zeros);
+    return status;
+}
+
 static void a_key_that_would_change_the_numbers_is_refused(void **state)
 {
     (void)state;
@@ -299,31 +322,39 @@ static void a_key_that_would_change_the_numbers_is_refused(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ModelConfig config = make_config(ARCHITECTURE_LLAMA, true, TENSOR_F32), read;
         GgufFile file = {0};
-        Text bytes = {0};
-        Gguf *gguf;
         Error error = {{0}};
-        float *zeros = calloc(N_VOCAB * 24, sizeof *zeros);
-        Tensor embedding = {.name = "token_embd.weight",
-                            .type = TENSOR_F32,
-                            .n_dims = 2,
-                            .dims = {N_VOCAB, 24},
-                            .n_bytes = N_VOCAB * 24 * sizeof *zeros};
         file_config(&file, &config);
         if (cases[i].string) {
             file_string(&file, cases[i].key, cases[i].string);
         } else {
             file_u32(&file, "", cases[i].key, 2);
         }
-        file_tensor(&file, &embedding, zeros);
-        file_finish(&file, &bytes);
-        assert_int_equal(gguf_parse(&gguf, bytes.bytes, bytes.n, NULL), STATUS_OK);
-        assert_int_equal(gguf_model_config(&read, gguf, &error), STATUS_REFUSED);
+        assert_int_equal(read_keys(&read, &file, &error), STATUS_REFUSED);
         if (!strstr(error.message, cases[i].message)) {
             fail_msg("\"%s\", expected \"%s\"", error.message, cases[i].message);
         }
-        gguf_close(gguf);
-        text_release(&bytes);
-        free(zeros);
+    }
+}
+
+/* As llama.cpp has it: the type of a factor without one is linear. */
+static void a_factor_alone_scales_positions_linearly(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *type;
+        RopeType expected;
+    } cases[] = {{NULL, ROPE_LINEAR}, {"linear", ROPE_LINEAR}, {"none", ROPE_PLAIN}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ModelConfig config = make_config(ARCHITECTURE_LLAMA, true, TENSOR_F32), read;
+        GgufFile file = {0};
+        file_config(&file, &config);
+        file_f32(&file, "", "llama.rope.scaling.factor", 2.5f);
+        if (cases[i].type) {
+            file_string(&file, "llama.rope.scaling.type", cases[i].type);
+        }
+        assert_int_equal(read_keys(&read, &file, NULL), STATUS_OK);
+        assert_int_equal(read.rope_type, cases[i].expected);
+        assert_true(read.rope_type == ROPE_PLAIN || read.rope_factor == 2.5);
     }
 }
 
@@ -388,6 +419,7 @@ int main(void)
         cmocka_unit_test(other_factors_are_refused),
         cmocka_unit_test(broken_metadata_is_refused_by_name),
         cmocka_unit_test(a_key_that_would_change_the_numbers_is_refused),
+        cmocka_unit_test(a_factor_alone_scales_positions_linearly),
         cmocka_unit_test(the_controls_are_their_safetensors),
         cmocka_unit_test(a_name_is_no_other_name),
     };
