@@ -304,7 +304,10 @@ static Status read_flags_and_ids(ModelConfig *config, const Json *root, Error *e
     if (status == STATUS_OK) {
         status = config_positive(&config->rms_eps, root, "rms_norm_eps", 1, 1e-6, error);
     }
-    int bos = 0;
+    int bos = 0, pad = 0; /* padding: -1 in files of old, an embedding's row everywhere else */
+    if (status == STATUS_OK) {
+        status = config_int(&pad, root, "pad_token_id", -1, config->vocab_size - 1, 0, error);
+    }
     if (status == STATUS_OK && json_kind(json_get(root, "bos_token_id")) != JSON_NULL) {
         status = config_int(&bos, root, "bos_token_id", 0, config->vocab_size - 1, CONFIG_REQUIRED,
                             error);

@@ -213,6 +213,8 @@ static void every_broken_rule_of_a_config_is_named(void **state)
         {"\"eos_token_id\": [1, \"2\"]", "\"eos_token_id\" has no id from 0 to 49"},
         {"\"eos_token_id\": [1,2,3,4,5,6,7,8,9]", "\"eos_token_id\" has more than 8 ids"},
         {"\"bos_token_id\": -1", "\"bos_token_id\" is -1, not an integer from 0 to 49"},
+        {"\"pad_token_id\": 50", "\"pad_token_id\" is 50, not an integer from -1 to 49"},
+        {"\"pad_token_id\": \"0\"", "\"pad_token_id\" is a string, not an integer"},
         {"\"torch_dtype\": \"float64\"",
          "\"torch_dtype\" \"float64\" is not supported (float32, float16 and bfloat16 are)"},
         {"\"hidden_act\": \"gelu\"", "\"hidden_act\" \"gelu\" is not supported (silu is)"},
