@@ -472,11 +472,14 @@ Status dataset_verify(const char *path, int *n_rows, char sha256[SHA256_HEX_SIZE
         return status;
     }
     for (int i = 0; i < dataset.n_rows && !status; i++) {
-        if (!ends_in_marked_number(dataset.rows[i].answer)) {
-            status = error_set(error, STATUS_REFUSED,
-                               "dataset \"%s\": line %d: the answer does not end in \"####\" and a "
-                               "number, so no completion could be right",
-                               path, dataset.rows[i].line);
+        const DataRow *row = &dataset.rows[i];
+        bool asks = row->n_question > 0;
+        if (!asks || !ends_in_marked_number(row->answer)) {
+            status =
+                error_set(error, STATUS_REFUSED, "dataset \"%s\": line %d: %s", path, row->line,
+                          asks ? "the answer does not end in \"####\" and a number, so no "
+                                 "completion could be right"
+                               : "the question is empty");
         }
     }
     if (n_rows && !status) {

@@ -37,7 +37,8 @@ int dataset_twins(const Dataset *dataset, int *line, int *earlier);
  * of the first. */
 int dataset_wordy(const Dataset *dataset, int *line);
 
-/* What `verify --kind dataset` asks: dataset_open with the default fields, and that every answer
- * ends in GSM8K's marker with a number ("#### 42"), without which no answer could ever earn a
- * reward. sha256: of the bytes that were parsed. n_rows and sha256 may be NULL. */
+/* What `verify --kind dataset` asks: dataset_open with the default fields, that every question says
+ * something, and that every answer ends in GSM8K's marker with a number ("#### 42"), without which
+ * no answer could ever earn a reward. sha256: of the bytes that were parsed. n_rows and sha256 may
+ * be NULL. */
 Status dataset_verify(const char *path, int *n_rows, char sha256[SHA256_HEX_SIZE], Error *error);

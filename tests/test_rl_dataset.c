@@ -145,6 +145,11 @@ static void verify_wants_a_marked_number_at_the_end(void **state)
         assert_int_equal(n_rows, cases[i].right ? 1 : -1);
         assert_true(cases[i].right || strstr(error.message, "line 1: "));
     }
+    Error error = {""};
+    static const char mute[] = "{\"question\":\"\",\"answer\":\"#### 18\"}\n";
+    write_file(mute, sizeof mute - 1);
+    assert_int_equal(dataset_verify(path, NULL, NULL, &error), STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "line 1: the question is empty"));
 }
 
 /* Every case of kind dataset in the corpus: the verdict, the number of rows, the line in the
