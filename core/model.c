@@ -229,16 +229,18 @@ Status model_open(Model **out, const char *directory, int n_threads, Error *erro
 Status model_pack(const Model *model, Error *error)
 {
     struct ModelLater *later = model->later;
-    for (size_t i = 0; i < later->n_waiting; i++) {
+    Status status =
+        later->n_waiting ? model_head_check(&model->config, model->file, error) : STATUS_OK;
+    for (size_t i = 0; i < later->n_waiting && status == STATUS_OK; i++) {
         const Tensor *tensor = later->waiting[i].tensor;
-        Status status = model_tensor_check(tensor, later->n_threads, error);
-        if (status != STATUS_OK) {
-            return error_context(error, status, "%s", later->weights_path);
-        }
-        if (later->waiting[i].matrix) { /* while its pages are there */
+        status = model_tensor_check(tensor, later->n_threads, error);
+        if (status == STATUS_OK && later->waiting[i].matrix) { /* while its pages are there */
             matrix_fill(later->waiting[i].matrix, tensor, later->n_threads);
         }
         safetensors_forget(model->file, tensor);
+    }
+    if (status != STATUS_OK) {
+        return error_context(error, status, "%s", later->weights_path);
     }
     later->n_waiting = 0;
     return STATUS_OK;

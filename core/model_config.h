@@ -55,8 +55,8 @@ void role_shape(const ModelConfig *config, Role role, int *out, int *in);
 /* "model.layers.3.self_attn.q_proj" (no suffix) into name. */
 void module_name(char name[96], int layer, Role role);
 
-/* path: config.json, or a directory that has one, or a GGUF file. Errors: STATUS_REFUSED naming file,
- * key and rule. */
+/* path: config.json, or a directory that has one, or a GGUF file. Errors: STATUS_REFUSED naming
+ * file, key and rule. */
 Status model_config_read(ModelConfig *config, const char *path, Error *error);
 
 /* The first position that a token at `position` attends to. */
@@ -94,13 +94,15 @@ size_t model_config_tensors(TensorSpec **specs, const ModelConfig *config);
 
 /* Every tensor present with the right shape and a supported type. Other tensors below "model." or
  * "lm_head." would belong to the model and change it: refused, except rotary inv_freq buffers and,
- * for a tied head, a lm_head.weight (which is then not used). Tensors outside these names are
- * ignored. */
+ * for a tied head, a lm_head.weight of the embedding's type and shape. Tensors outside these names
+ * are ignored. */
 Status model_config_check(const ModelConfig *config, const SafeTensors *file, Error *error);
+/* A lm_head.weight that is there for a tied head has the bytes of the embedding. Reads both. */
+Status model_head_check(const ModelConfig *config, const SafeTensors *file, Error *error);
 /* No infinity and no NaN in a tensor of one or two dimensions. Errors: STATUS_REFUSED naming it and
  * the element. */
 Status model_tensor_check(const Tensor *tensor, int n_threads, Error *error);
-/* The same of all of those tensors; reads all of the data once. */
+/* The same of all of those tensors, and of the head above; reads all of the data once. */
 Status model_weights_check(const ModelConfig *config, const SafeTensors *file, Error *error);
 
 /* Write a complete model directory: config.json with these values, model.safetensors holding

@@ -142,6 +142,32 @@ static Status check_tensor(const TensorSpec *spec, const SafeTensors *file, Erro
     return STATUS_OK;
 }
 
+/* A tied head that is in the file as well: as the embedding, or which one counts is not clear. */
+static Status check_head(const ModelConfig *config, const SafeTensors *file, bool bytes,
+                         Error *error)
+{
+    const Tensor *head = safetensors_find(file, "lm_head.weight");
+    const Tensor *embedding = safetensors_find(file, "model.embed_tokens.weight");
+    if (!config->tied_head || !head) {
+        return STATUS_OK;
+    }
+    bool same = head->type == embedding->type && head->n_dims == embedding->n_dims &&
+                memcmp(head->dims, embedding->dims, sizeof head->dims) == 0;
+    if (same && bytes) {
+        same = memcmp(head->data, embedding->data, head->n_bytes) == 0;
+        safetensors_forget(file, head);
+    }
+    return same ? STATUS_OK
+                : error_set(error, STATUS_REFUSED,
+                            "tensor \"lm_head.weight\": is not the embedding, to which "
+                            "\"tie_word_embeddings\" ties it");
+}
+
+Status model_head_check(const ModelConfig *config, const SafeTensors *file, Error *error)
+{
+    return check_head(config, file, true, error);
+}
+
 static int by_spec_name(const void *a, const void *b)
 {
     return strcmp(((const TensorSpec *)a)->name, ((const TensorSpec *)b)->name);
@@ -179,6 +205,7 @@ Status model_config_check(const ModelConfig *config, const SafeTensors *file, Er
     for (size_t i = 0; i < n && status == STATUS_OK; i++) {
         status = check_tensor(&specs[i], file, error);
     }
+    status = status ? status : check_head(config, file, false, error);
     qsort(specs, n, sizeof *specs, by_spec_name);
     for (size_t i = 0; i < safetensors_count(file) && status == STATUS_OK; i++) {
         const Tensor *tensor = safetensors_at(file, i);
@@ -245,7 +272,7 @@ Status model_weights_check(const ModelConfig *config, const SafeTensors *file, E
         }
     }
     free(specs);
-    return status;
+    return status ? status : model_head_check(config, file, error);
 }
 
 Status model_file_path(char path[FILE_PATH_MAX], const char *model, const char *name, Error *error)

@@ -515,8 +515,21 @@ static void tensors_that_do_not_fit_the_config_are_named(void **state)
             assert_non_null(strstr(error.message, "does not belong to a model of this config"));
         }
     }
-    config.tied_head = true; /* a stored lm_head is allowed, and not used */
+    config.tied_head = true; /* a stored lm_head is allowed, and not used, if it is the embedding */
     assert_int_equal(model_config_check(&config, file, &error), STATUS_OK);
+    assert_int_equal(model_head_check(&config, file, &error), STATUS_REFUSED);
+    assert_string_equal(error.message, "tensor \"lm_head.weight\": is not the embedding, to which "
+                                       "\"tie_word_embeddings\" ties it");
+    assert_int_equal(model_weights_check(&config, file, &error), STATUS_REFUSED);
+    Tensor *head = (Tensor *)safetensors_find(file, "lm_head.weight");
+    const Tensor *embedding = safetensors_find(file, "model.embed_tokens.weight");
+    const void *data = head->data;
+    head->data = embedding->data;
+    assert_int_equal(model_head_check(&config, file, &error), STATUS_OK);
+    assert_int_equal(model_weights_check(&config, file, &error), STATUS_OK);
+    head->data = data;
+    head->type = TENSOR_OTHER;
+    assert_int_equal(model_config_check(&config, file, &error), STATUS_REFUSED);
     safetensors_close(file);
     remove_folder();
 }
