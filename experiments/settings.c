@@ -1,6 +1,7 @@
 /* The table of settings, and what can be done to one of them. */
 #include "experiments/settings.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -570,24 +571,30 @@ Status setting_parse(RunSpec *spec, const Setting *setting, int reward, const Js
     return STATUS_OK;
 }
 
-/* The defaults are JSON in the table; they are parsed like anything else. */
+/* The defaults are JSON in the table; they are parsed like anything else, in one list. */
 void settings_default(RunSpec *spec)
 {
+    JsonDocument *document = NULL;
+    Text list = {0};
     memset(spec, 0, sizeof *spec);
     spec->n_rewards = 1;
     for (size_t i = 0; i < N_SETTINGS; i++) {
-        JsonDocument *document = NULL;
-        const Setting *setting = &table[i];
-        if (!setting->fallback ||
-            json_parse(&document, setting->fallback, strlen(setting->fallback), NULL)) {
-            continue;
-        }
-        int n_rewards = starts_with(setting->path, "reward.") ? MAX_REWARDS : 1;
-        for (int reward = 0; reward < n_rewards; reward++) {
-            setting_parse(spec, setting, reward, json_root(document), NULL);
-        }
-        json_free(document);
+        text_add(&list, i ? ", " : "[");
+        text_add(&list, table[i].fallback ? table[i].fallback : "null");
     }
+    text_add(&list, "]");
+    Status status = json_parse(&document, list.bytes, list.n, NULL);
+    assert(!status);
+    (void)status;
+    for (size_t i = 0; i < N_SETTINGS; i++) {
+        const Setting *setting = &table[i];
+        int n_rewards = starts_with(setting->path, "reward.") ? MAX_REWARDS : 1;
+        for (int reward = 0; reward < n_rewards && setting->fallback; reward++) {
+            setting_parse(spec, setting, reward, json_at(json_root(document), i), NULL);
+        }
+    }
+    json_free(document);
+    text_release(&list);
 }
 
 bool setting_same(const RunSpec *a, const RunSpec *b, const Setting *setting)

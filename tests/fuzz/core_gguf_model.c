@@ -8,7 +8,7 @@
 #include "tests/fuzz/memory.h"
 #include "tests/fuzz/model_config.h"
 
-static void use(const Gguf *gguf, const Text *file)
+static void use(const Gguf *gguf, const Text *file, bool always)
 {
     char path[64], (*names)[128];
     ModelConfig config;
@@ -32,10 +32,11 @@ static void use(const Gguf *gguf, const Text *file)
         free(tensors);
         free(names);
     }
-    memory_file(path, file->bytes, file->n);
-    Status verified = verify_path(path, VERIFY_GGUF, NULL, NULL);
-    if (status && verified == STATUS_OK) {
-        abort();
+    if (status == STATUS_OK || always) {
+        memory_file(path, file->bytes, file->n);
+        if (verify_path(path, VERIFY_GGUF, NULL, NULL) == STATUS_OK && status) {
+            abort();
+        }
     }
 }
 
@@ -46,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     gguf_of_lines(&file, bytes, n);
     Status status = gguf_parse(&gguf, file.bytes, file.n, NULL);
     if (status == STATUS_OK) {
-        use(gguf, &file);
+        use(gguf, &file, n % 8 == 0); /* verifying takes long */
         gguf_close(gguf);
     } else if (status != STATUS_REFUSED) {
         abort();

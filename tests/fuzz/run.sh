@@ -12,7 +12,7 @@ FUZZ_FOLDER=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)")
 export FUZZ_FOLDER
 trap 'rm -rf "$FUZZ_FOLDER"' EXIT
 # Memory of gigabytes, which a file may ask for, is an error that is told. Short stacks and a small quarantine are fast.
-export ASAN_OPTIONS=allocator_may_return_null=1:malloc_context_size=2:quarantine_size_mb=16
+export ASAN_OPTIONS=allocator_may_return_null=1:malloc_context_size=1:quarantine_size_mb=4
 export UBSAN_OPTIONS=print_stacktrace=1
 bad=0
 for target; do
