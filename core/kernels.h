@@ -10,7 +10,7 @@
  * interleave columns j and j + 16 in one 32-bit word. A panel of a quantised matrix is groups of 32
  * steps k (Q6_K: 16), each 32 f32 scales, 32 f32 offsets (Q4_K alone), and codes: bytes [k][32], or
  * halves of bytes [k / 2][32] (Q4_0, Q4_K), the even step in the low half; w = scale * code - offset
- * (Q4_0: code - 8). Such a one goes to matmul_many, however few the rows are. */
+ * (Q4_0: code - 8). */
 typedef struct {
     const void *packed;
     TensorType type;

@@ -3,9 +3,9 @@
  * output element of a product is one chain of fused multiply-adds in order of k: the law. */
 #include "core/kernels.h"
 #include "core/kernels_attention.h"
+#include "core/kernels_quantised.h"
 #include "core/simd.h"
 
-#define PANEL 32
 #define STRIP (TILE_VECTORS * LANES)                                /* columns of a tile */
 #define SECOND_VECTOR (TILE_VECTORS == 2 ? LANES : K_BLOCK * LANES) /* of a panel in scratch */
 #define K_BLOCK 256      /* reduction steps whose weights sit in scratch (32 KB) */
@@ -98,48 +98,12 @@ SIMD_INLINE void tile_f32(float *y, size_t ldy, const float *x, const float *w, 
     tile_store(y, ldy, acc, rows, TILE_VECTORS, valid, bias);
 }
 
-/* Reduction steps of a group of a quantised panel, and its bytes. */
-SIMD_INLINE size_t group_steps(TensorType type)
-{
-    return type == TENSOR_Q6_K ? 16 : 32;
-}
-
-SIMD_INLINE size_t group_bytes(TensorType type)
-{
-    size_t halves = type == TENSOR_Q4_0 || type == TENSOR_Q4_K;
-    size_t floats = type == TENSOR_Q4_K ? 2 : 1;
-    return floats * PANEL * sizeof(float) + group_steps(type) * PANEL / (1 + halves);
-}
-
 SIMD_INLINE size_t panel_bytes(const PackedMatrix *w)
 {
     size_t n_in = (size_t)w->n_in;
     return w->type == TENSOR_F32    ? n_in * PANEL * 4
            : w->type <= TENSOR_BF16 ? n_in * PANEL * 2
                                     : n_in / group_steps(w->type) * group_bytes(w->type);
-}
-
-/* One reduction step of a quantised panel: every product is exact. */
-SIMD_INLINE void load_quantised(V16 column[2], const void *panel, TensorType type, size_t k)
-{
-    size_t step = k % group_steps(type);
-    const float *scales = (const void *)((const char *)panel + k / group_steps(type) * group_bytes(type));
-    const float *offsets = scales + PANEL;
-    const uint8_t *codes = (const void *)(type == TENSOR_Q4_K ? offsets + PANEL : offsets);
-    UNROLL for (int half = 0; half < 2; half++)
-    {
-        size_t lane = (size_t)half * LANES;
-        V16 code = type == TENSOR_Q4_0 || type == TENSOR_Q4_K
-                       ? v16_load_u4(codes + step / 2 * PANEL + lane, (int)(step % 2 * 4))
-                       : v16_load_i8((const int8_t *)codes + step * PANEL + lane);
-        if (type == TENSOR_Q4_0) {
-            code = v16_sub(code, v16_set(8));
-        }
-        column[half] = v16_mul(v16_load(scales + lane), code);
-        if (type == TENSOR_Q4_K) {
-            column[half] = v16_sub(column[half], v16_load(offsets + lane));
-        }
-    }
 }
 
 /* Widen one reduction step of a packed panel. */
@@ -158,6 +122,25 @@ SIMD_INLINE void load_packed(V16 column[2], const void *panel, TensorType type, 
     }
 }
 
+/* LOOP with the type as a constant: what depends on it is decided before the loop. */
+#define BY_TYPE(type, LOOP)                                                                        \
+    switch (type) {                                                                                \
+    case TENSOR_F32:                                                                               \
+        LOOP(TENSOR_F32) break;                                                                    \
+    case TENSOR_F16:                                                                               \
+        LOOP(TENSOR_F16) break;                                                                    \
+    case TENSOR_BF16:                                                                              \
+        LOOP(TENSOR_BF16) break;                                                                   \
+    case TENSOR_Q8_0:                                                                              \
+        LOOP(TENSOR_Q8_0) break;                                                                   \
+    case TENSOR_Q4_0:                                                                              \
+        LOOP(TENSOR_Q4_0) break;                                                                   \
+    case TENSOR_Q4_K:                                                                              \
+        LOOP(TENSOR_Q4_K) break;                                                                   \
+    default:                                                                                       \
+        LOOP(TENSOR_Q6_K)                                                                          \
+    }
+
 /* Few rows: `panels` panels side by side, straight from the packed weights, of each the vectors
  * first .. last-1. x: packed rows of steps k0 .. k0 + n_k. */
 SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedMatrix *w, int k0,
@@ -166,7 +149,6 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
 {
     size_t n_panel = panel_bytes(w);
     const char *base = (const char *)w->packed + (size_t)panel * n_panel;
-    TensorType type = w->type;
     int column0 = panel * PANEL + first * LANES;
     size_t line = LANES * (w->type == TENSOR_F32 ? 4 : 2); /* half a step of a panel */
     const char *next = base + (size_t)(2 * (k0 + n_k) + first * n_k) * line;
@@ -205,13 +187,7 @@ SIMD_INLINE void tile_packed(float *y, size_t ldy, const float *x, const PackedM
             }                                                                                      \
         }                                                                                          \
     }
-    if (type == TENSOR_BF16) {
-        REDUCE(TENSOR_BF16)
-    } else if (type == TENSOR_F16) {
-        REDUCE(TENSOR_F16)
-    } else {
-        REDUCE(TENSOR_F32)
-    }
+    BY_TYPE(w->type, REDUCE)
 #undef REDUCE
     UNROLL for (int p = 0; p < panels; p++)
     {
@@ -325,12 +301,15 @@ SIMD_INLINE const float *widen(float *scratch, const char *weights, TensorType t
     if (type == TENSOR_F32 && TILE_VECTORS == 2) {
         return (const float *)(const void *)weights + (size_t)k0 * PANEL;
     }
-    for (int k = 0; k < n_k; k++) {
-        V16 column[2];
-        load_packed(column, weights, type, (size_t)(k0 + k));
-        v16_store(scratch + (size_t)k * STRIP, column[0]);
-        v16_store(scratch + (size_t)k * STRIP + SECOND_VECTOR, column[1]);
+#define WIDEN(TYPE)                                                                                \
+    for (int k = 0; k < n_k; k++) {                                                                \
+        V16 column[2];                                                                             \
+        load_packed(column, weights, TYPE, (size_t)(k0 + k));                                      \
+        v16_store(scratch + (size_t)k * STRIP, column[0]);                                         \
+        v16_store(scratch + (size_t)k * STRIP + SECOND_VECTOR, column[1]);                         \
     }
+    BY_TYPE(type, WIDEN)
+#undef WIDEN
     return scratch;
 }
 

@@ -197,7 +197,7 @@ static void forward_task(void *context, int task, int thread)
     const Product *p = context;
     int first = task * p->per_task;
     int last = first + p->per_task < p->n_columns ? first + p->per_task : p->n_columns;
-    if (p->rows <= p->kernels->few_rows && tensor_type_plain(p->w.type)) {
+    if (p->rows <= p->kernels->few_rows) {
         p->kernels->matmul_few(p->out, p->ld_out, p->in, p->ld_in, &p->w, p->bias, p->rows, first,
                                last);
     } else {

@@ -327,8 +327,9 @@ static void quantised_weights_give_the_bits_of_their_f32(void **state)
 {
     (void)state;
     static const TensorType quantised[] = {TENSOR_Q8_0, TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K};
-    static const int rows[] = {1, 2, 7, 50};
-    const int n_in = 512, n_out = 75;
+    static const int rows[] = {1, 2, 3, 6, 7, 13, 25, 50};
+    static const char *const families[] = {"portable", "avx2", "avx512"};
+    const int n_in = 512, n_out = 203;
     for (uint32_t t = 0; t < 4; t++) {
         unsigned char *blocks = quant_blocks(quantised[t], (size_t)n_in * n_out, 20 + 2 * t);
         float *w = malloc((size_t)n_in * n_out * sizeof *w), *bias = normals(40, (size_t)n_out);
@@ -339,7 +340,7 @@ static void quantised_weights_give_the_bits_of_their_f32(void **state)
         assert_int_equal(matrix_pack(&a, blocks, quantised[t], n_out, n_in, 2, NULL), STATUS_OK);
         assert_int_equal(matrix_pack(&b, w, TENSOR_F32, n_out, n_in, 2, NULL), STATUS_OK);
         assert_true(matrix_bytes(&a) * 3 < matrix_bytes(&b));
-        for (int r = 0; r < 4; r++) {
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
             for (int i = 0; i < 2; i++) {
                 y[i] = malloc((size_t)rows[r] * n_out * sizeof(float));
                 dx[i] = malloc((size_t)rows[r] * n_in * sizeof(float));
@@ -348,6 +349,16 @@ static void quantised_weights_give_the_bits_of_their_f32(void **state)
             }
             assert_memory_equal(y[0], y[1], (size_t)rows[r] * n_out * sizeof(float));
             assert_memory_equal(dx[0], dx[1], (size_t)rows[r] * n_in * sizeof(float));
+            for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+                const Kernels *f = kernels_find(families[i]);
+                PackedMatrix panels = {a.packed, a.type, n_out, n_in};
+                if (f && rows[r] <= f->few_rows) {
+                    fill_nan(y[0], (size_t)rows[r] * n_out);
+                    f->matmul_few(y[0], n_out, x, n_in, &panels, bias, rows[r], 0,
+                                  (n_out + MATRIX_PANEL - 1) / MATRIX_PANEL);
+                    assert_memory_equal(y[0], y[1], (size_t)rows[r] * n_out * sizeof(float));
+                }
+            }
             for (int i = 0; i < 2; i++) {
                 free(y[i]);
                 free(dx[i]);
