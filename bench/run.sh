@@ -99,13 +99,16 @@ for shape in $shapes; do
     [ -d "$work/$shape" ] || "$build/tinylora" --quiet model random --config "bench/$shape.json" --dtype $dtype --seed 1 "$work/$shape"
     new=48 times=$repeats
     [ "$shape" = small ] && new=256 times=30
+    if [ "$shape" != small ]; then # from nothing to the first token, each time in a process of its own
+        [ -f "$tokenizer" ] && cp "$tokenizer" "$work/$shape/tokenizer.json"
+        "$build/bench_load" "$work/$shape" "$threads" 7
+    fi
     for n in 1 8 16 32; do
         row "$shape" $dtype decode $n $new
     done
     row "$shape" f32 prefill 512
     row "$shape" f32 train 4 256
     if [ "$shape" != small ] && [ -f "$rows" ] && [ -f "$tokenizer" ]; then # a surface, over rows of real lengths
-        cp "$tokenizer" "$work/$shape/tokenizer.json"
         for points in 21 1; do
             echo "scan, $points points: s/point, tokens, answer tokens, GFLOP/point, GFLOP/s, peak GFLOP/s, peak/rate, MiB, share of cores"
             env OPENBLAS_CORETYPE=$cores GOMP_SPINCOUNT=5000 "$build/bench_scan" "$work/$shape" "$rows" "$threads" 8 $points "$work/tokens"
