@@ -122,7 +122,7 @@ static Status find_path(Cli *cli, Check *check, char found[CONFIG_PATH], const c
 {
     Status status = STATUS_OK;
     check->path = typed;
-    if (!file_exists(typed) &&
+    if ((!file_exists(typed) || directory_exists(typed)) &&
         (check->locking || model_find(found, typed, cli->models, NULL) == 0)) {
         status = model_find(found, typed, cli->models, error);
         check->path = found;

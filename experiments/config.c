@@ -8,7 +8,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/file.h"
 #include "core/hub.h"
+#include "core/model_config.h"
 #include "experiments/adapter_settings.h"
 #include "experiments/known_task.h"
 #include "experiments/nearest.h"
@@ -452,11 +454,12 @@ Status model_find(char directory[CONFIG_PATH], const char *name, const char *mod
         return error_set(error, STATUS_USAGE, "model: name longer than %d bytes", CONFIG_PATH - 1);
     }
     if (*name && exists(name)) {
-        /* What adapter export writes of a GGUF model is a folder with one. */
-        char inside[CONFIG_PATH];
-        bool gguf = snprintf(inside, sizeof inside, "%s/" MODEL_GGUF_FILE, name) < CONFIG_PATH &&
-                    exists(inside);
-        snprintf(directory, CONFIG_PATH, "%s", gguf ? inside : name);
+        /* What adapter export writes of a GGUF model is a folder with one and no config.json. */
+        char inside[FILE_PATH_MAX];
+        bool gguf = path_join(inside, name, "config.json", NULL) == STATUS_OK && !exists(inside) &&
+                    path_join(inside, name, MODEL_GGUF_FILE, NULL) == STATUS_OK &&
+                    strlen(inside) < CONFIG_PATH && exists(inside);
+        strcpy(directory, gguf ? inside : name);
         return STATUS_OK;
     }
     for (const char *folder = models; *name && !strchr(name, '/') && folder && *folder;) {

@@ -131,6 +131,7 @@ static void a_quantised_model_is_trained_merged_and_read_back(void **state)
     assert_true(fabs(nll(stored) - nll(merged)) < 1e-5);
     assert_true(fabs(nll(base) - nll(plain)) < 0.5); /* weights of size 1 on purpose */
     free(run_done("verify merged/model.gguf"));
+    free(run_done("verify merged"));
     char *info = run_done("-o json model info merged");
     assert_non_null(strstr(info, "Q8_0")); /* the embedding stays as it was */
     free(info);

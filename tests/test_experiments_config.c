@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "core/file.h"
 #include "experiments/grid.h"
 #include "experiments/identity.h"
 #include "experiments/nearest.h"
@@ -641,6 +642,18 @@ static void a_model_is_a_directory_or_a_name_in_the_folders(void **state)
     assert_string_equal(directory, folder);
     assert_int_equal(model_find(directory, "no-such-model", models, &error), STATUS_REFUSED);
     assert_non_null(strstr(error.message, "model \"no-such-model\": no such directory"));
+    /* A merged GGUF model is the file in its folder; a folder with a config.json is itself. */
+    char gguf[FILE_PATH_MAX], json[FILE_PATH_MAX];
+    assert_int_equal(path_join(gguf, folder, "model.gguf", &error), STATUS_OK);
+    assert_int_equal(path_join(json, folder, "config.json", &error), STATUS_OK);
+    assert_int_equal(file_write(gguf, "", 0, &error), STATUS_OK);
+    assert_int_equal(model_find(directory, folder, models, &error), STATUS_OK);
+    assert_string_equal(directory, gguf);
+    assert_int_equal(file_write(json, "", 0, &error), STATUS_OK);
+    assert_int_equal(model_find(directory, folder, models, &error), STATUS_OK);
+    assert_string_equal(directory, folder);
+    unlink(gguf);
+    unlink(json);
 }
 
 int main(void)
