@@ -6,6 +6,7 @@
 #include "cli/texts.h"
 #include "cli/verbs.h"
 #include "core/file.h"
+#include "core/model_config.h"
 #include "core/tokenizer.h"
 #include "experiments/config.h"
 
@@ -70,10 +71,9 @@ static Status open_tokenizer(const Cli *cli, Tokenizer **tokenizer, const char *
 {
     char directory[CONFIG_PATH], path[FILE_PATH_MAX];
     Status status = cli_model_directory(cli, directory, model, error);
-    if (!status && directory_exists(directory)) {
-        status = path_join(path, directory, "tokenizer.json", error);
-    } else if (!status) {
-        memcpy(path, directory, strlen(directory) + 1);
+    status = status ? status : model_file_path(path, directory, "tokenizer.json", error);
+    if (!status && !file_exists(path)) {
+        status = error_set(error, STATUS_REFUSED, "model \"%s\": it has no tokenizer", model);
     }
     return status ? status : tokenizer_open(tokenizer, path, error);
 }

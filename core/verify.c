@@ -162,7 +162,22 @@ static Status verify_weights(const char *directory, const ModelConfig *config, M
     return status;
 }
 
-/* Files that are not parsed here, but read by others. */
+/* sha256: of what was parsed, where there is something to parse. */
+static Status read_beside(char sha256[SHA256_HEX_SIZE], const char *path, Error *error)
+{
+    JsonDocument *document;
+    if (!ends_with(path, ".json")) {
+        return sha256_file(sha256, path, error);
+    }
+    Status status = json_read(&document, path, MAX_JSON_BYTES, error);
+    if (status == STATUS_OK) {
+        memcpy(sha256, json_sha256(document), SHA256_HEX_SIZE);
+        json_free(document);
+    }
+    return status;
+}
+
+/* Files that others make something of. */
 static Status list_beside(const char *directory, ModelFiles *files, Error *error)
 {
     Status status = STATUS_OK;
@@ -171,8 +186,9 @@ static Status list_beside(const char *directory, ModelFiles *files, Error *error
         char path[FILE_PATH_MAX], sha256[SHA256_HEX_SIZE];
         status = path_join(path, directory, name, error);
         if (status == STATUS_OK && file_exists(path)) {
-            status = sha256_file(sha256, path, error);
-            status = status == STATUS_OK ? model_files_add(files, name, sha256, error) : status;
+            status = read_beside(sha256, path, error);
+            status =
+                status == STATUS_OK && files ? model_files_add(files, name, sha256, error) : status;
         }
     }
     return status;
@@ -192,7 +208,7 @@ static Status verify_model(const char *directory, ModelFiles *files, Error *erro
     if (status == STATUS_OK && file_exists(tokenizer)) {
         status = verify_tokenizer(tokenizer, &config, files, error);
     }
-    return status == STATUS_OK && files ? list_beside(directory, files, error) : status;
+    return status == STATUS_OK ? list_beside(directory, files, error) : status;
 }
 
 /* The format, whatever the file is called; then what it says: all from one mapping. */

@@ -90,6 +90,13 @@ static void files_in_disguise_are_told(void **state)
            "disguised/config.json: not JSON: is an HTML page, not the file itself");
     shell("cp " ABACUS "/config.json disguised/ && rm disguised/model.safetensors");
     refuse("verify disguised", 3, "disguised: has no model.safetensors");
+    shell("cp " ABACUS "/model.safetensors disguised/");
+    run_write("disguised/tokenizer_config.json", "{\"chat_template\": ");
+    refuse("verify disguised", 3, "disguised/tokenizer_config.json: line 1, column 19: the text");
+    refuse("model info disguised", 3,
+           "disguised/tokenizer_config.json: line 1, column 19: the text");
+    shell("rm disguised/tokenizer.json");
+    refuse("tokenize --model disguised --text x", 3, "model \"disguised\": it has no tokenizer");
 }
 
 /* Said by name also where the sandbox would not let anyone look. */
