@@ -367,6 +367,33 @@ static Status read_rope_factors(ModelConfig *config, const Reader *reader, const
     return STATUS_OK;
 }
 
+/* As llama.cpp computes it where its own factors (refuse_unsupported) are left alone. */
+static Status read_yarn(ModelConfig *config, const Reader *reader, Error *error)
+{
+    config->rope_type = ROPE_YARN;
+    Status status =
+        read_positive(&config->rope_factor, reader, "rope.scaling.factor", 1e6, 1, error);
+    status = status ? status
+                    : read_int(&config->rope_original_positions, reader,
+                               "rope.scaling.original_context_length", 1, 1 << 24,
+                               config->max_positions, error);
+    status = status ? status
+                    : read_positive(&config->rope_beta_fast, reader, "rope.scaling.yarn_beta_fast",
+                                    1e6, 32, error);
+    status = status ? status
+                    : read_positive(&config->rope_beta_slow, reader, "rope.scaling.yarn_beta_slow",
+                                    1e6, 1, error);
+    if (!status && (config->rope_factor < 1 || config->rope_theta <= 1 ||
+                    config->rope_beta_fast <= config->rope_beta_slow)) {
+        status = error_set(error, STATUS_REFUSED,
+                           "yarn needs a \"rope.scaling.factor\" of at least 1, a "
+                           "\"rope.freq_base\" above 1 and a \"rope.scaling.yarn_beta_slow\" "
+                           "below its \"yarn_beta_fast\"");
+    }
+    config->rope_attention_factor = status ? 1 : 0.1 * log(config->rope_factor) + 1;
+    return status;
+}
+
 static Status read_rope(ModelConfig *config, const Reader *reader, Error *error)
 {
     char key[KEY_MAX];
@@ -382,9 +409,12 @@ static Status read_rope(ModelConfig *config, const Reader *reader, Error *error)
     if (!status && is_text(type, "linear")) {
         config->rope_type = ROPE_LINEAR;
         status = read_positive(&config->rope_factor, reader, "rope.scaling.factor", 1e6, 1, error);
+    } else if (!status && is_text(type, "yarn")) {
+        status = read_yarn(config, reader, error);
     } else if (!status && !is_text(type, "none")) {
-        status = error_set(error, STATUS_REFUSED, "\"%s\" \"%.*s\" is not supported (linear is)",
-                           key, shown(type), type.bytes);
+        status = error_set(error, STATUS_REFUSED,
+                           "\"%s\" \"%.*s\" is not supported (linear and yarn are)", key,
+                           shown(type), type.bytes);
     }
     const Tensor *factors = find_tensor(reader->gguf, "rope_freqs.weight");
     if (!status && factors) {
@@ -413,6 +443,9 @@ static Status refuse_unsupported(ModelConfig *config, const Reader *reader, Erro
                                          "use_parallel_residual",
                                          "pooling_type",
                                          "rope.scaling.attn_factor",
+                                         "rope.scaling.yarn_attn_factor",
+                                         "rope.scaling.yarn_ext_factor",
+                                         "rope.scaling.yarn_log_multiplier",
                                          "rope.scale_linear"};
     char key[KEY_MAX];
     bool causal = true;

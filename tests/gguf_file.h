@@ -115,6 +115,20 @@ static inline void file_config(GgufFile *file, const ModelConfig *config)
     file_u32(file, front, "rope.dimension_count", (uint32_t)config->head_dim);
     file_f32(file, front, "rope.freq_base", (float)config->rope_theta);
     file_f32(file, front, "attention.layer_norm_rms_epsilon", (float)config->rms_eps);
+    if (config->rope_type == ROPE_LINEAR || config->rope_type == ROPE_YARN) {
+        char key[64];
+        snprintf(key, sizeof key, "%srope.scaling.type", front);
+        file_string(file, key, config->rope_type == ROPE_YARN ? "yarn" : "linear");
+        file_f32(file, front, "rope.scaling.factor", (float)config->rope_factor);
+    }
+    if (config->rope_type == ROPE_YARN) {
+        file_u32(file, front, "rope.scaling.original_context_length",
+                 (uint32_t)config->rope_original_positions);
+    }
+    if (config->rope_type == ROPE_YARN && config->rope_beta_fast != 32) { /* else left out */
+        file_f32(file, front, "rope.scaling.yarn_beta_fast", (float)config->rope_beta_fast);
+        file_f32(file, front, "rope.scaling.yarn_beta_slow", (float)config->rope_beta_slow);
+    }
     if (config->window) {
         file_u32(file, front, "attention.sliding_window", (uint32_t)config->window);
     }

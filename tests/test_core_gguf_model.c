@@ -132,6 +132,21 @@ static void every_architecture_and_type_is_the_same_bits(void **state)
     }
 }
 
+static void scaled_positions_are_the_same_bits(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++) { /* linear, yarn, yarn with betas of its own */
+        ModelConfig config = make_config(ARCHITECTURE_QWEN2, true, TENSOR_F32);
+        config.rope_type = i ? ROPE_YARN : ROPE_LINEAR;
+        config.rope_factor = 4;
+        config.rope_original_positions = i ? 4096 : 0;
+        config.rope_beta_fast = i ? i == 2 ? 500 : 32 : 0;
+        config.rope_beta_slow = i ? i == 2 ? 200 : 1 : 0;
+        config.rope_attention_factor = i ? 0.1 * log(4) + 1 : 0;
+        check_same(&config, NULL);
+    }
+}
+
 /* The factors that the converter writes (convert_hf_to_gguf.py, generate_extra_tensors): f32, from
  * the wavelengths. */
 static void llama3_factors(float *factors, const ModelConfig *config)
@@ -315,7 +330,10 @@ static void a_key_that_would_change_the_numbers_is_refused(void **state)
     } cases[] = {
         {"llama.logit_scale", NULL, "\"llama.logit_scale\" is not supported"},
         {"llama.expert_count", NULL, "a mixture of 2 experts is not supported"},
-        {"llama.rope.scaling.type", "yarn", "\"yarn\" is not supported (linear is)"},
+        {"llama.rope.scaling.type", "longrope",
+         "\"longrope\" is not supported (linear and yarn are)"},
+        {"llama.rope.scaling.yarn_ext_factor", NULL,
+         "\"llama.rope.scaling.yarn_ext_factor\" is not supported"},
         {"split.count", NULL, "\"split.count\" is 2: one part of a model"},
         {"llama.vocab_size", NULL, "\"llama.vocab_size\" is 2, the embedding has 290 rows"},
     };
@@ -415,6 +433,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_architecture_and_type_is_the_same_bits),
+        cmocka_unit_test(scaled_positions_are_the_same_bits),
         cmocka_unit_test(llama3_scaling_is_read_back_from_its_factors),
         cmocka_unit_test(other_factors_are_refused),
         cmocka_unit_test(broken_metadata_is_refused_by_name),
