@@ -88,7 +88,15 @@ static const float *projection_of(const TinyLora *t, int m)
     return t->projection + (t->plan.projection.shared ? 0 : (size_t)m * t->plan.u * square(t));
 }
 
-/* One v for weights of different precision would mean different things to them. */
+/* The type that W's values have where they are multiplied. */
+static TensorType seen_type(const Model *model, const Module *module)
+{
+    TensorType type = model->layers[module->layer].weight[module->role].type;
+    return tensor_type_plain(type) ? type : TENSOR_F32;
+}
+
+/* One v for weights of different precision would mean different things to them. Quantised ones,
+ * which files mix (Q4_K with Q6_K), are all f32. */
 static Status check_types(const TinyLora *t, const Model *model, Error *error)
 {
     for (int i = 0; i < t->n_modules; i++) {
@@ -97,8 +105,7 @@ static Status check_types(const TinyLora *t, const Model *model, Error *error)
             first++;
         }
         const Module *a = &t->modules[first], *b = &t->modules[i];
-        TensorType one = model->layers[a->layer].weight[a->role].type;
-        TensorType other = model->layers[b->layer].weight[b->role].type;
+        TensorType one = seen_type(model, a), other = seen_type(model, b);
         if (one != other) {
             char name[96], name_b[96];
             module_name(name, a->layer, a->role);
