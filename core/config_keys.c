@@ -1,6 +1,8 @@
 /* Reading single keys of config.json. */
 #include "core/config_keys.h"
 
+#include <float.h>
+
 Status config_int(int *out, const Json *root, const char *key, int min, int max, int fallback,
                   Error *error)
 {
@@ -37,7 +39,7 @@ Status config_positive(double *out, const Json *root, const char *key, double ma
                          json_kind_name(json_kind(value)));
     }
     double number;
-    if (!json_double(value, &number) || number <= 0 || number > max) {
+    if (!json_double(value, &number) || number < (double)FLT_MIN || number > max) {
         return error_set(error, STATUS_REFUSED, "\"%s\" is %.40s, not above 0 and at most %g", key,
                          json_number_text(value), max);
     }

@@ -11,7 +11,7 @@ enum { CONFIG_REQUIRED = -1 };
 /* An integer in min .. max. fallback: value when the key is absent, or CONFIG_REQUIRED. */
 Status config_int(int *out, const Json *root, const char *key, int min, int max, int fallback,
                   Error *error);
-/* A number in (0, max]. */
+/* A number in (0, max]; what arithmetic in f32 takes for 0 is none. */
 Status config_positive(double *out, const Json *root, const char *key, double max, double fallback,
                        Error *error);
 Status config_bool(bool *out, const Json *root, const char *key, bool fallback, Error *error);

@@ -2,6 +2,7 @@
  * and what asks for other arithmetic than the engine does is refused by name. */
 #include "core/gguf_model.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,7 +157,7 @@ static double as_written(double value)
     return value;
 }
 
-/* A number in (0, max]. fallback: as above. */
+/* A number in (0, max], in the sense of config_positive. fallback: as above. */
 static Status read_positive(double *out, const Reader *reader, const char *name, double max,
                             double fallback, Error *error)
 {
@@ -174,7 +175,7 @@ static Status read_positive(double *out, const Reader *reader, const char *name,
         return error_set(error, STATUS_REFUSED, "\"%s\" is %s, not f32", key,
                          gguf_kind_name(value));
     }
-    if (!(number > 0 && number <= max)) {
+    if (!(number >= (double)FLT_MIN && number <= max)) {
         return error_set(error, STATUS_REFUSED, "\"%s\" is %g, not above 0 and at most %g", key,
                          number, max);
     }

@@ -252,6 +252,8 @@ static void broken_metadata_is_refused_by_name(void **state)
         {"llama.rope.freq_base", 4, 4, 0x7f800000, "is inf, not above 0"},
         {"llama.attention.layer_norm_rms_epsilon", 4, 4, 0x7fc00000, "is nan, not above 0"},
         {"llama.attention.layer_norm_rms_epsilon", 4, 4, 0xbf800000, "is -1, not above 0"},
+        {"llama.attention.layer_norm_rms_epsilon", 4, 4, 0x00400000,
+         "not above 0"}, /* as f32, flushed */
         {"llama.attention.layer_norm_rms_epsilon", SIZE_MAX, 1, 'x',
          "\"llama.attention.layer_norm_rms_epsilon\" is missing"},
         {"tokenizer.ggml.bos_token_id", 4, 4, N_VOCAB, "is 290, not an integer from 0 to 289"},

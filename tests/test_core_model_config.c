@@ -169,6 +169,7 @@ static void every_broken_rule_of_a_config_is_named(void **state)
         {"\"rope_theta\": 0", "\"rope_theta\" is 0, not above 0 and at most 1e+15"},
         {"\"rope_theta\": \"x\"", "\"rope_theta\" is a string, not a number"},
         {"\"rms_norm_eps\": 1e999", "\"rms_norm_eps\" is 1e999, not above 0 and at most 1"},
+        {"\"rms_norm_eps\": 1e-40", "\"rms_norm_eps\" is 1e-40, not above 0 and at most 1"},
         {"\"rope_scaling\": 3", "\"rope_scaling\" is a number, not an object"},
         {"\"rope_scaling\": {\"type\": \"su\"}",
          "\"rope_scaling\": rope type \"su\" is not supported"},
