@@ -146,7 +146,12 @@ static Status open_shards(SafeTensors *file, const char *index_path, const char 
 static Status check_index(const SafeTensors *file, const Json *root, Error *error)
 {
     const Json *map = json_get(root, "weight_map");
-    const Json *total = json_get(json_get(root, "metadata"), "total_size");
+    const Json *metadata = json_get(root, "metadata");
+    const Json *total = json_get(metadata, "total_size");
+    if (json_kind(metadata) != JSON_NULL && json_kind(metadata) != JSON_OBJECT) {
+        return error_set(error, STATUS_REFUSED, "\"metadata\" is %s, not an object",
+                         json_kind_name(json_kind(metadata)));
+    }
     for (size_t i = 0; i < json_size(map); i++) {
         if (!safetensors_find(file, json_key(map, i))) {
             return error_set(error, STATUS_REFUSED,

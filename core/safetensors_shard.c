@@ -13,6 +13,7 @@
 #include "core/hub.h"
 
 static const uint64_t MAX_HEADER = 100000000; /* the format's own limit */
+enum { MAX_NAME = 1024 };
 
 /* All types of the format, with their bits; three of them are weights. */
 static const struct {
@@ -233,6 +234,11 @@ static Status read_tensors(Shard *shard, size_t n_header, Error *error)
         if (!*name || strstr(name, "\xc0\x80")) {
             return error_set(error, STATUS_REFUSED, "tensor name \"%.200s\" is empty or has a NUL",
                              name);
+        }
+        if (strlen(name) > MAX_NAME) {
+            return error_set(error, STATUS_REFUSED,
+                             "tensor name \"%.100s...\" has %zu bytes, at most %d are read", name,
+                             strlen(name), MAX_NAME);
         }
         Tensor *tensor = &shard->tensors[shard->n++];
         tensor->name = name;

@@ -139,6 +139,26 @@ static void what_is_no_safetensors_file_is_called_by_its_name(void **state)
     assert_string_equal(error.message, "/dev/zero: is not a regular file");
 }
 
+static void a_name_may_have_1024_bytes(void **state)
+{
+    (void)state;
+    char name[1026] = "", header[1200];
+    memset(name, 'n', 1025);
+    snprintf(header, sizeof header,
+             "{\"%s\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", name);
+    write_raw(header, 0);
+    SafeTensors *file = NULL;
+    Error error = {0};
+    assert_int_equal(safetensors_open(&file, PATH, &error), STATUS_REFUSED);
+    assert_non_null(strstr(error.message, "n...\" has 1025 bytes, at most 1024 are read"));
+    snprintf(header, sizeof header,
+             "{\"%s\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}", name + 1);
+    write_raw(header, 0);
+    assert_int_equal(safetensors_open(&file, PATH, &error), STATUS_OK);
+    safetensors_close(file);
+    unlink(PATH);
+}
+
 static void a_header_above_the_limit_is_not_read(void **state)
 {
     (void)state;
@@ -296,6 +316,9 @@ static void an_index_that_lies_is_refused(void **state)
         {"{\"metadata\": {\"total_size\": 21}, \"weight_map\": {\"a\": \"test_core_shard_1.tmp\", "
          "\"b\": \"test_core_shard_2.tmp\"}}",
          "\"total_size\" is 21, the tensors have 20 bytes"},
+        {"{\"metadata\": [], \"weight_map\": {\"a\": \"test_core_shard_1.tmp\", "
+         "\"b\": \"test_core_shard_2.tmp\"}}",
+         "\"metadata\" is an array, not an object"},
         {"{\"weight_map\": {\"a\": \"absent.tmp\"}}", "./absent.tmp: is missing"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -458,6 +481,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_broken_rule_of_the_header_is_named),
         cmocka_unit_test(what_is_no_safetensors_file_is_called_by_its_name),
+        cmocka_unit_test(a_name_may_have_1024_bytes),
         cmocka_unit_test(a_header_above_the_limit_is_not_read),
         cmocka_unit_test(odd_addresses_empty_tensors_and_any_order_are_read),
         cmocka_unit_test(what_is_written_is_read_back),
