@@ -18,6 +18,11 @@ foreach(source ${fuzz_sources})
   get_filename_component(parser ${source} NAME_WE)
   string(REGEX REPLACE "_.*" "" room ${parser})
   add_executable(fuzz_${parser} EXCLUDE_FROM_ALL ${source})
+  if(room STREQUAL cli) # the program's own files are no library
+    string(REPLACE cli_ cli/ file ${parser})
+    target_sources(fuzz_${parser} PRIVATE ${file}.c)
+    set(room core)
+  endif()
   target_link_libraries(fuzz_${parser} PRIVATE ${room})
   target_compile_definitions(fuzz_${parser} PRIVATE _GNU_SOURCE) # memfd_create
   list(APPEND fuzz_targets fuzz_${parser})

@@ -239,6 +239,8 @@ put("rl_dataset", "array", [{"question": "a", "input": "b", "answer": "1 #### -1
                             {"question": "", "input": "", "answer": "2"}])
 put("rl_dataset", "twins", '{"question":"q","answer":"#### 1"}\n{"question":"q","answer":"#### 1"}')
 
+put("cli_texts", "lines", 'plain words\r\n\n"a \\"string\\""\n{"text": "of an \\u00f6bject", "id": 1}\nno end')
+
 # ---- a learner's checkpoint
 def checkpoint(n, moments, step, values):
     body = b"TLCK" + struct.pack("<IQQqqq", 1, n, moments, step, step, 100) + f32(*values)
