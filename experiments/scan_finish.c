@@ -295,6 +295,7 @@ static Status along_axis(Line *line, const Scan *scan, bool is_x, double x0, dou
     line->v = malloc((size_t)range.n * scan->n * sizeof *line->v);
     strcpy(line->name, is_x ? "x" : "y");
     if (!line->v) {
+        /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): there is nothing to release */
         return error_set(error, STATUS_FAILED, "out of memory");
     }
     for (int k = 0; k < range.n; k++) {
@@ -380,8 +381,8 @@ static Status read_vector(Scan *scan, int k, double *vector, bool *found, Error 
     *found = hex && strlen(hex) == 2 * sizeof(double) * scan->n;
     for (size_t i = 0; *found && i < sizeof(double) * scan->n; i++) {
         unsigned byte;
-        sscanf(hex + 2 * i, "%2x", &byte);
-        ((unsigned char *)vector)[i] = (unsigned char)byte;
+        *found = sscanf(hex + 2 * i, "%2x", &byte) == 1;
+        ((unsigned char *)vector)[i] = *found ? (unsigned char)byte : 0;
     }
     frame_release(&frame);
     return status;
@@ -391,7 +392,7 @@ static Status slice(Scan *scan, int which, double x0, double y0, Error *error)
 {
     Line line = {0};
     bool found = true;
-    double vector[SCAN_HESSIAN_MAX];
+    double vector[SCAN_HESSIAN_MAX] = {0};
     /* Two axes, the two sharpest directions, the flattest one. */
     int k = which == 4 ? (int)scan->n - 1 : which - 2;
     Status status;
