@@ -141,7 +141,7 @@ static Status cache_write(const Factors *f, const char *directory, const char *k
     }
     size_t n_u = (size_t)f->rank * f->n_out * sizeof(float), n_s = (size_t)f->rank * sizeof(float);
     char *to = bytes + strlen(key);
-    memcpy(bytes, key, strlen(key));
+    memcpy(bytes, key, strlen(key)); /* NOLINT(bugprone-not-null-terminated-result): of a file */
     memcpy(to, f->u, n_u);
     memcpy(to + n_u, f->s, n_s);
     memcpy(to + n_u + n_s, f->v, (size_t)f->rank * f->n_in * sizeof(float));

@@ -54,7 +54,7 @@ static Status rank_of_group(int *rank, const Plan *plan, const Module *modules, 
 {
     int square = plan->rank * plan->rank, n_rows = size * square, u = plan->u, n = 0;
     float *p = malloc((size_t)u * square * sizeof *p);
-    double *a = malloc((size_t)n_rows * u * sizeof *a);
+    double *a = calloc((size_t)n_rows * u, sizeof *a);
     Status status = STATUS_OK;
     if (p == NULL || a == NULL) {
         status = error_set(error, STATUS_FAILED, "no memory for the rank of a plan");

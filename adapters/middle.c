@@ -54,8 +54,9 @@ static void forward_rows(const Middle *m, int slot, const float *x, float *y, fl
     }
     for (int first = 0; first < n_rows; first += block) {
         int rows = n_rows - first < block ? n_rows - first : block;
+        /* cppcheck-suppress legacyUninitvar ; h is what thin_project fills */
         float *h = h_saved ? h_saved + (size_t)first * rank : h_block;
-        /* cppcheck-suppress legacyUninitvar ; h is what it fills */
+        /* cppcheck-suppress legacyUninitvar ; as above */
         thin_project(h, x + (size_t)first * f->n_in, f->v, rows, f->n_in, rank);
         if (!m->active[at]) {
             continue; /* M = 0: y keeps its bits */

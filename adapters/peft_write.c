@@ -140,6 +140,7 @@ static Status put_weights(Peft *p, const char *folder, Error *error)
         return status;
     }
     list_tensors(p);
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): the caller releases p's */
     status = safetensors_begin(&p->writer, path, p->tensors, p->n, metadata, 2, error);
     if (status) {
         return status;

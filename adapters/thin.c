@@ -134,12 +134,13 @@ FOR_EACH_CPU void thin_project_columns(float *h, const float *x, int ld, const f
         }
         for (int e = 0; e < some * rank; e++) {
             /* cppcheck-suppress uninitvar ; project_rows filled it */
-            h[(size_t)t * rank + e] += part[e];
+            h[(size_t)t * rank + e] += part[e]; /* NOLINT(*uninitialized.Assign): as above */
         }
     }
 }
 
 /* y[t][i ..] += sum_j z[t][j] f[j][i ..] for as many columns as the type is wide; `add` 0: = */
+/* NOLINTBEGIN(bugprone-macro-parentheses): of types */
 #define EXPAND(Wide, Loose)                                                                        \
     do {                                                                                           \
         Wide total[ROWS], factor = *(const Loose *)(f + i);                                        \
@@ -164,6 +165,7 @@ FOR_EACH_CPU void thin_project_columns(float *h, const float *x, int ld, const f
             }                                                                                      \
         }                                                                                          \
     } while (0)
+/* NOLINTEND(bugprone-macro-parentheses) */
 
 INLINE void expand_block(float *y, const float *z, const float *f, int ld_f, int n, int rank,
                          int rows, int add)

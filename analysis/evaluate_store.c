@@ -184,7 +184,8 @@ static size_t add_samples(EvalSample *samples, Text *read, const Evaluated *eval
         int row = evaluated->first_row + (int)(i / (size_t)score->samples);
         bool of_one = !answers && score->samples == evaluated->samples;
         const Rollout *rollout = of_one ? &evaluated->rollouts[i] : NULL;
-        bool found = extractor && extractor->read(&read[i], rollout->text, rollout->n_text);
+        bool found =
+            rollout && extractor && extractor->read(&read[i], rollout->text, rollout->n_text);
         samples[i] = (EvalSample){.row = row,
                                   .sample = (int)(i % (size_t)score->samples),
                                   .text = rollout && first ? rollout->text : NULL,

@@ -263,7 +263,8 @@ void draft_legend(FigureDraft *draft, double width, const LegendEntry *entries, 
     draft->legend_height = 0.12 + legend_row * (double)rows;
     double left = fmax(0.1, (width - edges[columns]) / 2);
     for (size_t k = 0; k < n; k++) {
-        double y = 0.12 + legend_row * ((double)(rows - k / columns) - 0.5);
+        size_t row = k / columns;
+        double y = 0.12 + legend_row * ((double)(rows - row) - 0.5);
         legend_entry(draft, &entries[k], left + edges[k % columns], y);
     }
 }

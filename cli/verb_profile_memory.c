@@ -33,10 +33,8 @@ static Status decode(void *context, Error *error)
     int32_t *ids = malloc(n * sizeof *ids);
     double seconds, *logprobs = malloc(n * sizeof *logprobs);
     DecodeProfile profile = {m->sequences, m->n_tokens - 1, 1, true};
-    if (!ids || !logprobs) {
-        return error_set(error, STATUS_FAILED, "out of memory");
-    }
-    Status status = model_open(&model, m->directory, m->cli->n_threads, error);
+    Status status = ids && logprobs ? STATUS_OK : error_set(error, STATUS_FAILED, "out of memory");
+    status = status ? status : model_open(&model, m->directory, m->cli->n_threads, error);
     status = status
                  ? status
                  : engine_new(&engine, model, m->cli->n_threads, m->sequences * m->n_tokens, error);
@@ -45,6 +43,8 @@ static Status decode(void *context, Error *error)
     status = status ? status
                     : profile_decode(&seconds, ids, logprobs, engine, &profile, cli_clock_s, error);
     m->decode_peak = child_peak_mib();
+    free(ids);
+    free(logprobs);
     return status;
 }
 

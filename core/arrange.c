@@ -30,7 +30,6 @@ static Status reserve(Arrangement *a, int n, Error *error)
     if (n <= a->capacity) {
         return STATUS_OK;
     }
-    Arrangement new = *a;
     size_t count = (size_t)n;
     free(a->order);
     free(a->family);
@@ -38,15 +37,14 @@ static Status reserve(Arrangement *a, int n, Error *error)
     free(a->marks);
     free(a->items);
     free(a->rank);
-    new.order = malloc(count * sizeof *new.order);
-    new.family = malloc(count * sizeof *new.family);
-    new.item_of = malloc(count * sizeof *new.item_of);
-    new.marks = calloc(count, sizeof *new.marks);
-    new.items = malloc(count * sizeof *new.items);
-    new.rank = malloc(count * sizeof *new.rank);
-    new.capacity = n;
-    new.scope = 0;
-    *a = new;
+    a->order = malloc(count * sizeof *a->order);
+    a->family = malloc(count * sizeof *a->family);
+    a->item_of = malloc(count * sizeof *a->item_of);
+    a->marks = calloc(count, sizeof *a->marks);
+    a->items = malloc(count * sizeof *a->items);
+    a->rank = malloc(count * sizeof *a->rank);
+    a->capacity = n;
+    a->scope = 0;
     if (!a->order || !a->family || !a->item_of || !a->marks || !a->items || !a->rank) {
         a->capacity = 0;
         return error_set(error, STATUS_FAILED, "out of memory: a batch of %d sequences", n);

@@ -251,7 +251,8 @@ static void put_rows(Pass *pass, const Span *span, int head, const float *dkeys,
     const ModelConfig *c = &pass->model->config;
     int hd = c->head_dim, half = hd / 2;
     for (int r = 0; r < span->n_rows; r++) {
-        size_t row = (size_t)(span->first_row + r), position = (size_t)(span->position + r);
+        size_t row = (size_t)span->first_row + (size_t)r;
+        size_t position = (size_t)span->position + (size_t)r;
         size_t at = row * (size_t)(c->n_kv_heads * hd) + (size_t)(head * hd);
         const float *rope = pass->rope + position * (size_t)hd;
         const float *dk = dkeys + position * (size_t)hd;

@@ -132,7 +132,8 @@ static void place_keys(void *context, int i, int thread)
     float *keys = span->keys + (size_t)job->layer * span->layer_stride;
     float *values = span->values + (size_t)job->layer * span->layer_stride;
     for (int n = 0; n < span->n_rows; n++) {
-        size_t row = (size_t)(span->first_row + n), position = (size_t)(span->position + n);
+        size_t row = (size_t)span->first_row + (size_t)n;
+        size_t position = (size_t)span->position + (size_t)n;
         const float *rope = pass->rope + position * (size_t)hd;
         for (int h = 0; h < c->n_heads; h++) {
             size_t at = row * (size_t)(c->n_heads * hd) + (size_t)(h * hd);

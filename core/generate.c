@@ -360,6 +360,7 @@ static Status set_up(Generation *g, const LinearHook *hook, Error *error)
     size_t D = (size_t)c->width;
     g->slot_floats =
         2 * (size_t)c->n_layers * (size_t)c->n_kv_heads * (size_t)c->head_dim * (size_t)g->capacity;
+    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a model has layers and heads */
     size_t slots = CACHE_BYTES / (g->slot_floats * sizeof(float));
     slots = slots < 1 ? 1 : slots > MOST_ACTIVE ? MOST_ACTIVE : slots;
     if (g->options->max_active > 0) {

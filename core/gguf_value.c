@@ -48,7 +48,7 @@ bool gguf_integer_at(const GgufValue *value, size_t i, int64_t *out)
         }
         return bits <= INT64_MAX;
     case GGUF_INT8:
-        *out = (int8_t)bits;
+        *out = (int8_t)bits; /* NOLINT(bugprone-signed-char-misuse,cert-str34-c): a number */
         return true;
     case GGUF_INT16:
         *out = (int16_t)bits;

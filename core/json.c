@@ -212,7 +212,7 @@ int json_line(const Json *value)
 
 void json_write(const Json *value, Text *out)
 {
-    size_t n_text;
+    size_t n_text = 0;
     const char *text = json_string(value, &n_text);
     bool object = json_kind(value) == JSON_OBJECT;
     switch (json_kind(value)) {
@@ -235,7 +235,7 @@ void json_write(const Json *value, Text *out)
         for (size_t i = 0; i < json_size(value); i++) {
             text_add(out, i ? ", " : "");
             if (object) {
-                const char *key = json_key(value, i);
+                const char *key = value->as.members[i].key;
                 text_json_string(out, key, strlen(key));
                 text_add(out, ": ");
             }

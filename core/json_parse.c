@@ -326,6 +326,7 @@ static Status close_object(Parser *parser, Json *value, size_t base)
             }
         }
         for (size_t j = 0; !table && j < i; j++) {
+            /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): each has a key */
             found = found || strcmp(members[j].key, members[i].key) == 0;
         }
         if (found && !parser->any_keys) {

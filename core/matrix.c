@@ -106,7 +106,7 @@ static void pack_panel(void *context, int panel, int thread)
     if (matrix->type == TENSOR_BF16 && (panel + 1) * MATRIX_PANEL <= matrix->n_out) {
         const char *rows[MATRIX_PANEL];
         for (int j = 0; j < MATRIX_PANEL; j++) {
-            rows[j] = tensor_row(job->tensor, (size_t)(panel * MATRIX_PANEL + j));
+            rows[j] = tensor_row(job->tensor, (size_t)panel * MATRIX_PANEL + (size_t)j);
         }
         pack_words(out, rows, n_in);
         return;

@@ -38,7 +38,7 @@ static Place place_of(const char *name)
         place.kind = PART_HEAD;
     } else if (strcmp(name, "model.norm.weight") == 0) {
         place.kind = PART_NORM_FINAL;
-    } else if (sscanf(name, "model.layers.%d.%n", &place.layer, &used) == 1 && used > 0) {
+    } else if (sscanf(name, "model.layers.%9d.%n", &place.layer, &used) == 1 && used > 0) {
         const char *rest = name + used;
         if (strcmp(rest, "input_layernorm.weight") == 0) {
             place.kind = PART_NORM_ATTENTION;

@@ -327,7 +327,8 @@ int32_t tokenizer_size(const Tokenizer *tokenizer)
 static int32_t find_added(const AddedSet *set, const Tokenizer *tokenizer, const char *token)
 {
     for (size_t i = 0; i < set->n; i++) {
-        if (strcmp(tokenizer_token(tokenizer, set->tokens[i].id), token) == 0) {
+        const char *added = tokenizer_token(tokenizer, set->tokens[i].id);
+        if (added && strcmp(added, token) == 0) {
             return set->tokens[i].id;
         }
     }

@@ -123,7 +123,8 @@ static bool is_byte(GgufString token)
 {
     static const char digits[] = "0123456789ABCDEFabcdef";
     return token.n == 6 && memcmp(token.bytes, "<0x", 3) == 0 && token.bytes[5] == '>' &&
-           memchr(digits, token.bytes[3], 22) && memchr(digits, token.bytes[4], 22);
+           memchr(digits, token.bytes[3], sizeof digits - 1) &&
+           memchr(digits, token.bytes[4], sizeof digits - 1);
 }
 
 static Status read_types(Vocabulary *v, Error *error)

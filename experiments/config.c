@@ -1,6 +1,5 @@
 /* Walks a config's JSON against the table of settings. Every refusal names file, line, key path and
  * rule. */
-#include "core/hub.h"
 #include "experiments/config_private.h"
 
 #include <stdio.h>

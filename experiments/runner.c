@@ -2,6 +2,7 @@
  */
 #include "experiments/runner.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +182,7 @@ static Status run_round(Runner *runner, Workbench *bench, bool *first, int64_t u
                 batch[n++] = cell;
             }
         }
+        assert(n > 0); /* cell i fits itself */
         status = run_batch(runner, bench, batch, n, *first, until, error);
         *first = false;
     }

@@ -179,8 +179,7 @@ const Setting *setting_find(const char *path, int *reward)
     if (strncmp(path, "reward.", 7) == 0 && path[7] >= '0' && path[7] < '0' + MAX_REWARDS &&
         path[8] == '.' && strlen(path) < sizeof plain) {
         *reward = path[7] - '0';
-        memcpy(plain, "reward", 6);
-        strcpy(plain + 6, path + 8);
+        snprintf(plain, sizeof plain, "reward%s", path + 8);
         path = plain;
     }
     for (size_t i = 0; i < N_SETTINGS; i++) {
@@ -223,7 +222,8 @@ static bool applies_to_scan(const RunSpec *spec, const char *path)
                          {"scan.axes", "axes"},
                          {"scan.seed", "random"}};
     static const char *const never[] = {"stop.",       "grpo.",    "sft.",     "optimizer.",
-                                        "checkpoint.", "engine.", "epochs", "micro_batch", "start_", "steps",    "seed",     "eval.every",
+                                        "checkpoint.", "engine.",  "epochs",   "micro_batch",
+                                        "start_",      "steps",    "seed",     "eval.every",
                                         "eval.rows",   "data.dev", "data.eval"};
     bool accuracy = spec_measures(spec, "accuracy"), reward = spec_measures(spec, "reward");
     for (size_t i = 0; i < sizeof never / sizeof never[0]; i++) {

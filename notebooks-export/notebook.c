@@ -181,6 +181,7 @@ static Status make_json(Text *json, Notebook *notebook, const unsigned char *tem
     template_parse(&common, (const char *)common_py);
     notebook->scratch = scratch.temporary;
     status = add_cells(notebook, &template, &common, error);
+    notebook->scratch = NULL;
     directory_writer_cancel(&scratch);
     if (!status) {
         drop_what_is_empty(notebook);

@@ -125,6 +125,7 @@ static void choose_main(ReportExperiment *e)
     double best = -1;
     for (size_t i = 0; i < e->n_scores; i++) {
         const ReportScore *score = &e->score[i];
+        /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): split_scores names each */
         double fit = strcmp(score->extractor, "reward") == 0 ? 0.5 : 0;
         for (size_t row = score->first; row < score->first + score->n; row++) {
             size_t run = e->run_of[row];

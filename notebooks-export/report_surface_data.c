@@ -159,8 +159,8 @@ static void add_marks(Text *json, const Frame *marks)
     for (size_t i = 0; i < marks->n_rows; i++) {
         n_path += strcmp(text_at(marks, "kind", i), "path") == 0;
     }
-    size_t stride = (n_path + PATH_MOST - 1) / PATH_MOST;
-    text_printf(json, ",\"path_stride\":%zu,\"marks\":[", stride ? stride : 1);
+    size_t stride = n_path > PATH_MOST ? (n_path + PATH_MOST - 1) / PATH_MOST : 1;
+    text_printf(json, ",\"path_stride\":%zu,\"marks\":[", stride);
     for (size_t i = 0; i < marks->n_rows; i++) {
         bool last = i + 1 == marks->n_rows;
         bool path = strcmp(text_at(marks, "kind", i), "path") == 0;

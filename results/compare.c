@@ -131,6 +131,7 @@ static bool same_number(double a, double b, double tolerance)
     if (tolerance > 0 && isfinite(a) && isfinite(b)) {
         return fabs(a - b) <= tolerance * fmax(1, fmax(fabs(a), fabs(b)));
     }
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-*): the bits are meant */
     return memcmp(&a, &b, sizeof a) == 0;
 }
 

@@ -81,7 +81,7 @@ static Status read_header(Header *header, const void *bytes, size_t n_bytes, Err
     }
     *header = (Header){.loss_scale.scale = 1};
     memcpy(header, bytes, head);
-    if (memcmp(header->magic, "TLCK", 4)) {
+    if (memcmp(header->magic, "TLCK", 4) != 0) {
         return error_set(error, STATUS_REFUSED, "checkpoint: does not begin with \"TLCK\"");
     }
     if (header->version != PLAIN && header->version != SCALED) {
@@ -107,7 +107,7 @@ static Status read_header(Header *header, const void *bytes, size_t n_bytes, Err
     }
     char hex[SHA256_HEX_SIZE];
     sha256_bytes(hex, bytes, n_bytes - HASH_BYTES);
-    if (memcmp(hex, (const char *)bytes + n_bytes - HASH_BYTES, HASH_BYTES)) {
+    if (memcmp(hex, (const char *)bytes + n_bytes - HASH_BYTES, HASH_BYTES) != 0) {
         return error_set(error, STATUS_REFUSED, "checkpoint: damaged (its SHA-256 differs)");
     }
     if (header->step < 0 || header->updates < 0 || header->n_tokens < 0) {

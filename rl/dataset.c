@@ -409,8 +409,8 @@ int dataset_twins(const Dataset *dataset, int *line, int *earlier)
     }
     qsort(rows, (size_t)n, sizeof *rows, compare_texts);
     for (int i = 1, original = 0; i < n; i++) {
-        if (strcmp(rows[i]->question, rows[original]->question) ||
-            strcmp(rows[i]->answer, rows[original]->answer)) {
+        if (strcmp(rows[i]->question, rows[original]->question) != 0 ||
+            strcmp(rows[i]->answer, rows[original]->answer) != 0) {
             original = i;
             continue;
         }

@@ -34,7 +34,7 @@ static Span marked_number(const char *text, size_t n, bool last)
     const char *end = text + n;
     Span found = {0};
     for (const char *at = text; at + 5 < end; at++) {
-        if (memcmp(at, "#### ", 5)) {
+        if (memcmp(at, "#### ", 5) != 0) {
             continue;
         }
         const char *number = at + 5;

@@ -208,6 +208,7 @@ static Status add_sequence(Pretrain *p, int page, Error *error)
             return error_set(error, STATUS_FAILED, "no memory for a batch of %d pages", capacity);
         }
         p->capacity = capacity;
+        /* cppcheck-suppress memleak ; as above */
     }
     size_t first = p->corpus.first[page];
     int n = (int)(p->corpus.first[page + 1] - first);

@@ -24,8 +24,6 @@
 enum { POLL_MS = 20, FAREWELL_MS = 200, LINE_BYTES = 1 << 20, TRIES = 2, BAD_ROWS = 3 };
 enum { GUARD_FD = 3, FIRST_FD = 10 };
 
-extern char **environ;
-
 /* A guard that outlives nothing: it kills the group, itself among it, when our end of its pipe is
  * closed. Python is told not to keep its answers in a buffer. */
 static const char script[] =

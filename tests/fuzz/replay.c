@@ -19,6 +19,9 @@ static void replay(const char *path)
     for (size_t i = 0; i < 64 && n > 0; i++) {
         size_t place = (i * 2654435761u + n / 64 * i) % n;
         char *cut = malloc(place + 1); /* its own size, so that a sanitizer sees the end */
+        if (!cut) {
+            abort();
+        }
         memcpy(cut, bytes, place);
         LLVMFuzzerTestOneInput((const uint8_t *)cut, place);
         free(cut);
