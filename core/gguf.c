@@ -49,7 +49,7 @@ static const struct {
     [GGUF_TENSOR_F16] = {"F16", 1, 2, TENSOR_F16},
     [GGUF_TENSOR_Q4_0] = {"Q4_0", 32, 18, TENSOR_Q4_0},
     [3] = {"Q4_1", 32, 20, TENSOR_OTHER},
-    [6] = {"Q5_0", 32, 22, TENSOR_OTHER},
+    [GGUF_TENSOR_Q5_0] = {"Q5_0", 32, 22, TENSOR_Q5_0},
     [7] = {"Q5_1", 32, 24, TENSOR_OTHER},
     [GGUF_TENSOR_Q8_0] = {"Q8_0", 32, 34, TENSOR_Q8_0},
     [9] = {"Q8_1", 32, 40, TENSOR_OTHER},

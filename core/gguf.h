@@ -40,6 +40,7 @@ enum {
     GGUF_TENSOR_F32 = 0,
     GGUF_TENSOR_F16 = 1,
     GGUF_TENSOR_Q4_0 = 2,
+    GGUF_TENSOR_Q5_0 = 6,
     GGUF_TENSOR_Q8_0 = 8,
     GGUF_TENSOR_Q4_K = 12,
     GGUF_TENSOR_Q6_K = 14,

@@ -9,10 +9,9 @@ static const struct {
     int n_scales;
     size_t scales[2];
 } layouts[] = {
-    [TENSOR_Q8_0] = {32, 34, 32, 1, {0, 0}},
-    [TENSOR_Q4_0] = {32, 18, 32, 1, {0, 0}},
-    [TENSOR_Q4_K] = {256, 144, 32, 2, {0, 2}},
-    [TENSOR_Q6_K] = {256, 210, 16, 1, {208, 0}},
+    [TENSOR_Q8_0] = {32, 34, 32, 1, {0, 0}},   [TENSOR_Q4_0] = {32, 18, 32, 1, {0, 0}},
+    [TENSOR_Q4_K] = {256, 144, 32, 2, {0, 2}}, [TENSOR_Q6_K] = {256, 210, 16, 1, {208, 0}},
+    [TENSOR_Q5_0] = {32, 22, 32, 1, {0, 0}},
 };
 
 size_t quant_block(TensorType type, size_t *n_bytes)
@@ -47,6 +46,18 @@ static void group_q4_0(float *scale, int8_t *codes, const unsigned char *block)
     for (int i = 0; i < 16; i++) {
         codes[i] = (int8_t)((block[2 + i] & 15) - 8);
         codes[16 + i] = (int8_t)((block[2 + i] >> 4) - 8);
+    }
+}
+
+/* The same with four bytes in between: the fifth bit of each weight, the first in the lowest. */
+static void group_q5_0(float *scale, int8_t *codes, const unsigned char *block)
+{
+    uint32_t fifth = (uint32_t)block[2] | (uint32_t)block[3] << 8 | (uint32_t)block[4] << 16 |
+                     (uint32_t)block[5] << 24;
+    *scale = half_at(block);
+    for (int i = 0; i < 16; i++) {
+        codes[i] = (int8_t)((int)((block[6 + i] & 15) | (fifth >> i & 1) << 4) - 16);
+        codes[16 + i] = (int8_t)((int)(block[6 + i] >> 4 | (fifth >> (16 + i) & 1) << 4) - 16);
     }
 }
 
@@ -92,6 +103,8 @@ void quant_group(float *scale, float *offset, int8_t *codes, const void *row, Te
         group_q8_0(scale, codes, block);
     } else if (type == TENSOR_Q4_0) {
         group_q4_0(scale, codes, block);
+    } else if (type == TENSOR_Q5_0) {
+        group_q5_0(scale, codes, block);
     } else if (type == TENSOR_Q4_K) {
         group_q4_k(scale, offset, codes, block, group % per_block);
     } else {

@@ -1,4 +1,4 @@
-/* ggml's quantised weights, inside core: of the types Q8_0, Q4_0, Q4_K and Q6_K alone. Weights come
+/* ggml's quantised weights, inside core: of the types Q8_0, Q4_0, Q4_K, Q6_K and Q5_0 alone. Weights come
  * in groups that share a scale; w = scale * code - offset, exactly what ggml's formulae give: the
  * product is exact in f32. n: a multiple of the type's block. */
 #pragma once

@@ -55,7 +55,7 @@ static uint32_t type_number(TensorType type)
         [TENSOR_F32] = GGUF_TENSOR_F32,   [TENSOR_F16] = GGUF_TENSOR_F16,
         [TENSOR_BF16] = GGUF_TENSOR_BF16, [TENSOR_Q8_0] = GGUF_TENSOR_Q8_0,
         [TENSOR_Q4_0] = GGUF_TENSOR_Q4_0, [TENSOR_Q4_K] = GGUF_TENSOR_Q4_K,
-        [TENSOR_Q6_K] = GGUF_TENSOR_Q6_K,
+        [TENSOR_Q6_K] = GGUF_TENSOR_Q6_K, [TENSOR_Q5_0] = GGUF_TENSOR_Q5_0,
     };
     return numbers[type];
 }

@@ -118,7 +118,7 @@ static void pack_panel(void *context, int panel, int thread)
         int row = panel * MATRIX_PANEL + j, column = packed_column(matrix->type, j);
         const char *in = row < matrix->n_out ? tensor_row(job->tensor, (size_t)row) : NULL;
         if (!tensor_type_plain(matrix->type)) {
-            pack_quantised(out, j, in, matrix->type, n_in);
+            pack_quantised(out, j, in, job->tensor->type, n_in);
         } else if (!in) {
             for (size_t k = 0; k < n_in; k++) {
                 memset(out + (k * MATRIX_PANEL + (size_t)column) * size, 0, size);
@@ -138,6 +138,8 @@ static void pack_panel(void *context, int panel, int thread)
 Status matrix_reserve(Matrix *matrix, TensorType type, int n_out, int n_in, Error *error)
 {
     assert(type != TENSOR_OTHER && n_out > 0 && n_in > 0);
+    /* Codes of 5 bits are packed as bytes: the panels of Q8_0. */
+    type = type == TENSOR_Q5_0 ? TENSOR_Q8_0 : type;
     *matrix = (Matrix){.n_out = n_out, .n_in = n_in, .type = type};
     matrix->packed = block_new(matrix_bytes(matrix));
     return matrix->packed

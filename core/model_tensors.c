@@ -129,7 +129,7 @@ static Status check_tensor(const TensorSpec *spec, const SafeTensors *file, Erro
         return error_set(error, STATUS_REFUSED,
                          "tensor \"%s\": type %s, weights are F32, F16 or BF16%s", spec->name,
                          tensor->type_name,
-                         safetensors_gguf(file) ? ", Q8_0, Q4_0, Q4_K or Q6_K" : "");
+                         safetensors_gguf(file) ? ", Q8_0, Q5_0, Q4_0, Q4_K or Q6_K" : "");
     }
     if (tensor->n_dims != spec->n_dims ||
         memcmp(tensor->dims, spec->dims, (size_t)spec->n_dims * sizeof *spec->dims) != 0) {

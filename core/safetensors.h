@@ -19,6 +19,7 @@ typedef enum {
     TENSOR_Q4_0,
     TENSOR_Q4_K,
     TENSOR_Q6_K,
+    TENSOR_Q5_0,
     TENSOR_OTHER
 } TensorType;
 

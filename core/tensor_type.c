@@ -19,7 +19,7 @@ size_t tensor_type_size(TensorType type)
 
 const char *tensor_type_name(TensorType type)
 {
-    static const char *const names[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "?"};
+    static const char *const names[] = {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q5_0", "?"};
     return names[type];
 }
 

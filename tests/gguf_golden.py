@@ -9,8 +9,8 @@ import sys
 import gguf
 import numpy as np
 
-TYPES = ["Q8_0", "Q4_0", "Q4_K", "Q6_K"]
-SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_K": [0, 2], "Q6_K": [208]}
+TYPES = ["Q8_0", "Q4_0", "Q4_K", "Q6_K", "Q5_0"]
+SCALES = {"Q8_0": [0], "Q4_0": [0], "Q4_K": [0, 2], "Q6_K": [208], "Q5_0": [0]}
 
 
 def words(values, form, a_line):

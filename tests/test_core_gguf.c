@@ -331,6 +331,7 @@ static void quantised_weights_are_what_gguf_reads(void **state)
     GOLDEN(TENSOR_Q4_0, q4_0);
     GOLDEN(TENSOR_Q4_K, q4_k);
     GOLDEN(TENSOR_Q6_K, q6_k);
+    GOLDEN(TENSOR_Q5_0, q5_0);
 }
 
 /* Index of the second block's first weight, wherever its scale is. */
@@ -340,11 +341,8 @@ static void an_infinite_scale_is_found(void **state)
     static const struct {
         TensorType type;
         size_t block, scale;
-    } cases[] = {{TENSOR_Q8_0, 32, 0},
-                 {TENSOR_Q4_0, 32, 0},
-                 {TENSOR_Q4_K, 256, 0},
-                 {TENSOR_Q4_K, 256, 2},
-                 {TENSOR_Q6_K, 256, 208}};
+    } cases[] = {{TENSOR_Q8_0, 32, 0},  {TENSOR_Q4_0, 32, 0},    {TENSOR_Q4_K, 256, 0},
+                 {TENSOR_Q4_K, 256, 2}, {TENSOR_Q6_K, 256, 208}, {TENSOR_Q5_0, 32, 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         unsigned char bytes[3 * 210] = {0};
         size_t block_bytes = tensor_type_bytes(cases[i].type, cases[i].block);

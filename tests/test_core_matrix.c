@@ -307,7 +307,8 @@ static unsigned char *quant_blocks(TensorType type, size_t n, uint32_t purpose)
     } places[] = {[TENSOR_Q8_0] = {32, {0, 0}},
                   [TENSOR_Q4_0] = {32, {0, 0}},
                   [TENSOR_Q4_K] = {256, {0, 2}},
-                  [TENSOR_Q6_K] = {256, {208, 208}}};
+                  [TENSOR_Q6_K] = {256, {208, 208}},
+                  [TENSOR_Q5_0] = {32, {0, 0}}};
     size_t n_bytes = tensor_type_bytes(type, n),
            block = tensor_type_bytes(type, places[type].block);
     unsigned char *bytes = malloc(n_bytes);
@@ -326,11 +327,12 @@ static unsigned char *quant_blocks(TensorType type, size_t n, uint32_t purpose)
 static void quantised_weights_give_the_bits_of_their_f32(void **state)
 {
     (void)state;
-    static const TensorType quantised[] = {TENSOR_Q8_0, TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K};
+    static const TensorType quantised[] = {TENSOR_Q8_0, TENSOR_Q4_0, TENSOR_Q4_K, TENSOR_Q6_K,
+                                           TENSOR_Q5_0};
     static const int rows[] = {1, 2, 3, 6, 7, 13, 25, 50};
     static const char *const families[] = {"portable", "avx2", "avx512"};
     const int n_in = 512, n_out = 203;
-    for (uint32_t t = 0; t < 4; t++) {
+    for (uint32_t t = 0; t < 5; t++) {
         unsigned char *blocks = quant_blocks(quantised[t], (size_t)n_in * n_out, 20 + 2 * t);
         float *w = malloc((size_t)n_in * n_out * sizeof *w), *bias = normals(40, (size_t)n_out);
         float *x = normals(41, (size_t)50 * n_in), *dy = normals(42, (size_t)50 * n_out);
