@@ -14,10 +14,12 @@
 #include "experiments/config.h"
 #include "experiments/model_lock.h"
 #include "experiments/nearest.h"
+#include "results/store.h"
 #include "rl/dataset.h"
 
-static const char *const kind_names[] = {"model",     "modeldir", "safetensors", "gguf",
-                                         "tokenizer", "config",   "json",        "dataset"};
+static const char *const kind_names[] = {"model", "modeldir",  "safetensors",
+                                         "gguf",  "tokenizer", "config",
+                                         "json",  "dataset",   "results_db"};
 enum { N_KINDS = sizeof kind_names / sizeof kind_names[0] };
 
 static Status find_kind(VerifyKind *kind, const char *path, const char *name, Error *error)
@@ -57,19 +59,52 @@ static Status check_hash(const Check *check, Error *error)
                : error_set(error, STATUS_REFUSED, "\"%s\": its SHA-256 is %s", check->path, sha256);
 }
 
+static Status verify_results(const char *path, Error *error)
+{
+    Store *store;
+    bool sound = true;
+    Text report = {0}, log = {0};
+    text_printf(&log, "%s-wal", path);
+    bool in_use = file_exists(text_string(&log));
+    text_release(&log);
+    if (in_use) { /* SQLite would write to what is beside it */
+        return error_set(error, STATUS_FAILED,
+                         "\"%s\": has a -wal file beside it, so it is in use or was cut off; "
+                         "`tinylora --db %s db check` reads both",
+                         path, path);
+    }
+    Status status = store_open(&store, path, STORE_READ, 0, error);
+    if (status) {
+        return status;
+    }
+    status = store_check(store, &sound, &report, error);
+    if (!status && !sound) {
+        status = error_set(error, STATUS_REFUSED,
+                           "\"%s\": is damaged; `tinylora --db %s db check` tells how", path, path);
+    }
+    store_close(store);
+    text_release(&report);
+    return status;
+}
+
 /* From here on this process can only read. */
 static Status work(void *context, Error *error)
 {
     Check *check = context;
     ModelFiles *files = check->hashed ? &check->files : NULL;
+    bool file = !directory_exists(check->path);
+    char sha256[SHA256_HEX_SIZE] = "";
     Status status = sandbox_for_model(&check->sandbox, check->path, error);
-    if (!status && check->kind == VERIFY_DATASET && !directory_exists(check->path)) {
-        char sha256[SHA256_HEX_SIZE];
+    if (!status && check->kind == VERIFY_DATASET && file) {
         status = dataset_verify(check->path, NULL, sha256, error);
-        status = !status && files ? model_files_add(files, base_name(check->path), sha256, error)
-                                  : status;
+    } else if (!status && check->kind == VERIFY_RESULTS && file) {
+        status = verify_results(check->path, error);
+        status = !status && files ? sha256_file(sha256, check->path, error) : status;
     } else if (!status) {
         status = verify_path(check->path, check->kind, files, error);
+    }
+    if (!status && files && *sha256) {
+        status = model_files_add(files, base_name(check->path), sha256, error);
     }
     return !status && check->sha256 ? check_hash(check, error) : status;
 }
@@ -210,8 +245,8 @@ static Status run(Cli *cli, int argc, char **argv, Error *error)
 const Verb verb_verify = {
     .name = "verify",
     .summary = "checks an untrusted file or model directory by every rule",
-    .usage = "PATH [--kind model|safetensors|gguf|tokenizer|config|json|dataset] [--sha256 HEX] "
-             "[--hashes] [--lock]",
+    .usage = "PATH [--kind model|safetensors|gguf|tokenizer|config|json|dataset|results_db] "
+             "[--sha256 HEX] [--hashes] [--lock]",
     .help = "Executes nothing; says the first rule broken, exit code 3. A directory is checked "
             "whole.\nWhat it reads it reads in a sandbox: it can write nothing, start nothing, "
             "open no socket.\n\n"

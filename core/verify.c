@@ -18,7 +18,7 @@ static const struct {
 } kinds[] = {
     {"model", VERIFY_MODEL}, {"modeldir", VERIFY_MODEL},      {"safetensors", VERIFY_SAFETENSORS},
     {"gguf", VERIFY_GGUF},   {"tokenizer", VERIFY_TOKENIZER}, {"config", VERIFY_CONFIG},
-    {"json", VERIFY_JSON},   {"dataset", VERIFY_DATASET},
+    {"json", VERIFY_JSON},   {"dataset", VERIFY_DATASET},     {"results_db", VERIFY_RESULTS},
 };
 
 bool verify_kind_find(VerifyKind *kind, const char *name)
@@ -51,6 +51,8 @@ bool verify_kind_guess(VerifyKind *kind, const char *path)
         *kind = VERIFY_DATASET;
     } else if (ends_with(name, ".json")) {
         *kind = strstr(name, "tokenizer") ? VERIFY_TOKENIZER : VERIFY_CONFIG;
+    } else if (ends_with(name, ".db")) {
+        *kind = VERIFY_RESULTS;
     } else {
         return false;
     }
@@ -269,7 +271,9 @@ Status verify_path(const char *path, VerifyKind kind, ModelFiles *files, Error *
     case VERIFY_JSON:
         return verify_json(path, files, error);
     case VERIFY_DATASET:
+    case VERIFY_RESULTS:
         break;
     }
-    return error_set(error, STATUS_USAGE, "%s: a dataset is checked by its own reader", path);
+    return error_set(error, STATUS_USAGE,
+                     "%s: datasets and results are checked by their own readers", path);
 }

@@ -154,6 +154,28 @@ static void a_model_is_found_in_the_cache_of_hugging_face(void **state)
     unsetenv("HF_HOME");
 }
 
+/* A results.db of somebody else, before it is merged. */
+static void a_results_file_is_checked_too(void **state)
+{
+    (void)state;
+    run_write("rows.jsonl", "{\"question\": \"1+1\", \"answer\": \"2\"}\n");
+    run_write("one.json", "{\"experiment\": \"x\", \"model\": \"abacus\", \"method\": \"sft\", "
+                          "\"steps\": 1, \"data\": {\"train\": \"rows.jsonl\"}}");
+    run_done("--db theirs.db sft one.json");
+    Run r = run("verify theirs.db");
+    assert_int_equal(r.code, 0);
+    assert_string_equal(r.out, "theirs.db: accepted\n");
+    run_free(&r);
+    run_done("verify theirs.db --kind results_db");
+    shell("head -c 20000 theirs.db > half.db; echo text > text.db; : > empty.db");
+    refuse("verify half.db", 3, "\"half.db\": ");
+    refuse("verify text.db", 3, "\"text.db\": not an SQLite database");
+    refuse("verify empty.db", 3, "\"empty.db\": the file is empty");
+    shell("cp theirs.db theirs.db-wal");
+    refuse("verify theirs.db", 1, "has a -wal file beside it");
+    shell("rm -rf *.db *.db-wal figures");
+}
+
 #define LOCK_START "{\n  \"version\": 1,\n  \"models\": {\n"
 
 /* What every verb that opens a model does once the model's file is another one. */
@@ -291,6 +313,7 @@ int main(void)
         cmocka_unit_test(files_in_disguise_are_told),
         cmocka_unit_test(a_shard_outside_the_model_is_refused),
         cmocka_unit_test(a_model_is_found_in_the_cache_of_hugging_face),
+        cmocka_unit_test(a_results_file_is_checked_too),
         cmocka_unit_test(a_drift_is_refused_by_every_verb),
         cmocka_unit_test(what_is_not_as_pinned_is_named),
         cmocka_unit_test(a_refusal_leaves_an_event),
