@@ -458,7 +458,10 @@ Status store_find_run(Store *store, const char *id, StoredRun *run, Error *error
     if (status == STATUS_OK) {
         status = statement_next(statement, &row, error);
     }
-    if (status == STATUS_OK && row) {
+    if (status == STATUS_OK && !row) { /* the index has it, the table has not */
+        status = error_set(error, STATUS_REFUSED, "the database is damaged (run %s)", run_id);
+    }
+    if (status == STATUS_OK) {
         Text block = {0};
         size_t start[6];
         for (int i = 0; i < 6; i++) {

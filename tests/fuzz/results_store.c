@@ -131,13 +131,16 @@ static void use(Store *store, bool fresh)
     int64_t step;
     void *blob;
     size_t n;
-    StoredRun run;
+    StoredRun run = {0};
     store_check(store, &sound, &report, NULL);
     text_release(&report);
     if (store_checkpoint(store, "0123456789abcdef", &step, &blob, &n, NULL) == STATUS_OK) {
         free(blob);
     }
     if (store_find_run(store, "0123", &run, NULL) == STATUS_OK) {
+        if (!run.block) {
+            abort();
+        }
         free(run.block);
     }
     merge(store, fresh);
