@@ -237,7 +237,7 @@ static void say_damage(Text *out, Statement *stored)
     Value bytes = statement_value(stored, 3);
     char hex[SHA256_HEX_SIZE];
     sha256_bytes(hex, bytes.bytes, bytes.n);
-    if (strcmp(hex, statement_text(stored, 2)) != 0) {
+    if (strcmp(hex, statement_word(stored, 2)) != 0) {
         text_add(out, "; what is stored does not match its own SHA-256");
     }
 }
@@ -371,7 +371,7 @@ static Status compare_base(Comparison *comparison, Store *stores[2], const char 
                                   BIND(value_text(run_id), value_integer(step)), error);
     status = status ? status : statement_next(statement, &row, error);
     row = !status && row;
-    snprintf(base, sizeof base, "%s", row ? statement_text(statement, 0) : "");
+    snprintf(base, sizeof base, "%s", row ? statement_word(statement, 0) : "");
     statement_reset(statement);
     static const TableOf *const tables[] = {&evaluations, &answers, &verdicts};
     for (int i = 0; i < 3 && row && !status; i++) {

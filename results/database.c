@@ -360,6 +360,12 @@ const char *statement_text(Statement *statement, int column)
     return (const char *)sqlite3_column_text(statement->handle, column);
 }
 
+const char *statement_word(Statement *statement, int column)
+{
+    const char *text = statement_text(statement, column);
+    return text ? text : "";
+}
+
 /* Pragmas that only ask; those in the second list must come without a value. */
 static bool pragma_is_harmless(const char *name, const char *value)
 {

@@ -89,6 +89,8 @@ Value statement_value(Statement *statement,
 int64_t statement_integer(Statement *statement, int column);
 double statement_real(Statement *statement, int column);      /* NULL: NaN */
 const char *statement_text(Statement *statement, int column); /* NULL: NULL */
+/* Of a column that the schema never leaves NULL: "" where a damaged file does. */
+const char *statement_word(Statement *statement, int column);
 void statement_reset(Statement *statement);                   /* NULL is fine */
 
 /* A statement of the user: one, read-only, checked by an authorizer (no writes, transactions,

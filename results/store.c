@@ -66,7 +66,7 @@ static Status look_up(Store *store, const RunInfo *info, bool *found, RunState *
     if (status == STATUS_OK && *found) {
         *state = run_state_of(statement_text(statement, 0));
         *last_step = statement_integer(statement, 1);
-        if (strcmp(statement_text(statement, 2), info->identity) != 0) {
+        if (strcmp(statement_word(statement, 2), info->identity) != 0) {
             status = error_set(error, STATUS_FAILED, "run %s is there with another identity",
                                info->run_id);
         }
@@ -146,7 +146,7 @@ static Status refuse_other_worker(Store *store, const char *run_id, const Worker
     if (status == STATUS_OK && row) {
         status = error_set(error, STATUS_FAILED,
                            "run %s: process %" PRId64 " on %s works on it (last seen %.0f s ago)",
-                           run_id, statement_integer(statement, 1), statement_text(statement, 0),
+                           run_id, statement_integer(statement, 1), statement_word(statement, 0),
                            now_s - statement_real(statement, 2));
     }
     statement_reset(statement);
@@ -422,7 +422,7 @@ static Status find_row(Statement *statement, const char *id, char run_id[], size
     size_t n_found = 0;
     Status status = STATUS_OK;
     while ((status = statement_next(statement, &row, error)) == STATUS_OK && row) {
-        snprintf(run_id, size, "%s", statement_text(statement, 0));
+        snprintf(run_id, size, "%s", statement_word(statement, 0));
         n_found++;
         if (strcmp(run_id, id) == 0) {
             return STATUS_OK;
@@ -466,7 +466,7 @@ Status store_find_run(Store *store, const char *id, StoredRun *run, Error *error
         size_t start[6];
         for (int i = 0; i < 6; i++) {
             start[i] = block.n;
-            const char *text = statement_text(statement, i);
+            const char *text = statement_word(statement, i);
             text_append(&block, text, strlen(text) + 1);
         }
         *run = (StoredRun){.block = block.bytes,

@@ -54,10 +54,10 @@ static Status check_checkpoints(Store *store, bool *sound, Text *report, Error *
         char hex[SHA256_HEX_SIZE];
         sha256_bytes(hex, bytes.bytes, bytes.n);
         n++;
-        if (strcmp(hex, statement_text(statement, 2)) != 0) {
+        if (strcmp(hex, statement_word(statement, 2)) != 0) {
             n_bad++;
             text_printf(report, "checkpoint of run %s step %" PRId64 ": checksum differs\n",
-                        statement_text(statement, 0), statement_integer(statement, 1));
+                        statement_word(statement, 0), statement_integer(statement, 1));
         }
     }
     statement_reset(statement);
@@ -113,7 +113,7 @@ Status store_check(Store *store, bool *sound, Text *report, Error *error)
         }
         if (status == STATUS_OK && row) {
             text_printf(report, "schema: version %d\njournal: %s on a %s file system\n", version,
-                        statement_text(statement, 0), store->network ? "network" : "local");
+                        statement_word(statement, 0), store->network ? "network" : "local");
         }
         statement_reset(statement);
     }

@@ -33,7 +33,7 @@ static Status read_checkpoint(Statement *statement, bool *damaged, int64_t *step
     char hex[SHA256_HEX_SIZE];
     sha256_bytes(hex, bytes.bytes, bytes.n);
     *step = statement_integer(statement, 0);
-    *damaged = strcmp(hex, statement_text(statement, 1)) != 0;
+    *damaged = strcmp(hex, statement_word(statement, 1)) != 0;
     if (*damaged) {
         return STATUS_OK;
     }

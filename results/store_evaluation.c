@@ -110,7 +110,7 @@ Status store_eval_completions_read(Store *store, const char *run_id, int64_t ste
                                             .text = text.bytes,
                                             .n_text = text.n,
                                             .n_tokens = (int)statement_integer(statement, 3),
-                                            .finish = statement_text(statement, 4)});
+                                            .finish = statement_word(statement, 4)});
         }
     }
     statement_reset(statement);

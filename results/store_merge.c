@@ -261,7 +261,7 @@ static Status each(Store *to, Store *from, const char *sql, bool writes, Merged 
     char id[256];
     Status status = database_rows(&rows, from->database, sql, NULL, 0, error);
     while (!status && !(status = statement_next(rows, &row, error)) && row) {
-        snprintf(id, sizeof id, "%s", statement_text(rows, 0));
+        snprintf(id, sizeof id, "%s", statement_word(rows, 0));
         status = merge(to, from, id, writes, merged, error);
     }
     statement_reset(rows);

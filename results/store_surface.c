@@ -63,9 +63,9 @@ Status store_surface(Store *store, const SurfaceInfo *info, double now_s, RunSta
         status = statement_next(statement, &found, error);
     }
     if (status == STATUS_OK && found) {
-        const char *identity = statement_text(statement, 1);
+        const char *identity = statement_word(statement, 1);
         stored = run_state_of(statement_text(statement, 0));
-        if (!identity || strcmp(identity, info->identity) != 0) {
+        if (strcmp(identity, info->identity) != 0) {
             status = error_set(error, STATUS_FAILED, "surface %s is there with another identity",
                                info->surface_id);
         }
@@ -271,7 +271,7 @@ static Status refuse_missing(Store *store, const char *surface_id, int i, Error 
     if (status == STATUS_OK && row) {
         status = error_set(error, STATUS_FAILED, "%" PRId64 " of the %" PRId64 " points of \"%s\"",
                            statement_integer(statement, 1), statement_integer(statement, 2),
-                           statement_text(statement, 0));
+                           statement_word(statement, 0));
     }
     statement_reset(statement);
     return status;

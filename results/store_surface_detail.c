@@ -22,9 +22,8 @@ Status store_surface_rival(Store *store, const char *experiment, const char *sur
         status = statement_next(statement, found, error);
     }
     if (status == STATUS_OK && *found) {
-        const char *found_identity = statement_text(statement, 1);
-        text_add(id, statement_text(statement, 0));
-        text_add(identity, found_identity ? found_identity : "");
+        text_add(id, statement_word(statement, 0));
+        text_add(identity, statement_word(statement, 1));
     }
     statement_reset(statement);
     return store_fail(store, status, error);
@@ -96,7 +95,7 @@ static Status read_surface(Statement *statement, StoredSurface *surface, Error *
         plane.n / sizeof(double[3]) != (size_t)n_parameters) {
         return error_set(error, STATUS_REFUSED,
                          "surface %s: the plane has %zu bytes for %" PRId64 " parameters",
-                         statement_text(statement, 0), plane.n, n_parameters);
+                         statement_word(statement, 0), plane.n, n_parameters);
     }
     text_append(&block, plane.bytes, plane.n);
     for (int i = 0; i < N_STRINGS; i++) {
@@ -174,9 +173,8 @@ Status store_surface_row(Store *store, const char *surface_id, int i, SurfaceVal
                                   .x = statement_real(statement, 2),
                                   .y = statement_real(statement, 3),
                                   .value = statement_real(statement, 4)};
-            const char *metric = statement_text(statement, 1);
             text_append(&numbers, (const char *)&value, sizeof value);
-            text_add(&names, metric ? metric : "");
+            text_add(&names, statement_word(statement, 1));
             text_append(&names, "", 1);
         }
     }

@@ -406,6 +406,36 @@ static void a_damaged_checkpoint_is_passed_over_and_told(void **state)
     store_close(store);
 }
 
+static void a_null_that_the_schema_does_not_allow_is_an_empty_text(void **state)
+{
+    (void)state;
+    int64_t attempt, step;
+    void *blob = NULL;
+    size_t n = 0;
+    bool sound = true;
+    StoredRun run;
+    Text report = {0};
+    Metric metric = {"reward", 0.25};
+    Store *store = open_with_run(&attempt);
+    StepRecord record = record_at(attempt, 0, &metric, 1, NULL, 0, "state0", 6);
+    assert_ok(store_steps(store, &record, 1, error));
+    store_close(store);
+    damage("PRAGMA foreign_keys = OFF; CREATE TEMP TABLE r AS SELECT * FROM run; DROP TABLE run; "
+           "CREATE TABLE run AS SELECT * FROM r; CREATE UNIQUE INDEX i ON run(run_id); "
+           "UPDATE run SET config = NULL, identity = NULL; "
+           "CREATE TEMP TABLE c AS SELECT * FROM checkpoint; DROP TABLE checkpoint; "
+           "CREATE TABLE checkpoint AS SELECT * FROM c; UPDATE checkpoint SET sha256 = NULL");
+    assert_ok(store_open(&store, path, STORE_READ, 0, error));
+    assert_ok(store_find_run(store, info.run_id, &run, error));
+    assert_string_equal(run.config, "");
+    free(run.block);
+    assert_int_equal(store_checkpoint(store, info.run_id, &step, &blob, &n, NULL), STATUS_REFUSED);
+    assert_ok(store_check(store, &sound, &report, error));
+    assert_false(sound);
+    text_release(&report);
+    store_close(store);
+}
+
 int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, make_folder, remove_folder)
@@ -414,6 +444,7 @@ int main(void)
         TEST(a_step_is_whole_and_comes_once),
         TEST(resuming_drops_what_is_later_than_the_checkpoint),
         TEST(a_damaged_checkpoint_is_passed_over_and_told),
+        TEST(a_null_that_the_schema_does_not_allow_is_an_empty_text),
         TEST(a_live_worker_elsewhere_is_respected_until_its_heartbeat_is_old),
         TEST(a_clock_that_jumps_keeps_nobody_out),
         TEST(the_base_stands_among_the_best_runs),
