@@ -161,12 +161,12 @@ static void a_results_file_is_checked_too(void **state)
     run_write("rows.jsonl", "{\"question\": \"1+1\", \"answer\": \"2\"}\n");
     run_write("one.json", "{\"experiment\": \"x\", \"model\": \"abacus\", \"method\": \"sft\", "
                           "\"steps\": 1, \"data\": {\"train\": \"rows.jsonl\"}}");
-    run_done("--db theirs.db sft one.json");
+    free(run_done("--db theirs.db sft one.json"));
     Run r = run("verify theirs.db");
     assert_int_equal(r.code, 0);
     assert_string_equal(r.out, "theirs.db: accepted\n");
     run_free(&r);
-    run_done("verify theirs.db --kind results_db");
+    free(run_done("verify theirs.db --kind results_db"));
     shell("head -c 20000 theirs.db > half.db; echo text > text.db; : > empty.db");
     refuse("verify half.db", 3, "\"half.db\": ");
     refuse("verify text.db", 3, "\"text.db\": not an SQLite database");
