@@ -122,7 +122,7 @@ static int compare_keys(Value a, Value b)
         return (a.integer > b.integer) - (a.integer < b.integer);
     }
     size_t n = a.n < b.n ? a.n : b.n;
-    int order = memcmp(a.bytes, b.bytes, n);
+    int order = n > 0 ? memcmp(a.bytes, b.bytes, n) : 0; /* a NULL has no bytes */
     return order ? order : (a.n > b.n) - (a.n < b.n);
 }
 
