@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/unicode.h"
+
 struct PromptTemplate {
     const Model *model;
     const ChatTemplate *chat; /* NULL: text */
@@ -147,6 +149,9 @@ Status prompt_template_new(PromptTemplate **prompt_template, const Model *model,
         return error_set(error, STATUS_USAGE,
                          "template \"%.100s\": must be plain, %s, or hold {question} exactly once",
                          text, chat_template_names());
+    }
+    if (utf8_valid_prefix(text, strlen(text)) != strlen(text)) {
+        return error_set(error, STATUS_USAGE, "template \"%.100s\": is not UTF-8", text);
     }
     int32_t turn_end = chat ? tokenizer_id(model->tokenizer, chat->turn_end) : -1;
     if (chat && turn_end < 0) {

@@ -20,7 +20,7 @@ typedef struct {
 typedef struct PromptTemplate PromptTemplate;
 
 /* text: "plain" (the question verbatim), the name of a chat template, or a text with exactly one
- * "{question}". The tokenizer must outlive it. Errors: STATUS_USAGE, also for a tokenizer without
+ * "{question}", in UTF-8. The tokenizer must outlive it. Errors: STATUS_USAGE, also for a tokenizer without
  * the chat template's tokens. */
 Status prompt_template_new(PromptTemplate **prompt_template, const Model *model, const char *text,
                            Error *error);

@@ -164,6 +164,10 @@ static void bad_templates_are_refused(void **state)
         assert_int_equal(prompt_template_new(&compiled, tiny.model, bad[i], &error), STATUS_USAGE);
         assert_non_null(strstr(error.message, "{question} exactly once"));
     }
+    /* whose end would be a character with the question's broken beginning */
+    assert_int_equal(prompt_template_new(&compiled, tiny.model, "\xc9{question}", &error),
+                     STATUS_USAGE);
+    assert_non_null(strstr(error.message, "is not UTF-8"));
     Model bare = {.path = "bare"};
     assert_int_equal(prompt_template_new(&compiled, &bare, "plain", &error), STATUS_USAGE);
     assert_non_null(strstr(error.message, "\"bare\" has no tokenizer"));
