@@ -140,6 +140,10 @@ static Status look_into_store(Scan *scan, Known *known, Error *error)
         return STATUS_OK;
     }
     Status status = store_open(&store, scan->options->db, STORE_READ, 0, error);
+    if (status ==
+        STATUS_REFUSED) { /* a file of an older schema is widened, any other refused again */
+        status = store_open(&store, scan->options->db, STORE_SHARED, scan->options->wait_ms, error);
+    }
     if (status) {
         return status;
     }

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#include "results/database.h"
 #include "tests/cli_scan.h"
 
 #define SCAN "--db a.db scan scan.json --no-figures"
@@ -392,6 +393,26 @@ static void the_grid_alone_becomes_the_whole_surface_when_asked(void **state)
     free(other);
 }
 
+/* A file of schema version 3 was widened by `db upgrade` alone, after a refusal. */
+static void a_surface_in_an_older_file_goes_on(void **state)
+{
+    (void)state;
+    Database *database = NULL;
+    Error error = {0};
+    expect_ok("--db older.db scan scan.json --no-figures --grid-only");
+    if (database_open(&database, "older.db", DATABASE_WRITE, &error) ||
+        database_execute(database, "DROP TABLE surface_search; PRAGMA user_version = 3", &error)) {
+        fail_msg("%s", error.message);
+    }
+    database_close(database);
+    expect_refused("--db older.db ls", 3, "`tinylora db upgrade` widens it");
+    expect_ok("--db older.db scan scan.json --no-figures");
+    char *one = dump_surface("a.db"), *other = dump_surface("older.db");
+    assert_same_surface(one, other);
+    free(one);
+    free(other);
+}
+
 static void while_another_process_writes_it_waits(void **state)
 {
     (void)state;
@@ -556,6 +577,7 @@ int main(void)
         cmocka_unit_test(a_changed_model_is_refused_and_new_goes_beside),
         cmocka_unit_test(stopped_by_a_signal_it_gives_its_row_back_and_goes_on),
         cmocka_unit_test(the_grid_alone_becomes_the_whole_surface_when_asked),
+        cmocka_unit_test(a_surface_in_an_older_file_goes_on),
         cmocka_unit_test(while_another_process_writes_it_waits),
         cmocka_unit_test(values_that_are_no_numbers_are_holes_with_an_event),
         cmocka_unit_test(what_makes_no_surface_is_refused),
