@@ -34,7 +34,7 @@ typedef struct {
     double x, y, loss;
     int n_evaluations;
     bool converged; /* the search came to its own end: the loss's slope is nothing, or no point down
-                       the slope is lower, to the precision of the loss */
+                       the slope, nor any of the last six, is lower to the precision of the loss */
     bool improved;  /* loss is below that at the start, not only equal (a start that is a minimum to
                        the precision of the loss) */
     bool at_edge;   /* it lies on the border of what was searched: the valley goes on */
