@@ -230,3 +230,22 @@ static inline void file_weights(GgufFile *file, const SafeTensors *weights,
         free(straight);
     }
 }
+
+/* The model of a directory; extra: NULL, or one more tensor before its own. */
+static inline void file_model(GgufFile *file, const char *directory, const ModelConfig *config,
+                              const Tensor *extra)
+{
+    char path[300];
+    SafeTensors *weights;
+    snprintf(path, sizeof path, "%s/model.safetensors", directory);
+    if (safetensors_open(&weights, path, NULL) != STATUS_OK) {
+        abort();
+    }
+    file_config(file, config);
+    file_tokenizer(file, config->vocab_size);
+    if (extra) {
+        file_tensor(file, extra, extra->data);
+    }
+    file_weights(file, weights, config);
+    safetensors_close(weights);
+}

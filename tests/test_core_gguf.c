@@ -266,16 +266,10 @@ static size_t make_model(Text *out)
     config.width = config.ff_width = 8;
     config.n_heads = config.n_kv_heads = 1;
     config.vocab_size = 262;
-    char directory[256], path[300];
-    SafeTensors *weights;
+    char directory[256];
     GgufFile file = {0};
     tiny_model_write(directory, &config, 5);
-    snprintf(path, sizeof path, "%s/model.safetensors", directory);
-    assert_int_equal(safetensors_open(&weights, path, NULL), STATUS_OK);
-    file_config(&file, &config);
-    file_tokenizer(&file, config.vocab_size);
-    file_weights(&file, weights, &config);
-    safetensors_close(weights);
+    file_model(&file, directory, &config, NULL);
     tiny_model_remove(directory);
     size_t n_data = file.data.n;
     file_finish(&file, out);

@@ -35,19 +35,9 @@ static ModelConfig make_config(Architecture architecture, bool tied, TensorType 
 static void convert(char path[300], const char *directory, const ModelConfig *config,
                     const Tensor *extra)
 {
-    char weights_path[300];
-    SafeTensors *weights;
     GgufFile file = {0};
     Text bytes = {0};
-    snprintf(weights_path, sizeof weights_path, "%s/model.safetensors", directory);
-    assert_int_equal(safetensors_open(&weights, weights_path, NULL), STATUS_OK);
-    file_config(&file, config);
-    file_tokenizer(&file, config->vocab_size);
-    if (extra) {
-        file_tensor(&file, extra, extra->data);
-    }
-    file_weights(&file, weights, config);
-    safetensors_close(weights);
+    file_model(&file, directory, config, extra);
     file_finish(&file, &bytes);
     snprintf(path, 300, "%s.gguf", directory);
     assert_int_equal(file_write(path, bytes.bytes, bytes.n, NULL), STATUS_OK);
