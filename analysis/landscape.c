@@ -14,7 +14,8 @@
  * to 1e-4; steps 4 times larger give up to 1e-2, 4 times smaller 5e-4. */
 static const double STEP = 0.00390625;
 static const double ASYMMETRY = 0.1; /* of the norm, at most */
-enum { STENCIL = 4 };                /* v + step, v - step, v + 2 step, v - 2 step */
+/* Of a scalar: v + step, v - step, v + 2 step, v - 2 step. */
+enum { STENCIL = LANDSCAPE_STENCIL };
 
 static Status no_memory(Error *error, size_t n)
 {

@@ -25,7 +25,7 @@ typedef struct {
  * measure_points; STATUS_FAILED where a gradient is not finite, or where the halves of the matrix
  * differ by more than a tenth of its norm: flat to single precision, or bent within the step.
  * STATUS_USAGE above LANDSCAPE_MAX_N scalars. */
-enum { LANDSCAPE_MAX_N = 512 };
+enum { LANDSCAPE_MAX_N = 512, LANDSCAPE_STENCIL = 4 /* points of a scalar */ };
 Status landscape_hessian(double *hessian /* (n, n) */, double *eigenvalues, double *eigenvectors,
                          const Trainer *trainer, const MeasureSettings *settings, const float *v,
                          size_t n, double step, const LandscapeMemory *memory, Error *error);

@@ -173,7 +173,7 @@ static Status curvature(Scan *scan, const char *place, const float *v, Error *er
     }
     char name[32];
     snprintf(name, sizeof name, "curvature %s", place);
-    Search search = {scan, name, 4 * (int)n};
+    Search search = {scan, name, LANDSCAPE_STENCIL * (int)n};
     LandscapeMemory memory = {&search, recall, keep};
     status = landscape_hessian(hessian, values, vectors, &scan->trainer, &scan->settings, v, n, 0,
                                &memory, &why);
